@@ -1,0 +1,163 @@
+package safetensors
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// headerAlign is what the header is padded to with spaces, so that the data
+// begins at a multiple of 8.
+const headerAlign = 8
+
+// Write writes a file that [Open] accepts, or changes nothing. The same
+// tensors and metadata give the same bytes, in whatever order they come: as in
+// the reference implementation, tensors of wider elements come first and the
+// rest is by name, which aligns every tensor to its element size.
+//
+// The bytes go to a temporary file beside path, readable by its owner alone,
+// which is synced and then renamed over path; the tensors are not copied in
+// memory.
+func Write(path string, tensors []Tensor, metadata map[string]string) error {
+	header, order, err := encodeHeader(tensors, metadata)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	dir, base := filepath.Split(path)
+	dir = cmp.Or(dir, ".")
+	f, err := os.CreateTemp(dir, "."+base+".*.tmp")
+	if err != nil {
+		return err
+	}
+	err = writeTo(f, header, order)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return syncDir(dir)
+}
+
+// encodeHeader checks the tensors and returns the header, its length in front
+// and its padding behind, with the tensors in the order of their bytes.
+func encodeHeader(tensors []Tensor, metadata map[string]string) ([]byte, []Tensor, error) {
+	order := slices.Clone(tensors)
+	slices.SortFunc(order, func(a, b Tensor) int {
+		return cmp.Or(
+			cmp.Compare(b.DType.Size(), a.DType.Size()),
+			cmp.Compare(a.DType, b.DType), // BF16 before F16, as in the reference
+			cmp.Compare(a.Name, b.Name))
+	})
+
+	var err error
+	quote := func(b []byte, s string) []byte {
+		q, e := jsontext.AppendQuote(b, s)
+		if e != nil && err == nil {
+			err = malformed("the name %q is not UTF-8", s)
+		}
+		return q
+	}
+	b := make([]byte, lengthSize, 256+128*len(order))
+	b = append(b, '{')
+	if metadata != nil {
+		b = append(quote(b, metadataName), ":{"...)
+		for i, k := range slices.Sorted(maps.Keys(metadata)) {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(quote(b, k), ':')
+			b = quote(b, metadata[k])
+		}
+		b = append(b, '}')
+	}
+	seen := make(map[string]bool, len(order))
+	offset := 0
+	for _, t := range order {
+		size, err := checkTensor(t.Name, t.DType, t.Shape)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case t.Name == metadataName || seen[t.Name]:
+			return nil, nil, malformed("tensor %q: the name is taken", t.Name)
+		case len(t.Data) != size:
+			return nil, nil, malformed("tensor %q: %d bytes of data, expected %d for %s %v", t.Name, len(t.Data), size, t.DType, t.Shape)
+		case size > maxInt-offset:
+			return nil, nil, malformed("tensor %q: the file would have more bytes than can be addressed", t.Name)
+		}
+		seen[t.Name] = true
+		if len(b) > lengthSize+1 {
+			b = append(b, ',')
+		}
+		b = append(quote(b, t.Name), `:{"dtype":"`...)
+		b = append(b, t.DType...)
+		b = append(b, `","shape":[`...)
+		b = appendInts(b, t.Shape)
+		b = append(b, `],"data_offsets":[`...)
+		b = appendInts(b, []int{offset, offset + size})
+		b = append(b, "]}"...)
+		offset += size
+	}
+	b = append(b, '}')
+	for len(b)%headerAlign != 0 {
+		b = append(b, ' ')
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(b)-lengthSize > MaxHeader {
+		return nil, nil, malformed("header of %d bytes, at most %d are allowed", len(b)-lengthSize, MaxHeader)
+	}
+	binary.LittleEndian.PutUint64(b, uint64(len(b)-lengthSize))
+	return b, order, nil
+}
+
+func appendInts(b []byte, v []int) []byte {
+	for i, n := range v {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, int64(n), 10)
+	}
+	return b
+}
+
+func writeTo(w io.Writer, header []byte, order []Tensor) error {
+	buf := bufio.NewWriterSize(w, 1<<20)
+	buf.Write(header) // a failure is kept and comes back from Flush
+	for _, t := range order {
+		buf.Write(t.Data)
+	}
+	return buf.Flush()
+}
+
+// syncDir makes a rename inside dir durable. Windows has no such call and
+// orders its metadata by itself.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
