@@ -1,0 +1,299 @@
+// Package notice has the documents that members of a consortium sign and that
+// travel between their nodes: [Charter], [Offer], [Lease] and [Revocation].
+//
+// [Sign] makes a notice and [Parse] reads one. Both return a [Notice], whose
+// signatures have been verified. Begin with Parse: every byte that arrives
+// from a peer or a file goes through it and nothing else.
+//
+// A notice is a DSSE envelope (github.com/secure-systems-lab/dsse, protocol
+// and envelope v1.0.2). The payload type names the kind and the payload is
+// JSON:
+//
+//	{"payloadType":"application/vnd.chorus.offer.v1+json","payload":"…base64…",
+//	 "signatures":[{"keyid":"z6Mk…","sig":"…base64…"}]}
+//
+// The identity of a notice is the CIDv1 (codec json, sha2-256) of the payload
+// bytes, and never of the envelope or a signature. Envelope and payload have
+// one spelling each, the one that Sign writes: no white space, every field
+// present and in the order of the Go struct, numbers and strings as in RFC
+// 8785. Parse refuses any other, so that two programs cannot read two meanings
+// out of the same bytes.
+//
+// The package is pure. It reads no clock, disk or network, and it does not
+// know which keys belong to members, what came before a notice, or whether a
+// lease has run out: that is for package ledger.
+package notice
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+)
+
+const (
+	// MaxSize is the size in bytes of the largest envelope.
+	MaxSize = 64 << 10
+
+	// MaxSeq is the last sequence number of a feed, and the bound of every
+	// other integer in a notice: the largest that each JSON reader can hold.
+	MaxSeq = 1<<53 - 1
+)
+
+// Errors that Parse, Sign and VerifyCharter wrap.
+var (
+	ErrTooLarge  = errors.New("notice is larger than 64 KiB")
+	ErrMalformed = errors.New("malformed notice")
+	ErrSignature = errors.New("notice is not signed by the right key")
+)
+
+// Kind says which document a notice is.
+type Kind string
+
+// The kinds of notice.
+const (
+	KindCharter    Kind = "charter"
+	KindOffer      Kind = "offer"
+	KindLease      Kind = "lease"
+	KindRevocation Kind = "revocation"
+)
+
+// payloadType returns the DSSE payload type of k.
+func (k Kind) payloadType() string { return "application/vnd.chorus." + string(k) + ".v1+json" }
+
+// newBody returns the empty body for a payload type, or nil.
+func newBody(payloadType string) Body {
+	switch payloadType {
+	case KindCharter.payloadType():
+		return new(Charter)
+	case KindOffer.payloadType():
+		return new(Offer)
+	case KindLease.payloadType():
+		return new(Lease)
+	case KindRevocation.payloadType():
+		return new(Revocation)
+	}
+	return nil
+}
+
+// Body is what a notice says: a *[Charter], *[Offer], *[Lease] or
+// *[Revocation].
+type Body interface {
+	Kind() Kind
+	header() *Header // nil for a charter
+	validate() error // what the types cannot say; wraps ErrMalformed
+}
+
+// Header is how every notice of a feed begins. A feed is the chain of one
+// key's notices.
+type Header struct {
+	Charter cid.Cid   `json:"charter"`       // version 1 of the charter: binds the notice to one consortium
+	Key     PublicKey `json:"key"`           // whose feed this is; also who signed
+	Seq     uint64    `json:"seq"`           // place in the feed, from 1 to MaxSeq
+	Prev    cid.Cid   `json:"prev,omitzero"` // the notice at Seq-1; undefined exactly when Seq is 1
+	Time    time.Time `json:"time"`          // when it was signed, by the signer's clock; UTC, whole seconds
+}
+
+func (h *Header) header() *Header { return h }
+
+func (h *Header) validate() error {
+	if err := checkRef("charter", h.Charter); err != nil {
+		return err
+	}
+	if h.Key.IsZero() {
+		return malformed("key is missing")
+	}
+	if h.Seq < 1 || h.Seq > MaxSeq {
+		return malformed("seq is %d, want 1 to %d", h.Seq, uint64(MaxSeq))
+	}
+	if h.Seq == 1 && h.Prev.Defined() {
+		return malformed("the first notice of a feed has no prev")
+	}
+	if h.Seq > 1 {
+		if err := checkRef("prev", h.Prev); err != nil {
+			return err
+		}
+	}
+	return checkTime("time", h.Time)
+}
+
+// WithHeader returns a copy of b with its header replaced by h. A charter has
+// no header: for one, the error wraps ErrMalformed.
+func WithHeader(b Body, h Header) (Body, error) {
+	switch b := b.(type) {
+	case *Offer:
+		c := *b
+		c.Header = h
+		return &c, nil
+	case *Lease:
+		c := *b
+		c.Header = h
+		return &c, nil
+	case *Revocation:
+		c := *b
+		c.Header = h
+		return &c, nil
+	}
+	return nil, malformed("a %s does not stand in a feed", b.Kind())
+}
+
+// Notice is a signed document, verified. Sign, Cosign and Parse are the only
+// ways to make one. It is immutable: do not change what its fields refer to.
+type Notice struct {
+	CID      cid.Cid // identity: CIDv1, json, sha2-256 of the payload
+	Kind     Kind
+	Body     Body
+	Envelope []byte // the bytes to store and forward; at most MaxSize
+
+	signers []PublicKey // sorted by text form
+}
+
+// Header returns the header of a feed's notice, and nil for a charter.
+func (n *Notice) Header() *Header { return n.Body.header() }
+
+// Signers returns the keys whose signatures verified, in the order of their
+// text form: the feed's key alone, or those who signed a charter.
+func (n *Notice) Signers() []PublicKey { return slices.Clone(n.signers) }
+
+// Sign makes a notice of b. A feed's notice takes one key, the one that its
+// header names; a charter takes one or more, all different. Times are cut to
+// whole seconds. The errors wrap ErrMalformed, ErrSignature and ErrTooLarge.
+func Sign(b Body, keys ...ed25519.PrivateKey) (*Notice, error) {
+	if err := b.validate(); err != nil {
+		return nil, err
+	}
+	payload, err := encode(b)
+	if err != nil {
+		return nil, err
+	}
+	return seal(b.Kind(), payload, nil, keys)
+}
+
+// Cosign returns the charter n with more signatures, so that stewards can sign
+// on machines of their own, one after the other. The identity stays. It
+// refuses keys that have signed before.
+func Cosign(n *Notice, keys ...ed25519.PrivateKey) (*Notice, error) {
+	if n.Kind != KindCharter {
+		return nil, fmt.Errorf("%w: only a charter takes several signatures", ErrSignature)
+	}
+	env, payload, err := openEnvelope(n.Envelope)
+	if err != nil {
+		return nil, err
+	}
+	return seal(n.Kind, payload, env.Signatures, keys)
+}
+
+// seal adds the signatures of keys to sigs and puts them and the payload into
+// an envelope. It ends with Parse, so that what Sign makes, Parse accepts.
+func seal(kind Kind, payload []byte, sigs []dsse.Signature, keys []ed25519.PrivateKey) (*Notice, error) {
+	pae := dsse.PAE(kind.payloadType(), payload)
+	for _, k := range keys {
+		if len(k) != ed25519.PrivateKeySize {
+			return nil, fmt.Errorf("%w: a private key of %d bytes", ErrSignature, len(k))
+		}
+		sigs = append(sigs, dsse.Signature{
+			KeyID: PublicKeyOf(k).String(),
+			Sig:   base64.StdEncoding.EncodeToString(ed25519.Sign(k, pae)),
+		})
+	}
+	slices.SortFunc(sigs, func(a, b dsse.Signature) int { return strings.Compare(a.KeyID, b.KeyID) })
+	envelope, err := encode(&dsse.Envelope{
+		PayloadType: kind.payloadType(),
+		Payload:     base64.StdEncoding.EncodeToString(payload),
+		Signatures:  sigs,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return Parse(envelope)
+}
+
+// Parse reads and verifies an envelope. It accepts exactly what Sign and
+// Cosign write: see the package comment. The notice keeps a copy of the bytes.
+// The errors wrap ErrTooLarge, ErrMalformed or ErrSignature.
+func Parse(envelope []byte) (*Notice, error) {
+	env, payload, err := openEnvelope(envelope)
+	if err != nil {
+		return nil, err
+	}
+	body := newBody(env.PayloadType)
+	if body == nil {
+		return nil, malformed("unknown payload type %.80q", env.PayloadType)
+	}
+	if err := decode(payload, body); err != nil {
+		return nil, fmt.Errorf("%s: %w", body.Kind(), err)
+	}
+	if err := body.validate(); err != nil {
+		return nil, fmt.Errorf("%s: %w", body.Kind(), err)
+	}
+	signers, err := verify(env, payload)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", body.Kind(), err)
+	}
+	if h := body.header(); h != nil && (len(signers) != 1 || signers[0] != h.Key) {
+		return nil, fmt.Errorf("%s: %w: want one signature, by %s", body.Kind(), ErrSignature, h.Key)
+	}
+	id, err := identity(payload)
+	if err != nil {
+		return nil, err
+	}
+	return &Notice{CID: id, Kind: body.Kind(), Body: body, Envelope: bytes.Clone(envelope), signers: signers}, nil
+}
+
+// openEnvelope checks the form of an envelope and decodes its payload.
+func openEnvelope(envelope []byte) (*dsse.Envelope, []byte, error) {
+	if len(envelope) > MaxSize {
+		return nil, nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(envelope))
+	}
+	env := new(dsse.Envelope)
+	if err := decode(envelope, env); err != nil {
+		return nil, nil, fmt.Errorf("envelope: %w", err)
+	}
+	payload, err := decodeBase64("payload", env.Payload)
+	return env, payload, err
+}
+
+// verify checks every signature of env: one that does not verify spoils the
+// envelope, and so do two by one key.
+func verify(env *dsse.Envelope, payload []byte) ([]PublicKey, error) {
+	if len(env.Signatures) == 0 {
+		return nil, fmt.Errorf("%w: no signature", ErrSignature)
+	}
+	pae := dsse.PAE(env.PayloadType, payload)
+	signers := make([]PublicKey, 0, len(env.Signatures))
+	for i, s := range env.Signatures {
+		if i > 0 && s.KeyID <= env.Signatures[i-1].KeyID {
+			return nil, malformed("signatures must be sorted by keyid, one for each key")
+		}
+		k, err := ParsePublicKey(s.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		sig, err := decodeBase64("sig", s.Sig)
+		if err != nil {
+			return nil, err
+		}
+		if !ed25519.Verify(k[:], pae, sig) {
+			return nil, fmt.Errorf("%w: the signature of %s does not verify", ErrSignature, k)
+		}
+		signers = append(signers, k)
+	}
+	return signers, nil
+}
+
+// identity returns the CID of a payload.
+func identity(payload []byte) (cid.Cid, error) {
+	h, err := multihash.Sum(payload, multihash.SHA2_256, -1)
+	if err != nil {
+		return cid.Undef, err
+	}
+	return cid.NewCidV1(codecJSON, h), nil
+}

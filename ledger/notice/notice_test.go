@@ -1,0 +1,153 @@
+package notice
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/base64"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multihash"
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden envelopes")
+
+// key returns the private key with seed b b b ….
+func key(b byte) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{b}, ed25519.SeedSize))
+}
+
+func sum(codec uint64, s string) cid.Cid {
+	h, err := multihash.Sum([]byte(s), multihash.SHA2_256, -1)
+	if err != nil {
+		panic(err)
+	}
+	return cid.NewCidV1(codec, h)
+}
+
+func ref(s string) cid.Cid  { return sum(codecJSON, s) }
+func blob(s string) cid.Cid { return sum(cid.DagProtobuf, s) }
+
+var day = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func header(seq uint64) Header {
+	h := Header{Charter: ref("charter"), Key: PublicKeyOf(key(1)), Seq: seq, Time: day}
+	if seq > 1 {
+		h.Prev = ref("prev")
+	}
+	return h
+}
+
+func sorted(ids ...cid.Cid) []cid.Cid {
+	slices.SortFunc(ids, CompareCID)
+	return ids
+}
+
+// The four bodies that the tests begin with. Each call makes new ones.
+func anOffer() *Offer {
+	return &Offer{
+		Header: header(1), Blob: blob("expert"), Size: 4096, Anchor: blob("anchor"),
+		Domain: "court rulings <de>", Licence: "CC-BY-4.0", TopK: 2, Bias: true,
+		Metrics: Metrics{TrainTokens: 1e6, HeldoutBytes: 2048, AnchorBitsPerByte: 1.25, ExpertBitsPerByte: 0.875},
+	}
+}
+
+func aLease() *Lease {
+	return &Lease{
+		Header: header(2), Offers: sorted(ref("a"), ref("b")),
+		Heads:    []Head{{Key: PublicKeyOf(key(9)), Seq: 3, CID: ref("head")}},
+		NotAfter: day.Add(24 * time.Hour),
+	}
+}
+
+func aRevocation() *Revocation {
+	return &Revocation{Header: header(3), Offer: ref("a"), Reason: "the contract ended"}
+}
+
+func aCharter() *Charter {
+	return &Charter{
+		Name: "Gerichte", Version: 1, Anchor: blob("anchor"),
+		Members: []Member{
+			{Name: "alpha", Publishing: PublicKeyOf(key(1)), Node: PublicKeyOf(key(11))},
+			{Name: "beta", Publishing: PublicKeyOf(key(2)), Node: PublicKeyOf(key(12))},
+			{Name: "gamma", Publishing: PublicKeyOf(key(3)), Node: PublicKeyOf(key(13))},
+		},
+		Stewards: []string{"alpha", "beta"}, Quorum: 2,
+		LeaseSeconds: 86400, LeaseCeilingSeconds: 604800, MaxBlobBytes: 1 << 32,
+	}
+}
+
+func mustSign(t testing.TB, b Body, keys ...ed25519.PrivateKey) *Notice {
+	t.Helper()
+	n, err := Sign(b, keys...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// The identities below are the format: a change here breaks every ledger.
+var golden = []struct {
+	file, cid string
+	body      Body
+	keys      []ed25519.PrivateKey
+}{
+	{"charter.json", "bagaaierawuy4r6zeeyoiia3qtkc6som4nk5n4wrfaayonvavb3citmjtsraq", aCharter(), []ed25519.PrivateKey{key(1), key(2)}},
+	{"offer.json", "bagaaierawkju4arwrnmakbywg6ufhle5bppsb5sdkekfqfq23i25uo7tu43q", anOffer(), []ed25519.PrivateKey{key(1)}},
+	{"lease.json", "bagaaierakxz67tvu64bhnbhmblmmhgffqmhhbldqak32xq2wqttkznwrywlq", aLease(), []ed25519.PrivateKey{key(1)}},
+	{"revocation.json", "bagaaieraje2jl4e2gragdobhggifrk62iby2a5afqouvpvnb7h4t3bq5q7ea", aRevocation(), []ed25519.PrivateKey{key(1)}},
+}
+
+func TestGoldenEnvelopesDoNotDrift(t *testing.T) {
+	for _, g := range golden {
+		t.Run(g.file, func(t *testing.T) {
+			path := filepath.Join("testdata", g.file)
+			n := mustSign(t, g.body, g.keys...)
+			if *update {
+				if err := os.WriteFile(path, n.Envelope, 0o666); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(n.Envelope, want) {
+				t.Errorf("Sign wrote\n%s\nwant\n%s", n.Envelope, want)
+			}
+			n, err = Parse(want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n.CID.String() != g.cid {
+				t.Errorf("CID is %s, want %s", n.CID, g.cid)
+			}
+			if n.Kind != g.body.Kind() || len(n.Signers()) != len(g.keys) {
+				t.Errorf("parsed a %s by %d signers", n.Kind, len(n.Signers()))
+			}
+		})
+	}
+}
+
+// wrap signs any payload under any payload type, as a hostile member could.
+func wrap(t testing.TB, payloadType, payload string, keys ...ed25519.PrivateKey) []byte {
+	t.Helper()
+	env := &dsse.Envelope{PayloadType: payloadType, Payload: base64.StdEncoding.EncodeToString([]byte(payload))}
+	for _, k := range keys {
+		env.Signatures = append(env.Signatures, dsse.Signature{
+			KeyID: PublicKeyOf(k).String(),
+			Sig:   base64.StdEncoding.EncodeToString(ed25519.Sign(k, dsse.PAE(payloadType, []byte(payload)))),
+		})
+	}
+	b, err := encode(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
