@@ -1,0 +1,39 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// clockTolerance is how far the clocks of honest members may be apart.
+const clockTolerance = 2 * time.Minute
+
+// Observe remembers the highest time that the node has seen. If now is more
+// than two minutes before it, the error wraps ErrClockBehind and says both: a
+// lease that ran out must not come back because somebody set the clock back.
+func (l *Ledger) Observe(now time.Time) error {
+	err := l.db.Update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if v := meta.Get(keyClock); v != nil {
+			if len(v) != 8 {
+				return fmt.Errorf("%w: clock has %d bytes", ErrDamaged, len(v))
+			}
+			high := time.UnixMilli(int64(binary.BigEndian.Uint64(v))).UTC()
+			if now.Before(high.Add(-clockTolerance)) {
+				return fmt.Errorf("%w: it says %s and has said %s: set it right", ErrClockBehind,
+					now.UTC().Format(time.RFC3339), high.Format(time.RFC3339))
+			}
+			if !now.After(high) {
+				return nil
+			}
+		}
+		return meta.Put(keyClock, binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli())))
+	})
+	if err != nil {
+		return fmt.Errorf("observe the time: %w", err)
+	}
+	return nil
+}
