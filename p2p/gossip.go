@@ -25,6 +25,7 @@ func (h *Host) joinTopic() error {
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
 		pubsub.WithMaxMessageSize(maxGossip),
 		pubsub.WithValidateQueueSize(gossipBacklog),
+		pubsub.WithFloodPublish(true), // to every connected member, also before the mesh stands
 		// The same notice from two publishers is one message.
 		pubsub.WithMessageIdFn(func(m *pubsubpb.Message) string {
 			sum := sha256.Sum256(m.GetData())
