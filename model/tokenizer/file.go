@@ -3,27 +3,30 @@ package tokenizer
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// file is a tokenizer.json as far as it is understood.
+// file is a tokenizer.json as far as it is understood. The steps around the
+// model are kept as they are until their length is known to be modest.
 type file struct {
 	Version       string         `json:"version"`
 	Truncation    jsontext.Value `json:"truncation"`
 	Padding       jsontext.Value `json:"padding"`
-	AddedTokens   []addedToken   `json:"added_tokens"`
+	AddedTokens   addedTokens    `json:"added_tokens"`
 	Normalizer    jsontext.Value `json:"normalizer"`
-	PreTokenizer  *component     `json:"pre_tokenizer"`
-	PostProcessor *component     `json:"post_processor"`
-	Decoder       *component     `json:"decoder"`
+	PreTokenizer  jsontext.Value `json:"pre_tokenizer"`
+	PostProcessor jsontext.Value `json:"post_processor"`
+	Decoder       jsontext.Value `json:"decoder"`
 	Model         model          `json:"model"`
 }
 
@@ -76,16 +79,16 @@ type pattern struct {
 }
 
 type model struct {
-	Type         string      `json:"type"`
-	Dropout      float64     `json:"dropout,omitzero"`
-	UnkToken     string      `json:"unk_token,omitzero"`
-	Prefix       string      `json:"continuing_subword_prefix,omitzero"`
-	Suffix       string      `json:"end_of_word_suffix,omitzero"`
-	FuseUnk      bool        `json:"fuse_unk"`
-	ByteFallback bool        `json:"byte_fallback"`
-	IgnoreMerges bool        `json:"ignore_merges"`
-	Vocab        vocabulary  `json:"vocab"`
-	Merges       []mergePair `json:"merges"`
+	Type         string     `json:"type"`
+	Dropout      float64    `json:"dropout,omitzero"`
+	UnkToken     string     `json:"unk_token,omitzero"`
+	Prefix       string     `json:"continuing_subword_prefix,omitzero"`
+	Suffix       string     `json:"end_of_word_suffix,omitzero"`
+	FuseUnk      bool       `json:"fuse_unk"`
+	ByteFallback bool       `json:"byte_fallback"`
+	IgnoreMerges bool       `json:"ignore_merges"`
+	Vocab        vocabulary `json:"vocab"`
+	Merges       mergePairs `json:"merges"`
 }
 
 // vocabulary maps tokens, over the byte-level alphabet, to ids.
@@ -94,32 +97,106 @@ type vocabulary map[string]int32
 // MarshalJSONTo writes the tokens in the order of their ids.
 func (v vocabulary) MarshalJSONTo(enc *jsontext.Encoder) error {
 	tokens := slices.SortedFunc(maps.Keys(v), func(a, b string) int { return cmp.Compare(v[a], v[b]) })
-	enc.WriteToken(jsontext.BeginObject) // an error stays and comes back at the end
+	if err := enc.WriteToken(jsontext.BeginObject); err != nil {
+		return err
+	}
 	for _, token := range tokens {
-		enc.WriteToken(jsontext.String(token))
-		enc.WriteToken(jsontext.Int(int64(v[token])))
+		if err := enc.WriteToken(jsontext.String(token)); err != nil {
+			return err
+		}
+		if err := enc.WriteToken(jsontext.Int(int64(v[token]))); err != nil {
+			return err
+		}
 	}
 	return enc.WriteToken(jsontext.EndObject)
+}
+
+// UnmarshalJSONFrom stops at maxVocab tokens.
+func (v *vocabulary) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if err := expect(dec, '{'); err != nil {
+		return err
+	}
+	*v = make(vocabulary)
+	for dec.PeekKind() != '}' {
+		if len(*v) == maxVocab {
+			return fmt.Errorf("more than %d tokens", maxVocab)
+		}
+		token, err := dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		name := token.String()
+		number, err := dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		id, err := strconv.ParseInt(string(number), 10, 32)
+		if err != nil {
+			return fmt.Errorf("token %q: %.40q is no id", name, number)
+		}
+		(*v)[name] = int32(id)
+	}
+	return expect(dec, '}')
 }
 
 // mergePair is spelled ["left","right"], or "left right" in older files.
 type mergePair [2]string
 
 func (m *mergePair) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	switch dec.PeekKind() {
-	case '"':
-		tok, err := dec.ReadToken()
-		if err != nil {
+	if dec.PeekKind() != '"' {
+		return json.UnmarshalDecode(dec, (*[2]string)(m))
+	}
+	token, err := dec.ReadToken()
+	if err != nil {
+		return err
+	}
+	left, right, ok := strings.Cut(token.String(), " ")
+	if !ok || left == "" || right == "" || strings.Contains(right, " ") {
+		return errors.New("a merge is two tokens with a space between")
+	}
+	*m = mergePair{left, right}
+	return nil
+}
+
+type (
+	addedTokens []addedToken
+	mergePairs  []mergePair
+)
+
+func (a *addedTokens) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	return unmarshalList(dec, (*[]addedToken)(a), maxAdded)
+}
+
+func (m *mergePairs) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	return unmarshalList(dec, (*[]mergePair)(m), maxMerges)
+}
+
+// unmarshalList reads an array and stops at limit elements: an element takes
+// many times the memory of its JSON.
+func unmarshalList[T any](dec *jsontext.Decoder, list *[]T, limit int) error {
+	if err := expect(dec, '['); err != nil {
+		return err
+	}
+	*list = nil
+	for dec.PeekKind() != ']' {
+		if len(*list) == limit {
+			return fmt.Errorf("more than %d elements", limit)
+		}
+		var element T
+		if err := json.UnmarshalDecode(dec, &element, json.RejectUnknownMembers(true)); err != nil {
 			return err
 		}
-		left, right, ok := strings.Cut(tok.String(), " ")
-		if !ok || left == "" || right == "" || strings.Contains(right, " ") {
-			return errors.New("a merge is two tokens with a space between")
-		}
-		*m = mergePair{left, right}
-		return nil
+		*list = append(*list, element)
 	}
-	return json.UnmarshalDecode(dec, (*[2]string)(m))
+	return expect(dec, ']')
+}
+
+func expect(dec *jsontext.Decoder, kind jsontext.Kind) error {
+	token, err := dec.ReadToken()
+	if err == nil && token.Kind() != kind {
+		err = fmt.Errorf("found %v, expected %v", token.Kind(), kind)
+	}
+	return err
 }
 
 // splitter returns nil for a pre-tokenizer that is not supported.
@@ -135,7 +212,7 @@ func (c *component) splitter() splitter {
 		// The patterns match all of any text, so that to isolate the matches
 		// and to remove what lies between them are the same.
 		keeps := split.Behavior == "Isolated" || split.Behavior == "Removed" && split.Invert != nil && *split.Invert
-		if split.Type == "Split" && split.Pattern != nil && keeps &&
+		if split.Type == "Split" && split.Pattern != nil && split.Pattern.String == "" && keeps &&
 			bytes.Type == "ByteLevel" && bytes.keepsText() && !bytes.usesRegex() {
 			return newSplitter(split.Pattern.Regex)
 		}

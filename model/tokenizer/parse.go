@@ -49,7 +49,11 @@ func Parse(b []byte) (*Tokenizer, error) {
 	if err := f.check(); err != nil {
 		return nil, err
 	}
-	if t.split = f.PreTokenizer.splitter(); t.split == nil {
+	pre, err := parseStep("pre_tokenizer", f.PreTokenizer)
+	if err != nil {
+		return nil, err
+	}
+	if t.split = pre.splitter(); t.split == nil {
 		return nil, unsupported("pre_tokenizer: expected ByteLevel with use_regex, or a Sequence of Split by the pattern of GPT-2 or cl100k and ByteLevel without; never add_prefix_space")
 	}
 	if err := t.addVocab(&f); err != nil {
@@ -71,6 +75,14 @@ func unsupported(format string, args ...any) error {
 
 // check refuses what changes ids and is not done here.
 func (f *file) check() error {
+	post, err := parseStep("post_processor", f.PostProcessor)
+	if err != nil {
+		return err
+	}
+	dec, err := parseStep("decoder", f.Decoder)
+	if err != nil {
+		return err
+	}
 	m := f.Model
 	switch {
 	case f.Version != "1.0":
@@ -81,9 +93,9 @@ func (f *file) check() error {
 		return unsupported("padding is set; save the file without it")
 	case !absent(f.Normalizer):
 		return unsupported("normalizer: expected null")
-	case !f.PostProcessor.addsNothing():
+	case !post.addsNothing():
 		return unsupported("post_processor: expected null, ByteLevel, or a template that adds no token")
-	case f.Decoder == nil || f.Decoder.Type != "ByteLevel":
+	case dec == nil || dec.Type != "ByteLevel":
 		return unsupported("decoder: expected ByteLevel")
 	case m.Type != "BPE":
 		return unsupported("model of type %q, expected BPE", m.Type)
@@ -95,6 +107,21 @@ func (f *file) check() error {
 	// unk_token, fuse_unk and byte_fallback say what to do with characters that
 	// have no token; here every byte has one.
 	return nil
+}
+
+// parseStep reads one of the steps around the model: nil where it is absent.
+func parseStep(name string, v jsontext.Value) (*component, error) {
+	if absent(v) {
+		return nil, nil
+	}
+	if len(v) > maxStep {
+		return nil, unsupported("%s: %d bytes of JSON, at most %d are allowed", name, len(v), maxStep)
+	}
+	var c component
+	if err := json.Unmarshal(v, &c, json.RejectUnknownMembers(true)); err != nil {
+		return nil, malformed("%s: %v", name, err)
+	}
+	return &c, nil
 }
 
 func absent(v jsontext.Value) bool { return len(v) == 0 || v.Kind() == 'n' }
@@ -151,7 +178,7 @@ func (t *Tokenizer) addVocab(f *file) error {
 // Hugging Face's library goes by this rule whatever the file says, so a file
 // that says otherwise would be read in two ways.
 func (t *Tokenizer) addTokens(f *file) error {
-	t.special, t.isSpec = make(map[string]int), make(map[int]bool)
+	t.special = make(map[string]int)
 	next := int32(len(f.Model.Vocab))
 	seen := make(map[string]bool, len(f.AddedTokens))
 	for _, a := range f.AddedTokens {
@@ -184,12 +211,12 @@ func (t *Tokenizer) addTokens(f *file) error {
 			t.raw = t.raw.add(a.Content, int(want), a.Special)
 		}
 		if a.Special {
-			t.special[a.Content], t.isSpec[int(want)] = int(want), true
+			t.special[a.Content] = int(want)
 			delete(t.whole, a.Content)
 		}
 	}
 	for b, id := range t.bytes {
-		if t.isSpec[int(id)] {
+		if t.IsSpecial(int(id)) {
 			return unsupported("byte 0x%02x is a special token, which text could spell", b)
 		}
 	}
@@ -198,9 +225,6 @@ func (t *Tokenizer) addTokens(f *file) error {
 
 func (t *Tokenizer) addMerges(f *file) error {
 	vocab, merges := f.Model.Vocab, f.Model.Merges
-	if len(merges) > maxMerges {
-		return malformed("%d merges, at most %d are allowed", len(merges), maxMerges)
-	}
 	t.merges = newMergeTable(len(merges))
 	for rank, m := range merges {
 		left, ok1 := vocab[m[0]]
@@ -209,7 +233,7 @@ func (t *Tokenizer) addMerges(f *file) error {
 		if !ok1 || !ok2 || !ok3 {
 			return malformed("merge %d, %q and %q: one of them or the result is no token", rank, m[0], m[1])
 		}
-		if t.isSpec[int(id)] {
+		if t.IsSpecial(int(id)) {
 			return unsupported("merge %d makes the special token %q, which text could spell", rank, m[0]+m[1])
 		}
 		if !t.merges.add(left, right, int32(rank), id) {

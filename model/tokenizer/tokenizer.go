@@ -26,10 +26,12 @@ import (
 
 // Limits of what Parse accepts.
 const (
-	maxFile    = 64 << 20 // bytes of a tokenizer.json; dolma2's has 7 MB
+	maxFile    = 32 << 20 // bytes of a tokenizer.json; dolma2's has about 7 MB
 	maxVocab   = 1 << 20  // ids; dolma2 has 100,278
-	maxMerges  = 1 << 22  // several merges may spell one token
+	maxMerges  = 1 << 20  // of dolma2 100,000
+	maxAdded   = 1 << 16  // added tokens; dolma2 has 22
 	maxContent = 256      // bytes of an added token: bounds the search for it at each position
+	maxStep    = 16 << 10 // bytes of the JSON of one step around the model
 )
 
 // ErrMalformed is wrapped by the errors of Parse for a file that is no
@@ -50,7 +52,6 @@ type Tokenizer struct {
 	whole  map[string]int32 // pieces that are a token as they stand; nil unless ignore_merges
 
 	special map[string]int // content -> id of the special tokens
-	isSpec  map[int]bool
 
 	raw    *trie // added tokens that are looked for first: the not normalized ones
 	normal *trie // and those that are looked for in what remains
@@ -140,4 +141,7 @@ func (t *Tokenizer) SpecialID(content string) (int, bool) {
 }
 
 // IsSpecial reports whether id is a special token, which is no part of a text.
-func (t *Tokenizer) IsSpecial(id int) bool { return t.isSpec[id] }
+func (t *Tokenizer) IsSpecial(id int) bool {
+	found, ok := t.special[t.token(id)]
+	return ok && found == id
+}

@@ -244,21 +244,26 @@ func (q *candidates) Pop() any {
 
 // file writes what was learned as a tokenizer.json.
 func (tr *trainer) file(specials []string) ([]byte, error) {
-	no, yes := new(bool), new(bool)
-	*yes = true
-	bytes := func(useRegex *bool) component {
-		return component{Type: "ByteLevel", AddPrefixSpace: no, TrimOffsets: yes, UseRegex: useRegex}
+	byteLevel := func(useRegex bool) component {
+		return component{Type: "ByteLevel", AddPrefixSpace: new(false), TrimOffsets: new(true), UseRegex: &useRegex}
 	}
-	after := bytes(yes)
+	pre, err := json.Marshal(component{Type: "Sequence", PreTokenizers: []component{
+		{Type: "Split", Pattern: &pattern{Regex: cl100kPattern}, Behavior: "Isolated", Invert: new(false)},
+		byteLevel(false),
+	}})
+	if err != nil {
+		return nil, err
+	}
+	dec, err := json.Marshal(byteLevel(true))
+	if err != nil {
+		return nil, err
+	}
 	f := file{
-		Version:     "1.0",
-		AddedTokens: []addedToken{},
-		PreTokenizer: &component{Type: "Sequence", PreTokenizers: []component{
-			{Type: "Split", Pattern: &pattern{Regex: cl100kPattern}, Behavior: "Isolated", Invert: no},
-			bytes(no),
-		}},
-		Decoder: &after,
-		Model:   model{Type: "BPE", Vocab: tr.ids, Merges: tr.merges},
+		Version:      "1.0",
+		AddedTokens:  addedTokens{},
+		PreTokenizer: pre,
+		Decoder:      dec,
+		Model:        model{Type: "BPE", Vocab: tr.ids, Merges: tr.merges},
 	}
 	for i, s := range specials {
 		f.AddedTokens = append(f.AddedTokens, addedToken{ID: int32(i), Content: s, Special: true})

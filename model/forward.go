@@ -1,0 +1,199 @@
+package model
+
+import "chorus/kernels"
+
+// A LayerPass holds what one layer computed for a batch of rows. The backward pass reads it;
+// inference lets all layers share one. Buffers grow as needed and are reused.
+type LayerPass struct {
+	X          []float32  // (rows, H) the layer's input
+	QRaw, KRaw []float32  // (rows, H), (rows, KV) before their norms
+	Q          []float32  // (rows, H) after norm and rope
+	K, V       []float32  // (rows, KV) after norm and rope; unused where a cache holds them
+	QInv, KInv []float32  // (rows) what RMSNorm keeps
+	Att, LSE   []float32  // (rows, H), (rows, heads)
+	O, OInv    []float32  // (rows, H), (rows) attention's output before its norm
+	Hidden     []float32  // (rows, H) after attention: what router and experts read
+	P, PLSE    []float32  // (rows, E), (rows) the router's probabilities
+	Chosen     []int32    // (rows, k) slots, by descending probability
+	Work       []SlotPass // (E)
+	Moe        []float32  // (rows, H) the weighted sum of experts before its norm
+	MoeInv     []float32  // (rows)
+}
+
+// A SlotPass is the work of one slot in one layer on the rows that chose it.
+type SlotPass struct {
+	Rows          []int32   // (n) which rows of the batch
+	In            []float32 // (n, H)
+	Gate, Up, Act []float32 // (n, I)
+	Out           []float32 // (n, H)
+}
+
+// A Pass is a forward computation over Sequences sequences of Length tokens each, with all that
+// the backward pass needs. The zero value is ready to use; reusing one reuses its memory.
+type Pass struct {
+	Sequences, Length int
+	Layers            []LayerPass
+	Last, LastInv     []float32 // (rows, H), (rows) the last layer's output, before the final norm
+	Final             []float32 // (rows, H)
+	Logits            []float32 // (rows, V)
+}
+
+// Forward computes the logits of every position of ids, (sequences, length), into p.Logits.
+// ids must be inside the vocabulary and length at most MaxPositions.
+func (m *Mixture) Forward(p *Pass, ids []int32, sequences, length int) {
+	c := m.Anchor.Config
+	rows := sequences * length
+	p.Sequences, p.Length = sequences, length
+	if p.Layers == nil {
+		p.Layers = make([]LayerPass, c.Layers)
+	}
+	x := grow(&p.Layers[0].X, rows*c.HiddenSize)
+	m.embed(x, ids)
+	kv := c.KVHeads * c.HeadDim()
+	spans := make([]span, sequences)
+	for l := range p.Layers {
+		t := &p.Layers[l]
+		grow(&t.K, rows*kv)
+		grow(&t.V, rows*kv)
+		for s := range spans {
+			at := s * length * kv
+			spans[s] = span{Span: kernels.Span{Rows: length}, k: t.K[at:][:length*kv], v: t.V[at:][:length*kv]}
+		}
+		y := &p.Last
+		if l+1 < len(p.Layers) {
+			y = &p.Layers[l+1].X
+		}
+		m.layer(l, grow(y, rows*c.HiddenSize), t, spans, rows)
+	}
+	m.logits(p, p.Last, rows)
+}
+
+func (m *Mixture) embed(x []float32, ids []int32) {
+	h := m.Anchor.Config.HiddenSize
+	for i, id := range ids {
+		copy(x[i*h:(i+1)*h], m.Anchor.Embed.Row(int(id)))
+	}
+}
+
+// logits applies the final norm and the head to last, (rows, H).
+func (m *Mixture) logits(p *Pass, last []float32, rows int) {
+	c := m.Anchor.Config
+	kernels.RMSNorm(grow(&p.Final, rows*c.HiddenSize), grow(&p.LastInv, rows), last, m.Anchor.Norm, c.RMSNormEps, rows)
+	kernels.Linear(grow(&p.Logits, rows*c.VocabSize), p.Final, m.Anchor.Head, rows)
+}
+
+// A span is one sequence's place in a batch: its new rows and where its keys and values live.
+type span struct {
+	kernels.Span
+	k, v []float32 // (Past+Rows, KV)
+}
+
+// layer computes one block for the rows of all spans, in order: y from t.X, both (rows, H).
+func (m *Mixture) layer(l int, y []float32, t *LayerPass, spans []span, rows int) {
+	c := m.Anchor.Config
+	w := &m.Anchor.Layers[l]
+	rope := m.Anchor.Rope()
+	h, kv, heads := c.HiddenSize, c.KVHeads*c.HeadDim(), c.HeadLayout()
+
+	kernels.Linear(grow(&t.QRaw, rows*h), t.X, w.Q, rows)
+	kernels.Linear(grow(&t.KRaw, rows*kv), t.X, w.K, rows)
+	kernels.RMSNorm(grow(&t.Q, rows*h), grow(&t.QInv, rows), t.QRaw, w.QNorm, c.RMSNormEps, rows)
+	grow(&t.Att, rows*h)
+	grow(&t.KInv, rows)
+	grow(&t.LSE, rows*c.Heads)
+	at := 0
+	for _, s := range spans {
+		k, v := s.k[s.Past*kv:], s.v[s.Past*kv:]
+		kernels.RMSNorm(k, t.KInv[at:], t.KRaw[at*kv:], w.KNorm, c.RMSNormEps, s.Rows)
+		kernels.Linear(v, t.X[at*h:], w.V, s.Rows)
+		rope.Apply(t.Q[at*h:], c.Heads, s.Past, s.Rows)
+		rope.Apply(k, c.KVHeads, s.Past, s.Rows)
+		kernels.Attention(t.Att[at*h:], t.LSE[at*c.Heads:], t.Q[at*h:], s.k, s.v, s.Span, heads)
+		at += s.Rows
+	}
+	kernels.Linear(grow(&t.O, rows*h), t.Att, w.O, rows)
+	kernels.RMSNorm(grow(&t.Hidden, rows*h), grow(&t.OInv, rows), t.O, w.PostAttentionNorm, c.RMSNormEps, rows)
+	add(t.Hidden, t.X)
+
+	m.route(l, t, rows)
+	for e := range t.Work {
+		m.Slots[e].FFN[l].run(&t.Work[e], t.Hidden)
+	}
+	m.mix(t, rows)
+	kernels.RMSNorm(y, grow(&t.MoeInv, rows), t.Moe, w.PostFFNNorm, c.RMSNormEps, rows)
+	add(y, t.Hidden)
+}
+
+// route computes the router's probabilities over all slots and lists, slot by slot, the rows
+// that chose it among their k. The weights are not normalised again over the chosen.
+func (m *Mixture) route(l int, t *LayerPass, rows int) {
+	h, e := m.Anchor.Config.HiddenSize, len(m.Slots)
+	grow(&t.P, rows*e)
+	for s, slot := range m.Slots {
+		bias := float32(0)
+		if slot.Bias != nil {
+			bias = min(slot.Bias[l][0], 0)
+		}
+		for r := range rows {
+			t.P[r*e+s] = kernels.Dot(slot.Router[l], t.Hidden[r*h:][:h]) + bias
+		}
+	}
+	kernels.Softmax(t.P, grow(&t.PLSE, rows), e, rows)
+	if len(t.Work) != e {
+		t.Work = make([]SlotPass, e)
+	}
+	for s := range t.Work {
+		t.Work[s].Rows = t.Work[s].Rows[:0]
+	}
+	grow(&t.Chosen, rows*m.TopK)
+	for r := range rows {
+		chosen := t.Chosen[r*m.TopK:][:m.TopK]
+		kernels.TopK(chosen, t.P[r*e:][:e], m.TopK)
+		for _, s := range chosen {
+			t.Work[s].Rows = append(t.Work[s].Rows, int32(r))
+		}
+	}
+}
+
+// run computes one FFN for the rows that w.Rows lists of hidden, (rows, H).
+func (f FFN) run(w *SlotPass, hidden []float32) {
+	n, h, i := len(w.Rows), f.Gate.In, f.Gate.Out
+	if n == 0 {
+		return
+	}
+	grow(&w.In, n*h)
+	for a, r := range w.Rows {
+		copy(w.In[a*h:(a+1)*h], hidden[int(r)*h:][:h])
+	}
+	kernels.Linear(grow(&w.Gate, n*i), w.In, f.Gate, n)
+	kernels.Linear(grow(&w.Up, n*i), w.In, f.Up, n)
+	kernels.SiLUMul(grow(&w.Act, n*i), w.Gate, w.Up)
+	kernels.Linear(grow(&w.Out, n*h), w.Act, f.Down, n)
+}
+
+// mix sums the slots' outputs, weighted by the router.
+func (m *Mixture) mix(t *LayerPass, rows int) {
+	h, e := m.Anchor.Config.HiddenSize, len(m.Slots)
+	clear(grow(&t.Moe, rows*h))
+	for s := range t.Work {
+		w := &t.Work[s]
+		for a, r := range w.Rows {
+			kernels.Axpy(t.Moe[int(r)*h:][:h], t.P[int(r)*e+s], w.Out[a*h:][:h])
+		}
+	}
+}
+
+func add(y, x []float32) {
+	for i, v := range x[:len(y)] {
+		y[i] += v
+	}
+}
+
+// grow makes *s n long, keeping its memory where it suffices, and returns it.
+func grow[T any](s *[]T, n int) []T {
+	if cap(*s) < n {
+		*s = make([]T, n)
+	}
+	*s = (*s)[:n]
+	return *s
+}

@@ -1,0 +1,96 @@
+package train
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+
+	"chorus/model/safetensors"
+)
+
+// A checkpoint is a safetensors file in float32: for each trained tensor its weights and the two
+// moments of the optimiser, and in its metadata the step and the fingerprint of the run.
+const (
+	metaFingerprint = "fingerprint"
+	metaStep        = "step"
+)
+
+var parts = []string{"w.", "m.", "v."}
+
+func (p *parameter) part(prefix string) *[]float32 {
+	switch prefix {
+	case "w.":
+		return &p.w
+	case "m.":
+		return &p.m
+	}
+	return &p.v
+}
+
+// save writes a checkpoint in place of the one before.
+func (r *run) save(path, fingerprint string) error {
+	var tensors []safetensors.Tensor
+	for _, p := range r.params {
+		for _, prefix := range parts {
+			tensors = append(tensors, safetensors.FromFloat32(prefix+p.name, safetensors.F32, p.shape, *p.part(prefix)))
+		}
+	}
+	return safetensors.Write(path, tensors, map[string]string{
+		metaFingerprint: fingerprint,
+		metaStep:        strconv.Itoa(r.step),
+	})
+}
+
+// resume takes up the checkpoint at path, if there is one and it is of the same run; a checkpoint
+// of another run is left to be overwritten.
+func (r *run) resume(path, fingerprint string) error {
+	f, err := safetensors.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("%w: remove the file to begin again", err)
+	}
+	defer f.Close()
+	meta := f.Metadata()
+	if meta[metaFingerprint] != fingerprint {
+		return nil
+	}
+	for _, p := range r.params {
+		for _, prefix := range parts {
+			t, ok := f.Tensor(prefix + p.name)
+			if !ok || !slices.Equal(t.Shape, p.shape) {
+				return fmt.Errorf("%s: tensor %q is missing or has another shape: remove the file to begin again", path, prefix+p.name)
+			}
+			copy(*p.part(prefix), t.Float32s())
+		}
+	}
+	if r.step, err = strconv.Atoi(meta[metaStep]); err != nil || r.step < 0 {
+		return fmt.Errorf("%s: step %q is no number: remove the file to begin again", path, meta[metaStep])
+	}
+	return nil
+}
+
+// fingerprint identifies a run by everything that its result depends on.
+func fingerprint(texts []*Tokens, values ...any) string {
+	h := sha256.New()
+	for _, t := range texts {
+		for _, id := range t.IDs {
+			h.Write([]byte{byte(id), byte(id >> 8), byte(id >> 16), byte(id >> 24)})
+		}
+	}
+	fmt.Fprintf(h, "%+v", values)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// removeCheckpoint removes the checkpoint of a run whose result is safe.
+func removeCheckpoint(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

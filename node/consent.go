@@ -1,0 +1,192 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"chorus/ledger"
+	"chorus/ledger/notice"
+	"chorus/model"
+
+	"github.com/ipfs/go-cid"
+)
+
+// ErrNotReconciled is returned when something is to be signed before the node knows from a peer
+// how far its own feed goes: signing a place of the feed twice would suspend the member.
+var ErrNotReconciled = errors.New("no other member could be reached since the start, so this node does not know how far its own feed goes")
+
+// A Publication is an expert to offer to the other members.
+type Publication struct {
+	Path    string         `json:"path"` // of the trained expert's file
+	Domain  string         `json:"domain"`
+	Licence string         `json:"licence"`
+	Metrics notice.Metrics `json:"metrics"`
+}
+
+// Publish stores an expert's blob, offers it and leases it to the other members. It may be repeated
+// after an interruption at any moment: an expert that is on offer already is only leased again.
+// It returns the offer's identity.
+func (n *Node) Publish(ctx context.Context, p Publication) (cid.Cid, error) {
+	if err := n.awaitReconciled(ctx); err != nil {
+		return cid.Undef, err
+	}
+	charter := n.ledger.Charter()
+	expert, err := model.LoadExpert(p.Path, n.anchor.Config)
+	if err != nil {
+		return cid.Undef, err
+	}
+	if expert.Anchor != charter.Anchor.String() {
+		return cid.Undef, fmt.Errorf("%s was trained against anchor %s, the charter's is %s", p.Path, expert.Anchor, charter.Anchor)
+	}
+	blob, size, err := n.blobs.Put(ctx, p.Path)
+	if err != nil {
+		return cid.Undef, err
+	}
+	if size > charter.MaxBlobBytes {
+		return cid.Undef, errors.Join(n.blobs.Delete(blob), fmt.Errorf("%s has %d bytes, the charter allows %d", p.Path, size, charter.MaxBlobBytes))
+	}
+	key, err := n.home.PublishingKey()
+	if err != nil {
+		return cid.Undef, err
+	}
+	n.signing.Lock()
+	defer n.signing.Unlock()
+	at := now()
+	offers, lease := n.own(at)
+	offer := cid.Undef
+	for id, o := range offers {
+		if o.Blob == blob {
+			offer = id
+		}
+	}
+	if !offer.Defined() {
+		signed, err := n.ledger.Append(key, at, &notice.Offer{
+			Blob: blob, Size: size, Anchor: charter.Anchor, Domain: p.Domain, Licence: p.Licence,
+			TopK: 2, Bias: true, Metrics: p.Metrics,
+		})
+		if err != nil {
+			return cid.Undef, err
+		}
+		offer = signed.CID
+		if err := n.host.Publish(ctx, signed); err != nil {
+			return cid.Undef, err
+		}
+	}
+	if slices.Contains(lease, offer) {
+		return offer, nil
+	}
+	return offer, n.sign(ctx, at, append(lease, offer))
+}
+
+// Revoke withdraws an offer of this member for ever, or all of them if offer is undefined. When it
+// returns the revocation is durable here and on its way; [Node.Sync] tells when a peer has it too.
+// Repeating it does nothing. It returns the revocation's identity.
+func (n *Node) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
+	key, err := n.home.PublishingKey()
+	if err != nil {
+		return cid.Undef, err
+	}
+	n.signing.Lock()
+	defer n.signing.Unlock()
+	at := now()
+	own, _ := n.own(at)
+	if offer.Defined() {
+		for _, st := range n.ledger.Standings(at) {
+			if st.Notice == offer && st.Member == n.Member() && st.State == ledger.Revoked {
+				return st.RevokedBy, nil
+			}
+		}
+		if own[offer] == nil {
+			return cid.Undef, fmt.Errorf("%s is not an offer of %s: `chorus experts` lists them", offer, n.Member())
+		}
+	} else if len(own) == 0 {
+		return cid.Undef, fmt.Errorf("%s has nothing on offer", n.Member())
+	}
+	signed, err := n.ledger.Append(key, at, &notice.Revocation{Offer: offer, All: !offer.Defined(), Reason: reason})
+	if err != nil {
+		return cid.Undef, err
+	}
+	return signed.CID, n.host.Publish(ctx, signed)
+}
+
+// own returns this member's offers that are not revoked, by identity, and which of them its newest
+// lease lists, whether or not that has run out.
+func (n *Node) own(at time.Time) (offers map[cid.Cid]*notice.Offer, leased []cid.Cid) {
+	offers = make(map[cid.Cid]*notice.Offer)
+	for _, st := range n.ledger.Standings(at) {
+		if st.Member != n.Member() || st.State == ledger.Revoked {
+			continue
+		}
+		offers[st.Notice] = st.Offer
+		if !st.Until.IsZero() {
+			leased = append(leased, st.Notice)
+		}
+	}
+	return offers, leased
+}
+
+// sign signs and sends a lease on offers.
+func (n *Node) sign(ctx context.Context, at time.Time, offers []cid.Cid) error {
+	key, err := n.home.PublishingKey()
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(offers, notice.CompareCID)
+	signed, err := n.ledger.Append(key, at, &notice.Lease{
+		Offers: offers, Heads: []notice.Head{},
+		NotAfter: at.Add(time.Duration(n.ledger.Charter().LeaseSeconds) * time.Second),
+	})
+	if err != nil {
+		return err
+	}
+	return n.host.Publish(ctx, signed)
+}
+
+// renewLease renews this member's lease once a third of it has passed, and returns when to look
+// again. Only the steward calls it, after the node has reconciled.
+func (n *Node) renewLease(at time.Time) time.Time {
+	n.signing.Lock()
+	defer n.signing.Unlock()
+	length := time.Duration(n.ledger.Charter().LeaseSeconds) * time.Second
+	_, leased := n.own(at)
+	if len(leased) == 0 {
+		return at.Add(length)
+	}
+	var until time.Time
+	for _, st := range n.ledger.Standings(at) {
+		if st.Notice == leased[0] {
+			until = st.Until
+		}
+	}
+	if due := until.Add(-length * 2 / 3); at.Before(due) {
+		return due
+	}
+	if err := n.sign(context.Background(), at, leased); err != nil {
+		n.log.Error("renewing the lease", slog.Any("error", err))
+		return at.Add(checkEvery)
+	}
+	return at.Add(length / 3)
+}
+
+// awaitReconciled waits until the node has reconciled with another member, if there is one.
+func (n *Node) awaitReconciled(ctx context.Context) error {
+	if len(n.ledger.Charter().Members) == 1 {
+		return nil
+	}
+	select {
+	case <-n.host.Reconciled():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrNotReconciled, ctx.Err())
+	}
+}
+
+// ExpertPath is where training leaves an expert of a home, by the name of its run.
+func (h Home) ExpertPath(name string) string {
+	return filepath.Join(h.Training(), name+".safetensors")
+}

@@ -1,0 +1,359 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"chorus/ledger"
+	"chorus/node/openai"
+
+	"github.com/ipfs/go-cid"
+)
+
+// Control is what the commands ask of a node: of one in their own process, a [Node], or of one that
+// runs elsewhere on this machine, through a [Client].
+type Control interface {
+	Status(ctx context.Context) (Status, error)
+	Publish(ctx context.Context, p Publication) (cid.Cid, error)
+	Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error)
+	// Account returns the notices, usage and events of the ledger, for people and programs to read.
+	Account(ctx context.Context) (Account, error)
+}
+
+// Status is how a node is doing.
+type Status struct {
+	Member    string   `json:"member"`
+	Charter   string   `json:"charter"` // its name
+	Root      cid.Cid  `json:"root"`
+	Anchor    cid.Cid  `json:"anchor"`
+	API       string   `json:"api,omitempty"` // base URL for local programs
+	Addresses []string `json:"addresses"`
+	Connected []string `json:"connected"`     // members
+	Why       string   `json:"why,omitempty"` // if the anchor serves alone, why
+	Experts   []Expert `json:"experts"`       // every offer known
+}
+
+// Expert is where one offer stands and how it is used on this node.
+type Expert struct {
+	Offer    cid.Cid      `json:"offer"`
+	Blob     cid.Cid      `json:"blob"`
+	Member   string       `json:"member"`
+	Domain   string       `json:"domain"`
+	Size     int64        `json:"size"`
+	State    ledger.State `json:"state"`
+	Until    time.Time    `json:"until,omitzero"`
+	InUse    bool         `json:"in_use"` // part of the mixture now
+	Held     bool         `json:"held"`   // the blob is on this node's disk
+	Refusal  string       `json:"refusal,omitempty"`
+	Reason   string       `json:"reason,omitempty"` // of its revocation
+	LastUsed time.Time    `json:"last_used,omitzero"`
+	Path     string       `json:"path"` // of the blob
+}
+
+// Account is a node's ledger in a form to read.
+type Account struct {
+	Notices []NoticeLine   `json:"notices"`
+	Usage   []UsageLine    `json:"usage"`
+	Events  []ledger.Event `json:"events"`
+}
+
+// NoticeLine is one notice.
+type NoticeLine struct {
+	CID    cid.Cid   `json:"cid"`
+	Kind   string    `json:"kind"`
+	Member string    `json:"member,omitempty"` // empty for a charter
+	Seq    uint64    `json:"seq,omitempty"`
+	Time   time.Time `json:"time,omitzero"`
+	Body   any       `json:"body"`
+}
+
+// UsageLine is how much one expert was used on this node, in all.
+type UsageLine struct {
+	Expert string  `json:"expert"` // blob CID, or "anchor"
+	Member string  `json:"member,omitempty"`
+	Domain string  `json:"domain,omitempty"`
+	Tokens uint64  `json:"tokens"`
+	Weight uint64  `json:"weight"`
+	Share  float64 `json:"share"` // of all weight, from 0 to 1
+}
+
+// Status implements [Control].
+func (n *Node) Status(context.Context) (Status, error) {
+	s := OfflineStatus(n.home, n.ledger)
+	s.Member, s.Addresses, s.Connected, s.Why = n.Member(), n.host.Addrs(), n.host.Connected(), n.Mixture().Why
+	if n.api != nil {
+		s.API = n.api.url()
+	}
+	for i := range s.Experts {
+		e := &s.Experts[i]
+		e.LastUsed = n.LastUsed(e.Offer)
+		for _, a := range n.Mixture().Experts {
+			e.InUse = e.InUse || a.Offer == e.Offer
+		}
+	}
+	return s, nil
+}
+
+// OfflineStatus is what a ledger alone says, while no node runs.
+func OfflineStatus(home Home, l *ledger.Ledger) Status {
+	c := l.Charter()
+	s := Status{Charter: c.Name, Root: l.Root(), Anchor: c.Anchor, Why: "the node is not running"}
+	refusals := make(map[cid.Cid]string)
+	if verdicts, err := l.Verdicts(); err == nil {
+		for _, v := range verdicts {
+			refusals[v.Offer] = v.Reason
+		}
+	}
+	for _, st := range l.Standings(now()) {
+		e := Expert{
+			Offer: st.Notice, Blob: st.Offer.Blob, Member: st.Member, Domain: st.Offer.Domain, Size: st.Offer.Size,
+			State: st.State, Until: st.Until, Refusal: refusals[st.Notice], Path: home.Blob(st.Offer.Blob),
+		}
+		_, err := os.Stat(e.Path)
+		e.Held = err == nil
+		if st.Revocation != nil {
+			e.Reason = st.Revocation.Reason
+		}
+		s.Experts = append(s.Experts, e)
+	}
+	return s
+}
+
+// Account implements [Control].
+func (n *Node) Account(context.Context) (Account, error) { return ReadAccount(n.ledger) }
+
+// ReadAccount reads a ledger.
+func ReadAccount(l *ledger.Ledger) (a Account, err error) {
+	members := make(map[string]string)
+	for _, m := range l.Charter().Members {
+		members[m.Publishing.String()] = m.Name
+	}
+	for n, err := range l.Notices() {
+		if err != nil {
+			return a, err
+		}
+		line := NoticeLine{CID: n.CID, Kind: string(n.Kind), Body: n.Body}
+		if h := n.Header(); h != nil {
+			line.Member, line.Seq, line.Time = members[h.Key.String()], h.Seq, h.Time
+		}
+		a.Notices = append(a.Notices, line)
+	}
+	usage, err := l.Usage()
+	if err != nil {
+		return a, err
+	}
+	offers := l.Standings(now())
+	var total uint64
+	for _, u := range usage {
+		total += u.Weight
+	}
+	for _, u := range usage {
+		line := UsageLine{Expert: "anchor", Tokens: u.Tokens, Weight: u.Weight, Share: float64(u.Weight) / float64(max(1, total))}
+		if u.Expert.Defined() {
+			line.Expert = u.Expert.String()
+		}
+		for _, st := range offers {
+			if st.Offer.Blob == u.Expert {
+				line.Member, line.Domain = st.Member, st.Offer.Domain
+			}
+		}
+		a.Usage = append(a.Usage, line)
+	}
+	a.Events, err = l.Events()
+	return a, err
+}
+
+// contact is control.json: how the commands reach a node that runs. Whoever can read it may steer
+// the node, so only its owner can.
+type contact struct {
+	URL   string `json:"url"`
+	Token string `json:"token"`
+}
+
+// api is the HTTP server of a node.
+type api struct {
+	server   *http.Server
+	listener net.Listener
+	contact  string // file
+	done     chan error
+}
+
+func (a *api) url() string { return "http://" + a.listener.Addr().String() }
+
+func (a *api) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if a.server.Shutdown(ctx) != nil {
+		_ = a.server.Close() // ends the streams under way
+	}
+	return errors.Join(<-a.done, os.Remove(a.contact))
+}
+
+// serve starts the node's HTTP server: the OpenAI surface for local programs, and the control
+// surface for the commands of this home.
+func (n *Node) serve() (*api, error) {
+	listener, err := net.Listen("tcp", n.config.API)
+	if err != nil {
+		return nil, fmt.Errorf("%w: set another `api` in %s", err, n.home.config())
+	}
+	a := &api{listener: listener, contact: n.home.control(), done: make(chan error, 1)}
+	token := rand.Text()
+	b, err := json.Marshal(contact{a.url(), token})
+	if err == nil {
+		err = writeFile(a.contact, b)
+	}
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/v1/", openai.New(n, n.log))
+	mux.Handle("/chorus/v1/", authorized(token, controlHandler(n, n.log)))
+	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		err := a.server.Serve(listener)
+		if errors.Is(err, http.ErrServerClosed) {
+			err = nil
+		}
+		a.done <- err
+	}()
+	return a, nil
+}
+
+func authorized(token string, next http.Handler) http.Handler {
+	want := []byte("Bearer " + token)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
+			http.Error(w, "this is for the commands of the node's owner", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+type revokeRequest struct {
+	Offer  cid.Cid `json:"offer,omitzero"`
+	Reason string  `json:"reason"`
+}
+
+func controlHandler(c Control, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /chorus/v1/status", respond(log, func(r *http.Request, _ struct{}) (Status, error) { return c.Status(r.Context()) }))
+	mux.Handle("GET /chorus/v1/account", respond(log, func(r *http.Request, _ struct{}) (Account, error) { return c.Account(r.Context()) }))
+	mux.Handle("POST /chorus/v1/publish", respond(log, func(r *http.Request, p Publication) (cid.Cid, error) { return c.Publish(r.Context(), p) }))
+	mux.Handle("POST /chorus/v1/revoke", respond(log, func(r *http.Request, q revokeRequest) (cid.Cid, error) {
+		return c.Revoke(r.Context(), q.Offer, q.Reason)
+	}))
+	return mux
+}
+
+// Bounds of the bodies of the control surface, in bytes; an account can be long.
+const (
+	maxControlRequest  = 1 << 20
+	maxControlResponse = 1 << 28
+)
+
+// respond answers with what do returns, as JSON. The owner may see every error in full.
+func respond[Q, A any](log *slog.Logger, do func(*http.Request, Q) (A, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q Q
+		if r.Method == http.MethodPost {
+			d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxControlRequest))
+			d.DisallowUnknownFields()
+			if err := d.Decode(&q); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+		}
+		a, err := do(r, q)
+		if err != nil {
+			log.Warn("command", slog.String("path", r.URL.Path), slog.Any("error", err))
+			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(a) // the command is gone if this fails
+	})
+}
+
+// A Client is a [Control] of a node that runs in another process on this machine.
+type Client struct{ contact }
+
+// ErrNotRunning is returned by [Dial] if the home's node does not run.
+var ErrNotRunning = errors.New("the node is not running")
+
+// Dial finds the running node of a home.
+func Dial(ctx context.Context, home Home) (*Client, error) {
+	b, err := os.ReadFile(home.control())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", home, ErrNotRunning)
+	} else if err != nil {
+		return nil, err
+	}
+	c := new(Client)
+	if err := json.Unmarshal(b, &c.contact); err != nil {
+		return nil, fmt.Errorf("%s: %w", home.control(), err)
+	}
+	if _, err := c.Status(ctx); err != nil {
+		// It was killed: its file is still here, and nobody, or a stranger, listens.
+		return nil, fmt.Errorf("%s: %w", home, ErrNotRunning)
+	}
+	return c, nil
+}
+
+// Status implements [Control].
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	return s, c.do(ctx, http.MethodGet, "status", nil, &s)
+}
+
+// Account implements [Control].
+func (c *Client) Account(ctx context.Context) (a Account, err error) {
+	return a, c.do(ctx, http.MethodGet, "account", nil, &a)
+}
+
+// Publish implements [Control].
+func (c *Client) Publish(ctx context.Context, p Publication) (id cid.Cid, err error) {
+	if p.Path, err = filepath.Abs(p.Path); err != nil {
+		return id, err
+	}
+	return id, c.do(ctx, http.MethodPost, "publish", p, &id)
+}
+
+// Revoke implements [Control].
+func (c *Client) Revoke(ctx context.Context, offer cid.Cid, reason string) (id cid.Cid, err error) {
+	return id, c.do(ctx, http.MethodPost, "revoke", revokeRequest{offer, reason}, &id)
+}
+
+func (c *Client) do(ctx context.Context, method, what string, body, answer any) error {
+	in, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.URL+"/chorus/v1/"+what, bytes.NewReader(in))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.Token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return errors.New(string(b))
+	}
+	return json.NewDecoder(io.LimitReader(resp.Body, maxControlResponse)).Decode(answer)
+}

@@ -1,0 +1,157 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"chorus/model"
+	"chorus/node/openai"
+)
+
+// recordEvery is how long an answer may run before what it used is made durable on the way.
+const recordEvery = time.Second
+
+// ModelName is what the endpoint calls the mixture, whatever experts are in it.
+func (n *Node) ModelName() string { return "chorus" }
+
+// Owner is the consortium's name.
+func (n *Node) Owner() string { return n.ledger.Charter().Name }
+
+// Generate continues a prompt. Before every token it looks whether the mixture is still the one
+// that the answer runs on; if not, it drops what it has computed, keys and values and logits, and
+// prefills again on the new one, so nothing that knew a departed expert reaches the next token.
+func (n *Node) Generate(ctx context.Context, r openai.Request, emit func(openai.Token) error) (res openai.Result, err error) {
+	ids, err := n.promptIDs(r)
+	if err != nil {
+		return res, err
+	}
+	res.PromptTokens = len(ids)
+	limit := n.anchor.Config.MaxPositions
+	if len(ids) >= limit {
+		return res, &openai.Error{Status: http.StatusBadRequest, Type: "invalid_request_error", Param: "prompt", Code: "context_length_exceeded",
+			Message: fmt.Sprintf("the prompt has %d tokens and the model's context holds %d, the answer included", len(ids), limit)}
+	}
+	use := &meter{node: n}
+	defer func() { err = errors.Join(err, use.record()) }()
+
+	sampler := model.Sampler{Temperature: r.Temperature, TopP: r.TopP, Seed: r.Seed}
+	text := textBuffer{stops: r.Stop}
+	var mixture *Mixture
+	var seq *model.Sequence
+	var logits []float32
+	var shares []openai.Share
+	recorded := time.Now()
+	next := ids // what the sequence has not seen yet
+	for res.FinishReason == "" {
+		if err := ctx.Err(); err != nil {
+			return res, err
+		}
+		if now := n.mixture.Load(); now != mixture {
+			mixture, seq, next = now, now.NewSequence(), ids
+		}
+		if logits, err = seq.Extend(next); err != nil {
+			return res, err
+		}
+		shares = use.read(mixture, seq)
+		if n.mixture.Load() != mixture {
+			continue
+		}
+		id := int(sampler.Sample(logits))
+		res.CompletionTokens++
+		ids = append(ids, int32(id))
+		next = ids[len(ids)-1:]
+		if id == n.anchor.Config.EOS {
+			res.FinishReason = "stop"
+		} else if text.add(n.tokenizer.Bytes(id)) {
+			res.FinishReason = "stop"
+		} else if res.CompletionTokens >= r.MaxTokens || len(ids) >= limit {
+			res.FinishReason = "length"
+		}
+		if err := emit(openai.Token{Text: text.take(res.FinishReason != ""), Attribution: shares}); err != nil {
+			return res, err
+		}
+		if time.Since(recorded) > recordEvery {
+			if err := use.record(); err != nil {
+				return res, err
+			}
+			recorded = time.Now()
+		}
+	}
+	res.Attribution = use.total()
+	return res, use.record()
+}
+
+// promptIDs returns the tokens to continue: of an empty prompt, the mark between documents.
+func (n *Node) promptIDs(r openai.Request) ([]int32, error) {
+	given := r.PromptIDs
+	if given == nil {
+		given = n.tokenizer.Encode(r.Prompt)
+	}
+	if len(given) == 0 {
+		given = []int{n.anchor.Config.EOS}
+	}
+	ids := make([]int32, len(given))
+	for i, id := range given {
+		if id < 0 || id >= n.anchor.Config.VocabSize {
+			return nil, &openai.Error{Status: http.StatusBadRequest, Type: "invalid_request_error", Param: "prompt",
+				Message: fmt.Sprintf("token id %d is outside the vocabulary of %d", id, n.anchor.Config.VocabSize)}
+		}
+		ids[i] = int32(id)
+	}
+	return ids, nil
+}
+
+// A textBuffer turns the bytes of tokens into text for a stream: it holds back what may still
+// become a character or a stop string.
+type textBuffer struct {
+	stops []string
+	held  []byte
+}
+
+// add appends a token's bytes and reports whether a stop string is complete; the text ends before it.
+func (t *textBuffer) add(b []byte) (stopped bool) {
+	t.held = append(t.held, b...)
+	at := -1
+	for _, s := range t.stops {
+		if i := bytes.Index(t.held, []byte(s)); s != "" && i >= 0 && (at < 0 || i < at) {
+			at = i
+		}
+	}
+	if at >= 0 {
+		t.held = t.held[:at]
+	}
+	return at >= 0
+}
+
+// take removes and returns the text that is certain; at the end, all of it. Bytes that are not
+// UTF-8 become U+FFFD.
+func (t *textBuffer) take(end bool) string {
+	n := len(t.held)
+	if !end {
+		for _, s := range t.stops {
+			for k := min(len(s)-1, len(t.held)); k > 0; k-- {
+				if bytes.HasSuffix(t.held, []byte(s[:k])) {
+					n = min(n, len(t.held)-k)
+					break
+				}
+			}
+		}
+		for back := 1; back < utf8.UTFMax && back <= n; back++ {
+			if c := t.held[n-back]; utf8.RuneStart(c) {
+				if !utf8.FullRune(t.held[n-back : n]) {
+					n -= back
+				}
+				break
+			}
+		}
+	}
+	text := string(bytes.ToValidUTF8(t.held[:n], []byte("\uFFFD")))
+	t.held = slices.Delete(t.held, 0, n)
+	return text
+}

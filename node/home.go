@@ -1,0 +1,239 @@
+package node
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"chorus/ledger/notice"
+
+	"github.com/ipfs/go-cid"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// A Home is a node's data folder. Nothing outside it belongs to the node.
+//
+//	config.toml         settings, for people to edit
+//	charter.json        version 1 of the charter, as the stewards signed it
+//	publishing.key      signs notices; whoever has it can publish and revoke
+//	node.key            identifies the node on the network
+//	ledger.db           what is known and what was done
+//	blobs/              experts and the anchor, by CID
+//	anchor/             the anchor's folder, of files in blobs/
+//	training/           checkpoints of training under way, and trained experts
+//	control.json        while a node runs: how the commands reach it
+type Home string
+
+func (h Home) path(name string) string { return filepath.Join(string(h), name) }
+
+// Charter returns the name of the charter's file.
+func (h Home) Charter() string { return h.path("charter.json") }
+
+// Anchor returns the name of the anchor's folder.
+func (h Home) Anchor() string { return h.path("anchor") }
+
+// Training returns the name of the folder for checkpoints and trained experts.
+func (h Home) Training() string { return h.path("training") }
+
+// Blob returns the name of a blob's file, whether or not it is there.
+func (h Home) Blob(id cid.Cid) string { return filepath.Join(h.blobs(), id.String()) }
+
+func (h Home) config() string  { return h.path("config.toml") }
+func (h Home) ledger() string  { return h.path("ledger.db") }
+func (h Home) blobs() string   { return h.path("blobs") }
+func (h Home) control() string { return h.path("control.json") }
+
+// Config is config.toml.
+type Config struct {
+	Member string   `toml:"member" comment:"This member's name on the charter."`
+	Listen []string `toml:"listen" comment:"Multiaddrs to listen on for other members."`
+	Peers  []string `toml:"peers" comment:"Multiaddrs of other members, ending in /p2p/...; one that is online is enough."`
+	API    string   `toml:"api" comment:"Address of the OpenAI-compatible endpoint for local programs."`
+}
+
+// Errors about a home.
+var (
+	ErrNoHome    = errors.New("no data folder of a node here")
+	ErrNoCharter = errors.New("the node has no charter yet")
+)
+
+// Init makes a home: its folder, keys and configuration. What exists is kept, so it can be
+// repeated after an interruption.
+func (h Home) Init(c Config) error {
+	if err := os.MkdirAll(h.Training(), 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{publishingKey, nodeKey} {
+		if err := createKey(h.path(name)); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(h.config()); errors.Is(err, fs.ErrNotExist) {
+		return h.SetConfig(c)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// SetConfig writes config.toml.
+func (h Home) SetConfig(c Config) error {
+	b, err := toml.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return writeFile(h.config(), b)
+}
+
+// Config reads config.toml. A key that it does not know is an error that shows the line.
+func (h Home) Config() (Config, error) {
+	var c Config
+	f, err := os.Open(h.config())
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, fmt.Errorf("%s: %w", h, ErrNoHome)
+	} else if err != nil {
+		return c, err
+	}
+	defer f.Close()
+	err = toml.NewDecoder(f).DisallowUnknownFields().Decode(&c)
+	if strict := (*toml.StrictMissingError)(nil); errors.As(err, &strict) {
+		return c, fmt.Errorf("%s: unknown setting:\n%s", h.config(), strict.String())
+	} else if err != nil {
+		return c, fmt.Errorf("%s: %w", h.config(), err)
+	}
+	return c, nil
+}
+
+// SetCharter stores the charter after checking that it is a first version with this home's keys
+// as those of its member. A home has one charter for ever.
+func (h Home) SetCharter(n *notice.Notice) error {
+	if err := notice.VerifyCharter(n, nil); err != nil {
+		return err
+	}
+	c, err := h.Config()
+	if err != nil {
+		return err
+	}
+	me, err := h.Member(c.Member)
+	if err != nil {
+		return err
+	}
+	if m, ok := n.Body.(*notice.Charter).Member(me.Publishing); !ok || m != me {
+		return fmt.Errorf("the charter does not list %s with this node's keys: give its stewards what `chorus init` printed", c.Member)
+	}
+	if old, err := h.LoadCharter(); err == nil && old.CID != n.CID {
+		return fmt.Errorf("%s already has another charter: use a new data folder", h)
+	}
+	return writeFile(h.Charter(), n.Envelope)
+}
+
+// LoadCharter reads the charter.
+func (h Home) LoadCharter() (*notice.Notice, error) {
+	n, err := ReadNotice(h.Charter())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", h, ErrNoCharter)
+	} else if err != nil {
+		return nil, err
+	}
+	if err := notice.VerifyCharter(n, nil); err != nil {
+		return nil, fmt.Errorf("%s: %w", h.Charter(), err)
+	}
+	return n, nil
+}
+
+// ReadNotice reads and verifies a notice from a file.
+func ReadNotice(path string) (*notice.Notice, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > notice.MaxSize {
+		return nil, fmt.Errorf("%s: %w", path, notice.ErrTooLarge)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	n, err := notice.Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return n, nil
+}
+
+// Member returns the home's public keys under a name, as a charter lists them.
+func (h Home) Member(name string) (notice.Member, error) {
+	publishing, err := h.PublishingKey()
+	if err != nil {
+		return notice.Member{}, err
+	}
+	node, err := loadKey(h.path(nodeKey))
+	if err != nil {
+		return notice.Member{}, err
+	}
+	return notice.Member{Name: name, Publishing: notice.PublicKeyOf(publishing), Node: notice.PublicKeyOf(node)}, nil
+}
+
+const (
+	publishingKey = "publishing.key"
+	nodeKey       = "node.key"
+	pemType       = "PRIVATE KEY" // PKCS #8
+)
+
+// PublishingKey reads the key that signs this member's notices.
+func (h Home) PublishingKey() (ed25519.PrivateKey, error) { return loadKey(h.path(publishingKey)) }
+
+func createKey(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}))
+}
+
+func loadKey(path string) (ed25519.PrivateKey, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, rest := pem.Decode(b)
+	if block == nil || block.Type != pemType || len(rest) > 0 {
+		return nil, fmt.Errorf("%s: expected one PEM block %q", path, pemType)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	private, ok := key.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("%s: holds a %T, expected an Ed25519 key", path, key)
+	}
+	return private, nil
+}
+
+// writeFile puts a small file in place whole and durably, readable by its owner alone.
+func writeFile(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

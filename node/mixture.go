@@ -1,0 +1,142 @@
+package node
+
+import (
+	"sync/atomic"
+	"time"
+
+	"chorus/ledger"
+	"chorus/model"
+	"chorus/node/openai"
+
+	"github.com/ipfs/go-cid"
+)
+
+// A Mixture is what the node runs at one time. It is immutable: a change of experts makes a new
+// one, which takes the old one's place between two tokens.
+type Mixture struct {
+	*model.Mixture
+	Experts []Admitted // Experts[i] stands in slot i+1
+	Why     string     // if there are none, why the anchor is alone
+}
+
+// An Admitted expert is one that this node's admission took in.
+type Admitted struct {
+	Offer, Blob    cid.Cid
+	Member, Domain string
+
+	expert *model.Expert
+	used   *atomic.Int64
+}
+
+// Mixture returns what the node runs now.
+func (n *Node) Mixture() *Mixture { return n.mixture.Load() }
+
+func (n *Node) alone(why string) *Mixture {
+	return &Mixture{Mixture: model.NewMixture(n.anchor), Why: why}
+}
+
+func (n *Node) assemble(experts []Admitted) *Mixture {
+	m := &Mixture{Experts: experts}
+	var parts []*model.Expert
+	for _, a := range experts {
+		parts = append(parts, a.expert)
+	}
+	m.Mixture = model.NewMixture(n.anchor, parts...)
+	return m
+}
+
+// share returns slot's part in usage, the weights of all slots.
+func (m *Mixture) share(slot int, weight, total uint64) openai.Share {
+	s := openai.Share{Expert: "anchor", Weight: weight}
+	if total > 0 {
+		s.Share = float64(weight) / float64(total)
+	}
+	if slot > 0 {
+		a := m.Experts[slot-1]
+		s.Expert, s.Offer, s.Member, s.Domain = a.Blob.String(), a.Offer.String(), a.Member, a.Domain
+	}
+	return s
+}
+
+// LastUsed returns when the offer's expert last took part in a token on this node, zero if never
+// since the node started.
+func (n *Node) LastUsed(offer cid.Cid) time.Time {
+	if v, ok := n.used.Load(offer); ok {
+		if at := v.(*atomic.Int64).Load(); at != 0 {
+			return time.Unix(0, at)
+		}
+	}
+	return time.Time{}
+}
+
+// lastUsed returns where the time of offer's last token is kept.
+func (n *Node) lastUsed(offer cid.Cid) *atomic.Int64 {
+	v, _ := n.used.LoadOrStore(offer, new(atomic.Int64))
+	return v.(*atomic.Int64)
+}
+
+// A meter adds up what the experts did for one request, over all the mixtures it ran on.
+type meter struct {
+	node    *Node
+	mixture *Mixture
+	before  []uint64 // usage of the sequence when it was last read
+	tokens  int      // length of the sequence then
+	sum     []openai.Share
+	pending []ledger.Usage // not yet in the ledger
+}
+
+// read takes in what seq has done since the last call and returns it, slot by slot.
+func (t *meter) read(m *Mixture, seq *model.Sequence) []openai.Share {
+	if m != t.mixture {
+		t.mixture, t.before, t.tokens = m, make([]uint64, len(m.Slots)), 0
+	}
+	usage, tokens := seq.Usage(), seq.Len()
+	total := uint64(tokens-t.tokens) * uint64(len(m.Anchor.Layers)) * model.UsageScale
+	shares := make([]openai.Share, len(usage))
+	at := time.Now().UnixNano()
+	for slot, w := range usage {
+		shares[slot] = m.share(slot, w-t.before[slot], total)
+		u := ledger.Usage{Tokens: uint64(tokens - t.tokens), Weight: w - t.before[slot]}
+		if slot > 0 {
+			u.Expert = m.Experts[slot-1].Blob
+			m.Experts[slot-1].used.Store(at)
+		}
+		t.pending = append(t.pending, u)
+		t.add(shares[slot])
+	}
+	t.before, t.tokens = usage, tokens
+	return shares
+}
+
+func (t *meter) add(s openai.Share) {
+	for i := range t.sum {
+		if t.sum[i].Expert == s.Expert && t.sum[i].Offer == s.Offer {
+			t.sum[i].Weight += s.Weight
+			return
+		}
+	}
+	t.sum = append(t.sum, s)
+}
+
+// total returns the shares in the whole request.
+func (t *meter) total() []openai.Share {
+	var all uint64
+	for _, s := range t.sum {
+		all += s.Weight
+	}
+	out := append([]openai.Share(nil), t.sum...)
+	for i := range out {
+		out[i].Share = float64(out[i].Weight) / float64(max(1, all))
+	}
+	return out
+}
+
+// record makes what was read so far durable.
+func (t *meter) record() error {
+	if len(t.pending) == 0 {
+		return nil
+	}
+	err := t.node.ledger.RecordUsage(t.pending)
+	t.pending = t.pending[:0]
+	return err
+}

@@ -1,0 +1,180 @@
+// Package node is a running participant: one member's data folder, its place in the network, the
+// mixture it has assembled from the experts whose owners consent at this moment, and the
+// endpoint through which local programs use it.
+//
+// Begin with [Home.Init], [Home.SetCharter] and [New].
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chorus/ledger"
+	"chorus/ledger/notice"
+	"chorus/model"
+	"chorus/model/tokenizer"
+	"chorus/p2p"
+
+	"github.com/ipfs/go-cid"
+)
+
+// maxAnchor bounds, in bytes, what a node downloads as the anchor of its charter.
+const maxAnchor = 64 << 30
+
+// A Node is a running participant. Its methods may be called concurrently.
+type Node struct {
+	home   Home
+	config Config
+	log    *slog.Logger
+
+	charter   *notice.Notice
+	ledger    *ledger.Ledger
+	blobs     *p2p.BlobStore
+	host      *p2p.Host
+	anchor    *model.Anchor
+	tokenizer *tokenizer.Tokenizer
+
+	mixture atomic.Pointer[Mixture]
+	used    sync.Map // offer CID → *atomic.Int64, unix nanoseconds of the last token it took part in
+	api     *api     // nil unless the node serves
+
+	signing sync.Mutex    // held from deciding what to sign to having signed it
+	poke    chan struct{} // asks the steward loop for another round
+	stop    context.CancelFunc
+	stopped chan struct{} // closed when the steward loop has ended
+}
+
+// Options say how to run a node.
+type Options struct {
+	Serve    bool // listen on Config.API
+	Log      *slog.Logger
+	Progress func(what string, done, total int64) // of fetching the anchor; may be nil
+}
+
+// New starts the node of a home: it opens the ledger, connects to the other members, fetches the
+// anchor if it is not there, and serves. Until it has reconciled with another member it serves
+// the anchor alone. Close ends it; so does the end of ctx, but Close must still be called.
+func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
+	n := &Node{home: home, log: o.Log, poke: make(chan struct{}, 1), stopped: make(chan struct{})}
+	if n.config, err = home.Config(); err != nil {
+		return nil, err
+	}
+	if n.charter, err = home.LoadCharter(); err != nil {
+		return nil, err
+	}
+	key, err := loadKey(home.path(nodeKey))
+	if err != nil {
+		return nil, err
+	}
+	ctx, n.stop = context.WithCancel(ctx)
+	defer func() {
+		if err != nil {
+			close(n.stopped)
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	if n.ledger, err = ledger.Open(home.ledger(), n.charter); err != nil {
+		return nil, err
+	}
+	if n.blobs, err = p2p.NewBlobStore(home.blobs()); err != nil {
+		return nil, err
+	}
+	n.host, err = p2p.New(ctx, p2p.Config{
+		Key: key, Listen: n.config.Listen, Peers: n.config.Peers,
+		Charter: n.charter, Notices: n.ledger, Blobs: n.blobs, Log: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err = n.loadAnchor(ctx, o.Progress); err != nil {
+		return nil, err
+	}
+	n.mixture.Store(n.alone("the node has just started"))
+	if o.Serve {
+		if n.api, err = n.serve(); err != nil {
+			return nil, err
+		}
+	}
+	go n.steward(ctx)
+	return n, nil
+}
+
+// Close ends the node and returns when everything it did has ended.
+func (n *Node) Close() error {
+	n.stop()
+	var errs []error
+	if n.api != nil {
+		errs = append(errs, n.api.close())
+	}
+	<-n.stopped
+	if n.host != nil {
+		errs = append(errs, n.host.Close())
+	}
+	if n.ledger != nil {
+		errs = append(errs, n.ledger.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Anchor returns the anchor and its tokenizer.
+func (n *Node) Anchor() (*model.Anchor, *tokenizer.Tokenizer) { return n.anchor, n.tokenizer }
+
+// Ledger returns the node's ledger.
+func (n *Node) Ledger() *ledger.Ledger { return n.ledger }
+
+// Blobs returns the node's store of blobs.
+func (n *Node) Blobs() *p2p.BlobStore { return n.blobs }
+
+// Host returns the node's place in the network.
+func (n *Node) Host() *p2p.Host { return n.host }
+
+// Member returns the node's own name on the charter.
+func (n *Node) Member() string { return n.config.Member }
+
+// loadAnchor reads the anchor, after fetching it from whichever member has it if it is not here.
+func (n *Node) loadAnchor(ctx context.Context, progress func(string, int64, int64)) error {
+	dir := n.home.Anchor()
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		select {
+		case <-n.host.Reconciled():
+		case <-ctx.Done():
+			return fmt.Errorf("the anchor is not here and no other member could be reached: %w", ctx.Err())
+		}
+		report := func(done, total int64) {
+			if progress != nil {
+				progress("anchor", done, total)
+			}
+		}
+		if err := n.host.FetchDir(ctx, n.ledger.Charter().Anchor, maxAnchor, dir, report); err != nil {
+			return fmt.Errorf("fetching the anchor: %w", err)
+		}
+	} else if err != nil {
+		return err
+	}
+	var err error
+	n.anchor, n.tokenizer, err = model.LoadAnchor(dir)
+	return err
+}
+
+// ImportAnchor takes the anchor's folder dir into a home's store, so that the node can serve it to
+// other members, and returns its CID, which a charter names.
+func (h Home) ImportAnchor(ctx context.Context, dir string) (cid.Cid, error) {
+	if _, _, err := model.LoadAnchor(dir); err != nil {
+		return cid.Undef, err
+	}
+	blobs, err := p2p.NewBlobStore(h.blobs())
+	if err != nil {
+		return cid.Undef, err
+	}
+	return blobs.PutDir(ctx, dir)
+}
+
+// now is the time as notices and leases count it.
+func now() time.Time { return time.Now().UTC() }
