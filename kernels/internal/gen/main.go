@@ -1,0 +1,23 @@
+// Command gen writes the amd64 assembly of package kernels: asm_amd64.s and its stubs.
+// Run it with go generate in chorus/kernels.
+//
+// AVX2 stands for AVX2 and FMA. Sums over k are one chain of fused multiply-adds for
+// each output in every function that forms products of matrices, so that all of them give the
+// same bits.
+package main
+
+import "github.com/mmcloughlin/avo/build"
+
+func main() {
+	build.ConstraintExpr("amd64")
+	for _, rows := range []int{14, 8, 4, 2, 1} {
+		tile(rows, avx512)
+	}
+	for _, rows := range []int{6, 4, 2, 1} {
+		tile(rows, avx2)
+	}
+	pack(8)
+	pack(4)
+	matvec()
+	build.Generate()
+}

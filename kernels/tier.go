@@ -1,0 +1,44 @@
+package kernels
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// A tier is one implementation of the functions that have fast versions.
+type tier struct {
+	name string
+
+	// product is [product] of no empty matrices. Each element is summed over k in one order that
+	// depends on k alone.
+	product func(c []float32, ldc int, a, b operand, m, n, k int, add bool)
+}
+
+var portableTier = tier{
+	name:    "portable",
+	product: productPortable,
+}
+
+// active is the tier in use. Only tests change it after start-up.
+var active, tierErr = choose(os.Getenv("CHORUS_KERNELS"), tiers())
+
+// Tier returns the name of the instruction set in use: the best that this processor has of
+// "avx512", "avx2" and "portable", or the one that the environment variable CHORUS_KERNELS names.
+// The error says that CHORUS_KERNELS names none that this processor has; the best is in use then.
+func Tier() (string, error) { return active.name, tierErr }
+
+// choose returns the tier of the given name among those available, best first.
+func choose(name string, available []tier) (tier, error) {
+	var names []string
+	for _, t := range available {
+		if t.name == name {
+			return t, nil
+		}
+		names = append(names, t.name)
+	}
+	if name == "" {
+		return available[0], nil
+	}
+	return available[0], fmt.Errorf("CHORUS_KERNELS=%q is not one of %s, which this processor has", name, strings.Join(names, ", "))
+}

@@ -1,0 +1,22 @@
+package kernels
+
+import "golang.org/x/sys/cpu"
+
+// tiers returns what this processor has, best first.
+func tiers() []tier {
+	var t []tier
+	x := cpu.X86
+	if x.HasAVX2 && x.HasFMA {
+		if x.HasAVX512F {
+			t = append(t, tier{
+				name:    "avx512",
+				product: tiling512.product,
+			})
+		}
+		t = append(t, tier{
+			name:    "avx2",
+			product: tiling2.product,
+		})
+	}
+	return append(t, portableTier)
+}
