@@ -36,6 +36,7 @@ import (
 //	heads alpha 3, beta 1
 //	missing alpha 2-4
 //	until X 25h
+//	by X name      the revocation that X's standing shows
 type picture struct {
 	t       *testing.T
 	charter *notice.Notice
@@ -213,6 +214,17 @@ func (p *picture) check(order string, c *consent) {
 				}
 				return "none"
 			})
+		case "by":
+			got = p.each(rest, func(name string) string {
+				for _, s := range c.standings(midnight) {
+					for by, n := range p.named {
+						if s.Notice == p.notice(name).CID && s.RevokedBy == n.CID && s.Revocation.Seq == n.Header().Seq {
+							return by
+						}
+					}
+				}
+				return "none"
+			})
 		case "heads":
 			var heads []string
 			for _, k := range c.keys() {
@@ -353,6 +365,13 @@ var pictures = []struct{ name, text string }{
 	{"a second revocation of all reaches further", `
 		alpha: X -> !* -> Y -> [Y] -> m=!* -> Z -> [Z]
 		at 7h X revoked, Y revoked, Z active`},
+	{"of several revocations the first in the feed is shown", `
+		alpha: X -> Y -> Z -> a=!X -> b=!X -> c=!* -> d=!* -> e=!Y
+		at 9h X revoked, Y revoked, Z revoked
+		by X a, Y c, Z c`},
+	{"an offer that is not revoked shows no revocation", `
+		alpha: X -> a=!X -> Y
+		by X a, Y none`},
 	{"a gap before the newest lease makes it not count", `
 		alpha: X -> (Y) -> [X]
 		at 3h X lapsed
@@ -434,8 +453,8 @@ var pictures = []struct{ name, text string }{
 		heads alpha 2, beta 3, gamma 1
 		missing `},
 	{"gaps are shown as runs", `
-		alpha: X -> (A) -> B -> (C) -> (D) -> E
-		missing alpha 2-2, alpha 4-5
+		alpha: X -> (A) -> B -> C -> (D) -> (E) -> F
+		missing alpha 2-2, alpha 5-6
 		heads alpha 1`},
 }
 
@@ -465,7 +484,7 @@ func TestConsentFollowsFromTheNoticesInWhateverOrderTheyArrive(t *testing.T) {
 	}
 }
 
-// TestRevocationIsTerminal adds the notices of every picture one by one: an
+// TestRevocationAndSuspensionAreTerminal adds the notices of every picture one by one: an
 // offer that was revoked once stays so, whatever else comes.
 func TestRevocationAndSuspensionAreTerminal(t *testing.T) {
 	for _, pic := range pictures {
