@@ -59,6 +59,36 @@ func pack8(dst *float32, stride int, src *float32, ld int, k int)
 //go:noescape
 func pack4(dst *float32, stride int, src *float32, ld int, k int)
 
+// copy32 copies the first 32 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy32(dst *float32, src *float32, ld int, k int)
+
+// copy16 copies the first 16 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy16(dst *float32, src *float32, ld int, k int)
+
+// copy14 copies the first 14 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy14(dst *float32, src *float32, ld int, k int)
+
+// copy8 copies the first 8 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy8(dst *float32, src *float32, ld int, k int)
+
+// copy6 copies the first 6 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy6(dst *float32, src *float32, ld int, k int)
+
+// copy4 copies the first 4 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy4(dst *float32, src *float32, ld int, k int)
+
 // matvec16 computes y = w·x for 16 rows of w that are ld apart.
 //
 //go:noescape

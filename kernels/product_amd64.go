@@ -49,12 +49,36 @@ func tile2(height, k int, a, b []float32, ldb int, c []float32, ldc int, add boo
 	}
 }
 
+// copyColumns copies the first n elements of k rows to dst, if there is code for n.
+func copyColumns(n int, dst, src []float32, ld, k int) bool {
+	switch n {
+	case 32:
+		copy32(&dst[0], &src[0], ld, k)
+	case 16:
+		copy16(&dst[0], &src[0], ld, k)
+	case 14:
+		copy14(&dst[0], &src[0], ld, k)
+	case 8:
+		copy8(&dst[0], &src[0], ld, k)
+	case 6:
+		copy6(&dst[0], &src[0], ld, k)
+	case 4:
+		copy4(&dst[0], &src[0], ld, k)
+	default:
+		return false
+	}
+	return true
+}
+
 const (
 	maxHeight = 14
 	maxWidth  = 32
 
 	// packedMax is the most elements of the left side that are packed at a time.
 	packedMax = 1 << 20
+
+	// group is how many strips are packed as one piece of work.
+	group = 4
 
 	// inline is the work, in multiplications, that one thread does sooner than two share it.
 	inline = 1 << 18
@@ -109,15 +133,22 @@ func (t *tiling) chunk(c []float32, ldc int, a, b operand, m, n, k int, add bool
 	tallest := t.heights[0]
 	strips := (m + tallest - 1) / tallest
 	pack := func(s int) {
-		for i := s * tallest; i < min(m, (s+1)*tallest); {
-			h := t.height(m - i)
-			a.from(i, 0).pack(left[i*k:], h, h, k)
-			i += h
+		steps := k
+		if !a.vectors {
+			steps = 32 // the strips of a group share cache lines: pack them before they are gone
+		}
+		for at := 0; at < k; at += steps {
+			for i := s * group * tallest; i < min(m, (s+1)*group*tallest); {
+				h := t.height(m - i)
+				a.from(i, at).pack(left[i*k+at*h:], h, h, min(steps, k-at))
+				i += h
+			}
 		}
 	}
+	groups := (strips + group - 1) / group
 	panels := (n + t.width - 1) / t.width
 	if m*n*k <= inline {
-		for s := range strips {
+		for s := range groups {
 			pack(s)
 		}
 		for p := range panels {
@@ -127,11 +158,11 @@ func (t *tiling) chunk(c []float32, ldc int, a, b operand, m, n, k int, add bool
 		return
 	}
 	if m*k <= inline/4 {
-		for s := range strips {
+		for s := range groups {
 			pack(s)
 		}
 	} else {
-		parallel(strips, pack)
+		parallel(groups, pack)
 	}
 	// Enough pieces to keep all threads busy, but each of eight strips at least, so that packing a
 	// panel pays.
@@ -201,6 +232,9 @@ func (t *tiling) edge(tmp []float32, h, k int, a, b []float32, c []float32, ldc,
 func (o operand) pack(dst []float32, stride, n, k int) {
 	dst = dst[:k*stride]
 	if !o.vectors {
+		if n == stride && copyColumns(n, dst, o.data, o.ld, k) {
+			return
+		}
 		for i := range k {
 			d := dst[i*stride:][:stride]
 			clear(d[copy(d, o.data[i*o.ld:][:n]):])

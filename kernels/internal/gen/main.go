@@ -18,6 +18,9 @@ func main() {
 	}
 	pack(8)
 	pack(4)
+	for _, width := range []int{32, 16, 14, 8, 6, 4} {
+		copyColumns(width)
+	}
 	matvec()
 	build.Generate()
 }

@@ -161,8 +161,8 @@ func newGather(src, ld reg.Register, rows int) gather {
 	return g
 }
 
-func (g gather) row(group, r int) Mem {
-	m := Mem{Base: g.groups[group]}
+func (g gather) row(group, r, column int) Mem {
+	m := Mem{Base: g.groups[group], Disp: column * 4}
 	switch r {
 	case 1, 2:
 		m.Index, m.Scale = g.ld, uint8(r)
@@ -178,9 +178,18 @@ func (g gather) advance(columns int) {
 	}
 }
 
-// four returns four columns of eight rows, from groups first and first+1, or of four rows if there
-// is but one group.
-func (g gather) four(first int) [4]reg.VecVirtual {
+// prefetch asks for the cache line that follows by the given number of columns in the rows of two groups.
+func (g gather) prefetch(first, columns int) {
+	for group := first; group < min(first+2, len(g.groups)); group++ {
+		for r := range 4 {
+			PREFETCHT0(g.row(group, r, columns))
+		}
+	}
+}
+
+// four returns four columns from column on of eight rows, those of groups first and first+1, or of
+// four rows if there is but one group.
+func (g gather) four(first, column int) [4]reg.VecVirtual {
 	wide := first+1 < len(g.groups)
 	register := XMM
 	if wide {
@@ -190,11 +199,11 @@ func (g gather) four(first int) [4]reg.VecVirtual {
 	for i := range r {
 		r[i], t[i], o[i] = register(), register(), register()
 		if !wide {
-			VMOVUPS(g.row(first, i), r[i])
+			VMOVUPS(g.row(first, i, column), r[i])
 			continue
 		}
-		VMOVUPS(g.row(first, i), r[i].AsX())
-		VINSERTF128(Imm(1), g.row(first+1, i), r[i], r[i])
+		VBROADCASTF128(g.row(first, i, column), r[i])
+		VINSERTF128(Imm(1), g.row(first+1, i, column), r[i], r[i])
 	}
 	VUNPCKLPS(r[1], r[0], t[0])
 	VUNPCKHPS(r[1], r[0], t[1])
@@ -211,9 +220,9 @@ func (g gather) four(first int) [4]reg.VecVirtual {
 func (g gather) one(first int) reg.VecVirtual {
 	column := func(group int) reg.VecVirtual {
 		x := XMM()
-		VMOVSS(g.row(group, 0), x)
+		VMOVSS(g.row(group, 0, 0), x)
 		for r := 1; r < 4; r++ {
-			VINSERTPS(Imm(uint64(r)<<4), g.row(group, r), x, x)
+			VINSERTPS(Imm(uint64(r)<<4), g.row(group, r, 0), x, x)
 		}
 		return x
 	}
@@ -222,8 +231,34 @@ func (g gather) one(first int) reg.VecVirtual {
 		return low
 	}
 	high, y := column(first+1), YMM()
-	VINSERTF128(Imm(1), high, low.AsY(), y)
+	zero(y, avx2)
+	VINSERTF128(Imm(0), low, y, y)
+	VINSERTF128(Imm(1), high, y, y)
 	return y
+}
+
+// ahead is how many columns before their use rows are prefetched.
+const ahead = 128
+
+// eachColumns emits the loops over the columns of g: a cache line's worth at a time, so that rows whose
+// distance is a multiple of a page, which compete for the same few places in the cache, read
+// each line in one go; then four; then falls through, with k > 0 columns left, to the code that
+// follows, or jumps to done.
+func eachColumns(at func(string) LabelRef, k reg.Register, g gather, body func(columns int)) {
+	for _, columns := range []int{16, 4} {
+		loop, end := at(fmt.Sprintf("by%d", columns)), at(fmt.Sprintf("less%d", columns))
+		SUBQ(Imm(uint64(columns)), k)
+		JL(end)
+		Label(string(loop))
+		body(columns)
+		g.advance(columns)
+		SUBQ(Imm(uint64(columns)), k)
+		JGE(loop)
+		Label(string(end))
+		ADDQ(Imm(uint64(columns)), k)
+	}
+	TESTQ(k, k)
+	JZ(at("done"))
 }
 
 // pack emits a transposition: rows become lanes.
@@ -242,21 +277,17 @@ func pack(rows int) {
 	stride3 := GP64()
 	LEAQ(Mem{Base: stride, Index: stride, Scale: 2}, stride3)
 	g := newGather(src, ld, rows)
-	SUBQ(Imm(4), k)
-	JL(at("rest"))
-	Label(string(at("loop")))
-	o := g.four(0)
-	VMOVUPS(o[0], Mem{Base: dst})
-	VMOVUPS(o[1], Mem{Base: dst, Index: stride, Scale: 1})
-	VMOVUPS(o[2], Mem{Base: dst, Index: stride, Scale: 2})
-	VMOVUPS(o[3], Mem{Base: dst, Index: stride3, Scale: 1})
-	LEAQ(Mem{Base: dst, Index: stride, Scale: 4}, dst)
-	g.advance(4)
-	SUBQ(Imm(4), k)
-	JGE(at("loop"))
-	Label(string(at("rest")))
-	ADDQ(Imm(4), k)
-	JZ(at("done"))
+	eachColumns(at, k, g, func(columns int) {
+		g.prefetch(0, ahead)
+		for c := 0; c < columns; c += 4 {
+			o := g.four(0, c)
+			VMOVUPS(o[0], Mem{Base: dst})
+			VMOVUPS(o[1], Mem{Base: dst, Index: stride, Scale: 1})
+			VMOVUPS(o[2], Mem{Base: dst, Index: stride, Scale: 2})
+			VMOVUPS(o[3], Mem{Base: dst, Index: stride3, Scale: 1})
+			LEAQ(Mem{Base: dst, Index: stride, Scale: 4}, dst)
+		}
+	})
 	Label(string(at("one")))
 	VMOVUPS(g.one(0), Mem{Base: dst})
 	ADDQ(stride, dst)
@@ -285,23 +316,19 @@ func matvec() {
 	acc := [2]reg.VecVirtual{YMM(), YMM()}
 	zero(acc[0], avx2)
 	zero(acc[1], avx2)
-	SUBQ(Imm(4), k)
-	JL(at("rest"))
-	Label(string(at("loop")))
-	for half, sum := range acc {
-		for i, column := range g.four(2 * half) {
-			xv := YMM()
-			VBROADCASTSS(Mem{Base: x, Disp: i * 4}, xv)
-			VFMADD231PS(xv, column, sum)
+	eachColumns(at, k, g, func(columns int) {
+		for half, sum := range acc {
+			g.prefetch(2*half, ahead)
+			for c := 0; c < columns; c += 4 {
+				for i, column := range g.four(2*half, c) {
+					xv := YMM()
+					VBROADCASTSS(Mem{Base: x, Disp: (c + i) * 4}, xv)
+					VFMADD231PS(xv, column, sum)
+				}
+			}
 		}
-	}
-	g.advance(4)
-	ADDQ(Imm(16), x)
-	SUBQ(Imm(4), k)
-	JGE(at("loop"))
-	Label(string(at("rest")))
-	ADDQ(Imm(4), k)
-	JZ(at("done"))
+		ADDQ(Imm(uint64(columns)*4), x)
+	})
 	Label(string(at("one")))
 	xv := YMM()
 	VBROADCASTSS(Mem{Base: x}, xv)
@@ -314,6 +341,43 @@ func matvec() {
 	Label(string(at("done")))
 	VMOVUPS(acc[0], Mem{Base: y})
 	VMOVUPS(acc[1], Mem{Base: y, Disp: 32})
+	VZEROUPPER()
+	RET()
+}
+
+// copyColumns emits a copy of k rows of width elements into consecutive memory. Where width is not a
+// multiple of the register's, the last register overlaps the one before.
+func copyColumns(width int) {
+	name := fmt.Sprintf("copy%d", width)
+	at := label(name)
+	TEXT(name, NOSPLIT, "func(dst, src *float32, ld, k int)")
+	Doc(fmt.Sprintf("%s copies the first %d elements of k ≥ 1 rows that are ld apart to dst, one after the other.", name, width))
+	Pragma("noescape")
+	dst := Load(Param("dst"), GP64())
+	src := Load(Param("src"), GP64())
+	ld := Load(Param("ld"), GP64())
+	k := Load(Param("k"), GP64())
+	SHLQ(Imm(2), ld)
+	lanes, register := 8, YMM
+	if width < 8 {
+		lanes, register = 4, XMM
+	}
+	Label(string(at("loop")))
+	var v []reg.VecVirtual
+	var offsets []int
+	for c := 0; c < width; c += lanes {
+		offset := min(c, width-lanes) * 4
+		r := register()
+		VMOVUPS(Mem{Base: src, Disp: offset}, r)
+		v, offsets = append(v, r), append(offsets, offset)
+	}
+	for i, r := range v {
+		VMOVUPS(r, Mem{Base: dst, Disp: offsets[i]})
+	}
+	ADDQ(Imm(uint64(width)*4), dst)
+	ADDQ(ld, src)
+	DECQ(k)
+	JNZ(at("loop"))
 	VZEROUPPER()
 	RET()
 }
