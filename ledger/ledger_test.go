@@ -20,6 +20,7 @@ import (
 	"chorus/ledger/notice"
 
 	"github.com/ipfs/go-cid"
+	"go.etcd.io/bbolt"
 )
 
 // open opens the ledger in path for the time of the test.
@@ -503,6 +504,55 @@ func TestADamagedFileIsRefusedOrShowsOnlyWhatWasSigned(t *testing.T) {
 	}
 	if refused == 0 || refused == trials {
 		t.Errorf("%d of %d damaged files were refused: the damage does not test anything", refused, trials)
+	}
+}
+
+func TestOpenRefusesAFileThatSomebodyEdited(t *testing.T) {
+	charter := aCharter(t, "pictures")
+	p := draw(t, "alpha: X -> Y")
+	x, y := p.arrived[0], p.arrived[1]
+	stranger := anOffer("Z")
+	stranger.Header = notice.Header{Charter: charter.CID, Key: notice.PublicKeyOf(keys["mallory"]), Seq: 1, Time: midnight}
+	z, err := notice.Sign(stranger, keys["mallory"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name string
+		edit func(tx *bbolt.Tx) error
+	}{
+		{"one notice in place of another", func(tx *bbolt.Tx) error {
+			return tx.Bucket(bucketNotices).Put(x.CID.Bytes(), y.Envelope)
+		}},
+		{"a changed notice", func(tx *bbolt.Tx) error {
+			return tx.Bucket(bucketNotices).Put(x.CID.Bytes(), bytes.Replace(x.Envelope, []byte("A"), []byte("B"), 1))
+		}},
+		{"a notice that its feed does not list", func(tx *bbolt.Tx) error {
+			return tx.Bucket(bucketFeeds).Delete(feedKey(x))
+		}},
+		{"a stranger's notice", func(tx *bbolt.Tx) error {
+			return errors.Join(tx.Bucket(bucketFeeds).Put(feedKey(z), nil), tx.Bucket(bucketNotices).Put(z.CID.Bytes(), z.Envelope))
+		}},
+		{"a changed charter", func(tx *bbolt.Tx) error {
+			return tx.Bucket(bucketMeta).Put(keyCharter, []byte("{}"))
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			l := open(t, path, charter)
+			for _, n := range p.arrived {
+				if _, err := l.Add(n); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := errors.Join(l.db.Update(tt.edit), l.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Open(path, charter); !errors.Is(err, ErrDamaged) {
+				t.Errorf("Open = %v, want ErrDamaged", err)
+			}
+		})
 	}
 }
 

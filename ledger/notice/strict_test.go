@@ -187,7 +187,8 @@ func TestParseRefusesEnvelopes(t *testing.T) {
 		{"payload type in other case", string(wrap(t, "application/vnd.chorus.Offer.v1+json", payload, key(1))), ErrMalformed},
 		{"signed by another key than the header's", string(wrap(t, offer, payload, key(2))), ErrSignature},
 		{"signed twice by one key", string(wrap(t, offer, payload, key(1), key(1))), ErrMalformed},
-		{"signed by somebody else too", string(wrap(t, offer, payload, byKeyID(1, 2)...)), ErrSignature},
+		{"signed by somebody else first", string(wrap(t, offer, payload, byKeyID(1, 2)...)), ErrSignature},
+		{"signed by somebody else last", string(wrap(t, offer, payload, byKeyID(1, 3)...)), ErrSignature},
 		{"charter signed in no order", string(wrap(t, KindCharter.payloadType(), payloadOf(t, aCharter()), byKeyID(2, 1)[1], byKeyID(2, 1)[0])), ErrMalformed},
 	}
 	for _, tt := range tests {
