@@ -320,7 +320,10 @@ func (l *Ledger) Append(key ed25519.PrivateKey, now time.Time, b notice.Body) (*
 	if err != nil {
 		return nil, fmt.Errorf("append: %w", err)
 	}
-	return n, l.put(n)
+	if err := l.put(n); err != nil {
+		return nil, fmt.Errorf("append: %w", err)
+	}
+	return n, nil
 }
 
 // Heads returns for each feed the highest seq up to which no notice is
