@@ -71,7 +71,9 @@ func (b *book) of(id peer.ID) []multiaddr.Multiaddr {
 	return b.entry(id).all()
 }
 
-func (e *entry) all() []multiaddr.Multiaddr { return slices.Concat(e.configured, e.own, e.heard) }
+func (e *entry) all() []multiaddr.Multiaddr {
+	return multiaddr.Unique(slices.Concat(e.configured, e.own, e.heard))
+}
 
 // keep holds the connection to a member, dialling it whenever it is gone, and synchronises with it at once after
 // dialling and then every minute.

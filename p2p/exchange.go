@@ -92,10 +92,11 @@ var chunkBuffers = sync.Pool{New: func() any { return new([1 + chunkSize]byte) }
 // serveBlobs answers the requests on a stream that a member opened.
 func (h *Host) serveBlobs(s network.Stream) {
 	m := h.memberOf(s.Conn().RemotePeer())
-	if m == nil {
+	if m == nil || !h.enter() {
 		s.Reset()
 		return
 	}
+	defer h.wg.Done()
 	defer context.AfterFunc(h.ctx, func() { s.Reset() })()
 	var b [requestLen]byte
 	for {
@@ -112,7 +113,7 @@ func (h *Host) serveBlobs(s network.Stream) {
 			err = h.blobs.answer(s, r)
 		}
 		if err != nil {
-			h.log.Info("blob request ended", "member", m.Name, "error", err)
+			h.log.Debug("blob request ended", "member", m.Name, "error", err)
 			s.Reset()
 			return
 		}

@@ -59,8 +59,8 @@ func (h *Host) holders(ctx context.Context, id cid.Cid) map[*member]int64 {
 }
 
 // Fetch brings the blob id of size bytes into the store, from every connected member that serves it at once.
-// It refuses anything that does not hash to id, before and after each chunk: a member that sends such a thing is
-// asked no further, and is named in the log and in the error if the fetch fails in the end. A fetch that fails or
+// It verifies the list of chunks before it asks for any, and each chunk before it keeps it. A member that sends a
+// wrong one is asked no further, and is named in the log, and in the error if the fetch fails in the end. A fetch that fails or
 // is killed leaves its verified chunks for the next one. A second Fetch of the same blob waits for the first.
 //
 // progress, which may be nil, is told the bytes that are in place, from one goroutine at a time. Callers check

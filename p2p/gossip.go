@@ -61,9 +61,13 @@ func (h *Host) Publish(ctx context.Context, n *notice.Notice) error {
 // validate decides on a message, the host's own included, before it is forwarded. It rejects what no honest
 // member sends, and ignores what this node fails to store.
 func (h *Host) validate(_ context.Context, from peer.ID, msg *pubsub.Message) pubsub.ValidationResult {
+	if !h.enter() {
+		return pubsub.ValidationIgnore
+	}
+	defer h.wg.Done()
 	author := msg.GetFrom()
 	if h.memberOf(author) == nil && author != h.self.id {
-		h.log.Warn("gossip of a stranger rejected", "author", author, "from", from)
+		h.log.Warn("gossip of a stranger rejected", "author", author, "from", h.nameOf(from))
 		return pubsub.ValidationReject
 	}
 	n, err := notice.Parse(msg.GetData())
@@ -71,7 +75,7 @@ func (h *Host) validate(_ context.Context, from peer.ID, msg *pubsub.Message) pu
 		err = h.check(n)
 	}
 	if err != nil {
-		h.log.Warn("gossip rejected", "author", author, "from", from, "error", err)
+		h.log.Warn("gossip rejected", "author", h.nameOf(author), "from", h.nameOf(from), "error", err)
 		return pubsub.ValidationReject
 	}
 	if _, err := h.add(n); err != nil {

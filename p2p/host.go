@@ -63,7 +63,9 @@ type Host struct {
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	mu     sync.Mutex
+	closed bool           // guarded by mu
+	wg     sync.WaitGroup // work that Close waits for; nothing is added once closed is set
 
 	book       book
 	forks      forks
@@ -74,6 +76,9 @@ type Host struct {
 // New starts a host. It listens, connects to the members that it knows of or hears of, and keeps doing so until
 // Close is called or ctx ends. The error wraps ErrNotMember if the node key is not on the charter.
 func New(ctx context.Context, c Config) (*Host, error) {
+	if len(c.Key) != ed25519.PrivateKeySize {
+		return nil, fmt.Errorf("node key has %d bytes, not %d", len(c.Key), ed25519.PrivateKeySize)
+	}
 	charter, ok := c.Charter.Body.(*notice.Charter)
 	if !ok {
 		return nil, fmt.Errorf("a %s cannot found a network, a charter can", c.Charter.Kind)
@@ -206,8 +211,11 @@ func newLimits(members int) (network.ResourceManager, error) {
 		))
 }
 
-// Close disconnects and ends everything the host does. It waits for work under way to stop.
+// Close disconnects and ends everything the host does, and waits until it no longer uses its Notices or its store.
 func (h *Host) Close() error {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
 	h.cancel()
 	var err error
 	if h.host != nil {
@@ -215,6 +223,17 @@ func (h *Host) Close() error {
 	}
 	h.wg.Wait()
 	return err
+}
+
+// enter begins work for a peer, such as answering a stream, and reports whether it may: not once the host is
+// closed. The worker calls h.wg.Done when it ends.
+func (h *Host) enter() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.wg.Add(1)
+	}
+	return !h.closed
 }
 
 // Addrs returns the multiaddrs that other members can reach this host at, each ending in /p2p/… as Config.Peers
@@ -246,6 +265,17 @@ func (h *Host) connected() []*member {
 	}
 	slices.SortFunc(members, func(a, b *member) int { return cmp.Compare(a.Name, b.Name) })
 	return members
+}
+
+// nameOf returns the name of a member, or the peer ID of a stranger, for logs.
+func (h *Host) nameOf(id peer.ID) string {
+	if m := h.memberOf(id); m != nil {
+		return m.Name
+	}
+	if id == h.self.id {
+		return h.self.Name
+	}
+	return id.String()
 }
 
 // memberOf returns the other member whose node this is, or nil.

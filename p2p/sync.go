@@ -204,10 +204,11 @@ func (h *Host) call(ctx context.Context, m *member) error {
 // serveSync is the other end of call.
 func (h *Host) serveSync(s network.Stream) {
 	m := h.memberOf(s.Conn().RemotePeer())
-	if m == nil {
+	if m == nil || !h.enter() {
 		s.Reset()
 		return
 	}
+	defer h.wg.Done()
 	if err := h.converse(h.ctx, s, m); err != nil && h.ctx.Err() == nil {
 		h.log.Info("sync ended", "member", m.Name, "error", err)
 	}
@@ -254,7 +255,7 @@ func (h *Host) converse(ctx context.Context, s network.Stream, m *member) error 
 		}
 		h.learn(m, their.Addrs)
 		theirs <- their
-		return h.takePages(s)
+		return h.takePages(s, m)
 	})
 	if err := g.Wait(); err != nil {
 		return err
@@ -377,8 +378,8 @@ func (h *Host) lacksAfter(key notice.PublicKey, their feedHead) (uint64, error) 
 	return their.Seq, nil
 }
 
-// takePages stores what the other side sends until its end.
-func (h *Host) takePages(s network.Stream) error {
+// takePages stores what a member sends until its end.
+func (h *Host) takePages(s network.Stream, m *member) error {
 	for range maxPages {
 		kind, body, err := receiveFrame(s, framePage, frameEnd)
 		if err != nil || kind == frameEnd {
@@ -390,7 +391,7 @@ func (h *Host) takePages(s network.Stream) error {
 		}
 		for _, n := range notices {
 			if err := h.check(n); err != nil {
-				h.log.Warn("notice refused", "from", s.Conn().RemotePeer(), "error", err)
+				h.log.Warn("notice refused", "from", m.Name, "error", err)
 				continue
 			}
 			fresh, err := h.add(n)
