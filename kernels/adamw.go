@@ -13,16 +13,30 @@ type Adam struct {
 func AdamW(w, m, v, g []float32, a Adam) {
 	c1 := 1 - math.Pow(a.Beta1, float64(a.Step))
 	c2 := 1 - math.Pow(a.Beta2, float64(a.Step))
-	rate, root := float32(a.LR/c1), float32(math.Sqrt(c2))
-	b1, b2, eps, keep := float32(a.Beta1), float32(a.Beta2), float32(a.Eps), float32(1-a.LR*a.WeightDecay)
-	parallelRows(len(w), 8, func(i, j int) {
-		for c := i; c < j; c++ {
-			gc := g[c] * a.Clip
-			m[c] = b1*m[c] + (1-b1)*gc
-			v[c] = b2*v[c] + (1-b2)*gc*gc
-			w[c] = w[c]*keep - rate*m[c]/(float32(math.Sqrt(float64(v[c])))/root+eps)
-		}
+	step := adamStep{
+		beta1: float32(a.Beta1),
+		beta2: float32(a.Beta2),
+		clip:  a.Clip,
+		keep:  float32(1 - a.LR*a.WeightDecay),
+		rate:  float32(a.LR / c1),
+		root:  float32(math.Sqrt(c2)),
+		eps:   float32(a.Eps),
+	}
+	parallelRows(len(w), 1, func(i, j int) {
+		active.adam(w[i:j], m[i:j], v[i:j], g[i:j], step)
 	})
+}
+
+// An adamStep is an [Adam] with the bias correction worked out.
+type adamStep struct{ beta1, beta2, clip, keep, rate, root, eps float32 }
+
+func adamPortable(w, m, v, g []float32, a adamStep) {
+	for c := range w {
+		gc := g[c] * a.clip
+		m[c] = a.beta1*m[c] + (1-a.beta1)*gc
+		v[c] = a.beta2*v[c] + (1-a.beta2)*gc*gc
+		w[c] = w[c]*a.keep - a.rate*m[c]/(float32(math.Sqrt(float64(v[c])))/a.root+a.eps)
+	}
 }
 
 // SumSquares returns Σ x², accumulated in float64 in one order whatever the number of threads.
@@ -30,9 +44,7 @@ func SumSquares(x []float32) float64 {
 	chunks := (len(x) + grain - 1) / grain
 	each := make([]float64, chunks)
 	parallel(chunks, func(i int) {
-		for _, v := range x[i*grain : min(len(x), (i+1)*grain)] {
-			each[i] += float64(v) * float64(v)
-		}
+		each[i] = active.sumSquares(x[i*grain : min(len(x), (i+1)*grain)])
 	})
 	var sum float64
 	for _, v := range each {

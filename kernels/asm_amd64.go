@@ -93,3 +93,73 @@ func copy4(dst *float32, src *float32, ld int, k int)
 //
 //go:noescape
 func matvec16(y *float32, w *float32, ld int, x *float32, k int)
+
+// dot8 returns Σ a·b.
+//
+//go:noescape
+func dot8(n int, a *float32, b *float32) float32
+
+// axpy8 computes y += a·x.
+//
+//go:noescape
+func axpy8(n int, a float32, x *float32, y *float32)
+
+// scale8 computes x *= a.
+//
+//go:noescape
+func scale8(n int, a float32, x *float32)
+
+// max8 returns the largest of x, NaN left aside.
+//
+//go:noescape
+func max8(n int, x *float32) float32
+
+// expSum8 computes dst = exp(x-shift) and returns its sum.
+//
+//go:noescape
+func expSum8(n int, dst *float32, x *float32, shift float32) float32
+
+// siluMul8 computes y = silu(gate)·up.
+//
+//go:noescape
+func siluMul8(n int, y *float32, gate *float32, up *float32)
+
+// siluMulGrad8 computes the gradients of silu(gate)·up.
+//
+//go:noescape
+func siluMulGrad8(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)
+
+// sumSquares8 returns Σ x², summed in float64.
+//
+//go:noescape
+func sumSquares8(n int, x *float32) float64
+
+// dot3x8 returns Σ a·b·c, summed in float64.
+//
+//go:noescape
+func dot3x8(n int, a *float32, b *float32, c *float32) float64
+
+// norm8 computes y = weight·(x·s).
+//
+//go:noescape
+func norm8(n int, y *float32, x *float32, weight *float32, s float32)
+
+// normGrad8 computes dx += dy·weight·s - x·k.
+//
+//go:noescape
+func normGrad8(n int, dx *float32, dy *float32, weight *float32, x *float32, s float32, k float32)
+
+// mulAxpy8 computes y += x·z·a.
+//
+//go:noescape
+func mulAxpy8(n int, a float32, x *float32, z *float32, y *float32)
+
+// turn8 turns the points (a, b) by sign times the angles given.
+//
+//go:noescape
+func turn8(n int, a *float32, b *float32, cos *float32, sin *float32, sign float32)
+
+// adam8 is a step of AdamW, with c1 = 1-b1, c2 = 1-b2, the gradient grad·clip and the moments' bias in rate and root.
+//
+//go:noescape
+func adam8(n int, w *float32, m *float32, v *float32, grad *float32, b1 float32, c1 float32, b2 float32, c2 float32, clip float32, keep float32, rate float32, root float32, eps float32)

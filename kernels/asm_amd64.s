@@ -2194,3 +2194,1327 @@ matvec16_done:
 	VMOVUPS Y1, 32(AX)
 	VZEROUPPER
 	RET
+
+DATA masks<>+0(SB)/4, $0xffffffff
+DATA masks<>+4(SB)/4, $0xffffffff
+DATA masks<>+8(SB)/4, $0xffffffff
+DATA masks<>+12(SB)/4, $0xffffffff
+DATA masks<>+16(SB)/4, $0xffffffff
+DATA masks<>+20(SB)/4, $0xffffffff
+DATA masks<>+24(SB)/4, $0xffffffff
+DATA masks<>+28(SB)/4, $0xffffffff
+DATA masks<>+32(SB)/4, $0x00000000
+DATA masks<>+36(SB)/4, $0x00000000
+DATA masks<>+40(SB)/4, $0x00000000
+DATA masks<>+44(SB)/4, $0x00000000
+DATA masks<>+48(SB)/4, $0x00000000
+DATA masks<>+52(SB)/4, $0x00000000
+DATA masks<>+56(SB)/4, $0x00000000
+DATA masks<>+60(SB)/4, $0x00000000
+GLOBL masks<>(SB), RODATA|NOPTR, $64
+
+// func dot8(n int, a *float32, b *float32) float32
+// Requires: AVX, FMA3, SSE
+TEXT ·dot8(SB), NOSPLIT, $0-28
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   n+0(FP), AX
+	XORQ   CX, CX
+	MOVQ   a+8(FP), DX
+	MOVQ   b+16(FP), BX
+	SUBQ   $0x20, AX
+	JL     dot8_less32
+
+dot8_by32:
+	VMOVUPS     (DX)(CX*4), Y4
+	VMOVUPS     (BX)(CX*4), Y5
+	VFMADD231PS Y4, Y5, Y0
+	VMOVUPS     32(DX)(CX*4), Y4
+	VMOVUPS     32(BX)(CX*4), Y5
+	VFMADD231PS Y4, Y5, Y1
+	VMOVUPS     64(DX)(CX*4), Y4
+	VMOVUPS     64(BX)(CX*4), Y5
+	VFMADD231PS Y4, Y5, Y2
+	VMOVUPS     96(DX)(CX*4), Y4
+	VMOVUPS     96(BX)(CX*4), Y5
+	VFMADD231PS Y4, Y5, Y3
+	ADDQ        $0x20, CX
+	SUBQ        $0x20, AX
+	JGE         dot8_by32
+
+dot8_less32:
+	ADDQ $0x20, AX
+	SUBQ $0x08, AX
+	JL   dot8_less8
+
+dot8_by8:
+	VMOVUPS     (DX)(CX*4), Y4
+	VMOVUPS     (BX)(CX*4), Y5
+	VFMADD231PS Y4, Y5, Y0
+	ADDQ        $0x08, CX
+	SUBQ        $0x08, AX
+	JGE         dot8_by8
+
+dot8_less8:
+	ADDQ        $0x08, AX
+	JZ          dot8_done
+	LEAQ        masks<>+32(SB), SI
+	NEGQ        AX
+	VMOVUPS     (SI)(AX*4), Y4
+	VMASKMOVPS  (DX)(CX*4), Y4, Y5
+	VMASKMOVPS  (BX)(CX*4), Y4, Y4
+	VFMADD231PS Y5, Y4, Y0
+
+dot8_done:
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDPS       X0, X1, X1
+	MOVSS        X1, ret+24(FP)
+	VZEROUPPER
+	RET
+
+// func axpy8(n int, a float32, x *float32, y *float32)
+// Requires: AVX, FMA3
+TEXT ·axpy8(SB), NOSPLIT, $0-32
+	VBROADCASTSS a+8(FP), Y0
+	MOVQ         n+0(FP), AX
+	XORQ         CX, CX
+	MOVQ         x+16(FP), DX
+	MOVQ         y+24(FP), BX
+	SUBQ         $0x20, AX
+	JL           axpy8_less32
+
+axpy8_by32:
+	VMOVUPS     (DX)(CX*4), Y1
+	VMOVUPS     (BX)(CX*4), Y2
+	VFMADD231PS Y1, Y0, Y2
+	VMOVUPS     Y2, (BX)(CX*4)
+	VMOVUPS     32(DX)(CX*4), Y1
+	VMOVUPS     32(BX)(CX*4), Y2
+	VFMADD231PS Y1, Y0, Y2
+	VMOVUPS     Y2, 32(BX)(CX*4)
+	VMOVUPS     64(DX)(CX*4), Y1
+	VMOVUPS     64(BX)(CX*4), Y2
+	VFMADD231PS Y1, Y0, Y2
+	VMOVUPS     Y2, 64(BX)(CX*4)
+	VMOVUPS     96(DX)(CX*4), Y1
+	VMOVUPS     96(BX)(CX*4), Y2
+	VFMADD231PS Y1, Y0, Y2
+	VMOVUPS     Y2, 96(BX)(CX*4)
+	ADDQ        $0x20, CX
+	SUBQ        $0x20, AX
+	JGE         axpy8_by32
+
+axpy8_less32:
+	ADDQ $0x20, AX
+	SUBQ $0x08, AX
+	JL   axpy8_less8
+
+axpy8_by8:
+	VMOVUPS     (DX)(CX*4), Y1
+	VMOVUPS     (BX)(CX*4), Y2
+	VFMADD231PS Y1, Y0, Y2
+	VMOVUPS     Y2, (BX)(CX*4)
+	ADDQ        $0x08, CX
+	SUBQ        $0x08, AX
+	JGE         axpy8_by8
+
+axpy8_less8:
+	ADDQ        $0x08, AX
+	JZ          axpy8_done
+	LEAQ        masks<>+32(SB), SI
+	NEGQ        AX
+	VMOVUPS     (SI)(AX*4), Y1
+	VMASKMOVPS  (DX)(CX*4), Y1, Y2
+	VMASKMOVPS  (BX)(CX*4), Y1, Y3
+	VFMADD231PS Y2, Y0, Y3
+	VMASKMOVPS  Y3, Y1, (BX)(CX*4)
+
+axpy8_done:
+	VZEROUPPER
+	RET
+
+// func scale8(n int, a float32, x *float32)
+// Requires: AVX
+TEXT ·scale8(SB), NOSPLIT, $0-24
+	VBROADCASTSS a+8(FP), Y0
+	MOVQ         n+0(FP), AX
+	XORQ         CX, CX
+	MOVQ         x+16(FP), DX
+	SUBQ         $0x20, AX
+	JL           scale8_less32
+
+scale8_by32:
+	VMOVUPS (DX)(CX*4), Y1
+	VMULPS  Y1, Y0, Y1
+	VMOVUPS Y1, (DX)(CX*4)
+	VMOVUPS 32(DX)(CX*4), Y1
+	VMULPS  Y1, Y0, Y1
+	VMOVUPS Y1, 32(DX)(CX*4)
+	VMOVUPS 64(DX)(CX*4), Y1
+	VMULPS  Y1, Y0, Y1
+	VMOVUPS Y1, 64(DX)(CX*4)
+	VMOVUPS 96(DX)(CX*4), Y1
+	VMULPS  Y1, Y0, Y1
+	VMOVUPS Y1, 96(DX)(CX*4)
+	ADDQ    $0x20, CX
+	SUBQ    $0x20, AX
+	JGE     scale8_by32
+
+scale8_less32:
+	ADDQ $0x20, AX
+	SUBQ $0x08, AX
+	JL   scale8_less8
+
+scale8_by8:
+	VMOVUPS (DX)(CX*4), Y1
+	VMULPS  Y1, Y0, Y1
+	VMOVUPS Y1, (DX)(CX*4)
+	ADDQ    $0x08, CX
+	SUBQ    $0x08, AX
+	JGE     scale8_by8
+
+scale8_less8:
+	ADDQ       $0x08, AX
+	JZ         scale8_done
+	LEAQ       masks<>+32(SB), BX
+	NEGQ       AX
+	VMOVUPS    (BX)(AX*4), Y1
+	VMASKMOVPS (DX)(CX*4), Y1, Y2
+	VMULPS     Y2, Y0, Y2
+	VMASKMOVPS Y2, Y1, (DX)(CX*4)
+
+scale8_done:
+	VZEROUPPER
+	RET
+
+// func max8(n int, x *float32) float32
+// Requires: AVX, SSE
+TEXT ·max8(SB), NOSPLIT, $0-20
+	VMOVUPS all_ff800000<>+0(SB), Y0
+	VMOVUPS all_ff800000<>+0(SB), Y1
+	VMOVUPS all_ff800000<>+0(SB), Y2
+	VMOVUPS all_ff800000<>+0(SB), Y3
+	MOVQ    n+0(FP), AX
+	XORQ    CX, CX
+	MOVQ    x+8(FP), DX
+	SUBQ    $0x20, AX
+	JL      max8_less32
+
+max8_by32:
+	VMOVUPS (DX)(CX*4), Y4
+	VMAXPS  Y0, Y4, Y0
+	VMOVUPS 32(DX)(CX*4), Y4
+	VMAXPS  Y1, Y4, Y1
+	VMOVUPS 64(DX)(CX*4), Y4
+	VMAXPS  Y2, Y4, Y2
+	VMOVUPS 96(DX)(CX*4), Y4
+	VMAXPS  Y3, Y4, Y3
+	ADDQ    $0x20, CX
+	SUBQ    $0x20, AX
+	JGE     max8_by32
+
+max8_less32:
+	ADDQ $0x20, AX
+	SUBQ $0x08, AX
+	JL   max8_less8
+
+max8_by8:
+	VMOVUPS (DX)(CX*4), Y4
+	VMAXPS  Y0, Y4, Y0
+	ADDQ    $0x08, CX
+	SUBQ    $0x08, AX
+	JGE     max8_by8
+
+max8_less8:
+	ADDQ       $0x08, AX
+	JZ         max8_done
+	LEAQ       masks<>+32(SB), BX
+	NEGQ       AX
+	VMOVUPS    (BX)(AX*4), Y4
+	VMASKMOVPS (DX)(CX*4), Y4, Y5
+	VMOVUPS    all_ff800000<>+0(SB), Y6
+	VBLENDVPS  Y4, Y5, Y6, Y5
+	VMAXPS     Y0, Y5, Y0
+
+max8_done:
+	VMAXPS       Y2, Y0, Y0
+	VMAXPS       Y3, Y1, Y1
+	VMAXPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VMAXPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VMAXPS       X0, X1, X1
+	MOVSS        X1, ret+16(FP)
+	VZEROUPPER
+	RET
+
+DATA all_ff800000<>+0(SB)/4, $0xff800000
+DATA all_ff800000<>+4(SB)/4, $0xff800000
+DATA all_ff800000<>+8(SB)/4, $0xff800000
+DATA all_ff800000<>+12(SB)/4, $0xff800000
+DATA all_ff800000<>+16(SB)/4, $0xff800000
+DATA all_ff800000<>+20(SB)/4, $0xff800000
+DATA all_ff800000<>+24(SB)/4, $0xff800000
+DATA all_ff800000<>+28(SB)/4, $0xff800000
+GLOBL all_ff800000<>(SB), RODATA|NOPTR, $32
+
+// func expSum8(n int, dst *float32, x *float32, shift float32) float32
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·expSum8(SB), NOSPLIT, $0-36
+	VBROADCASTSS shift+24(FP), Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	MOVQ         n+0(FP), AX
+	XORQ         CX, CX
+	MOVQ         x+16(FP), DX
+	MOVQ         dst+8(FP), BX
+	SUBQ         $0x10, AX
+	JL           expSum8_less16
+
+expSum8_by16:
+	VMOVUPS      (DX)(CX*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      all_42b20000<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y4
+	VMULPS       all_3fb8aa3b<>+0(SB), Y4, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VFNMADD231PS all_3f318000<>+0(SB), Y5, Y4
+	VFNMADD231PS all_b95e8083<>+0(SB), Y5, Y4
+	VMOVUPS      all_39506967<>+0(SB), Y6
+	VFMADD213PS  all_3ab743ce<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3c088908<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3d2aa9c1<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3e2aaaaa<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3f000000<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       all_3f800000<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y5
+	VPSRAD       $0x01, Y5, Y4
+	VPSUBD       Y4, Y5, Y5
+	VPADDD       all_0000007f<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VPADDD       all_0000007f<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y6, Y6
+	VCMPPS       $0x11, all_c2ae999a<>+0(SB), Y3, Y5
+	VANDNPS      Y6, Y5, Y6
+	VADDPS       Y6, Y1, Y1
+	VMOVUPS      Y6, (BX)(CX*4)
+	VMOVUPS      32(DX)(CX*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      all_42b20000<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y4
+	VMULPS       all_3fb8aa3b<>+0(SB), Y4, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VFNMADD231PS all_3f318000<>+0(SB), Y5, Y4
+	VFNMADD231PS all_b95e8083<>+0(SB), Y5, Y4
+	VMOVUPS      all_39506967<>+0(SB), Y6
+	VFMADD213PS  all_3ab743ce<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3c088908<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3d2aa9c1<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3e2aaaaa<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3f000000<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       all_3f800000<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y5
+	VPSRAD       $0x01, Y5, Y4
+	VPSUBD       Y4, Y5, Y5
+	VPADDD       all_0000007f<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VPADDD       all_0000007f<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y6, Y6
+	VCMPPS       $0x11, all_c2ae999a<>+0(SB), Y3, Y5
+	VANDNPS      Y6, Y5, Y6
+	VADDPS       Y6, Y2, Y2
+	VMOVUPS      Y6, 32(BX)(CX*4)
+	ADDQ         $0x10, CX
+	SUBQ         $0x10, AX
+	JGE          expSum8_by16
+
+expSum8_less16:
+	ADDQ $0x10, AX
+	SUBQ $0x08, AX
+	JL   expSum8_less8
+
+expSum8_by8:
+	VMOVUPS      (DX)(CX*4), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      all_42b20000<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y4
+	VMULPS       all_3fb8aa3b<>+0(SB), Y4, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VFNMADD231PS all_3f318000<>+0(SB), Y5, Y4
+	VFNMADD231PS all_b95e8083<>+0(SB), Y5, Y4
+	VMOVUPS      all_39506967<>+0(SB), Y6
+	VFMADD213PS  all_3ab743ce<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3c088908<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3d2aa9c1<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3e2aaaaa<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3f000000<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       all_3f800000<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y5
+	VPSRAD       $0x01, Y5, Y4
+	VPSUBD       Y4, Y5, Y5
+	VPADDD       all_0000007f<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VPADDD       all_0000007f<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y6, Y6
+	VCMPPS       $0x11, all_c2ae999a<>+0(SB), Y3, Y5
+	VANDNPS      Y6, Y5, Y6
+	VADDPS       Y6, Y1, Y1
+	VMOVUPS      Y6, (BX)(CX*4)
+	ADDQ         $0x08, CX
+	SUBQ         $0x08, AX
+	JGE          expSum8_by8
+
+expSum8_less8:
+	ADDQ         $0x08, AX
+	JZ           expSum8_done
+	LEAQ         masks<>+32(SB), SI
+	NEGQ         AX
+	VMOVUPS      (SI)(AX*4), Y3
+	VMASKMOVPS   (DX)(CX*4), Y3, Y4
+	VSUBPS       Y0, Y4, Y4
+	VMOVUPS      all_42b20000<>+0(SB), Y0
+	VMINPS       Y4, Y0, Y0
+	VMULPS       all_3fb8aa3b<>+0(SB), Y0, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VFNMADD231PS all_3f318000<>+0(SB), Y5, Y0
+	VFNMADD231PS all_b95e8083<>+0(SB), Y5, Y0
+	VMOVUPS      all_39506967<>+0(SB), Y6
+	VFMADD213PS  all_3ab743ce<>+0(SB), Y0, Y6
+	VFMADD213PS  all_3c088908<>+0(SB), Y0, Y6
+	VFMADD213PS  all_3d2aa9c1<>+0(SB), Y0, Y6
+	VFMADD213PS  all_3e2aaaaa<>+0(SB), Y0, Y6
+	VFMADD213PS  all_3f000000<>+0(SB), Y0, Y6
+	VMULPS       Y0, Y0, Y7
+	VFMADD213PS  Y0, Y7, Y6
+	VADDPS       all_3f800000<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y5
+	VPSRAD       $0x01, Y5, Y0
+	VPSUBD       Y0, Y5, Y5
+	VPADDD       all_0000007f<>+0(SB), Y0, Y0
+	VPSLLD       $0x17, Y0, Y0
+	VMULPS       Y0, Y6, Y6
+	VPADDD       all_0000007f<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y6, Y6
+	VCMPPS       $0x11, all_c2ae999a<>+0(SB), Y4, Y5
+	VANDNPS      Y6, Y5, Y6
+	VANDPS       Y3, Y6, Y6
+	VADDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y6, Y3, (BX)(CX*4)
+
+expSum8_done:
+	VADDPS       Y2, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x0e, X0, X1
+	VADDPS       X1, X0, X0
+	VMOVSHDUP    X0, X1
+	VADDPS       X1, X0, X0
+	MOVSS        X0, ret+32(FP)
+	VZEROUPPER
+	RET
+
+DATA all_42b20000<>+0(SB)/4, $0x42b20000
+DATA all_42b20000<>+4(SB)/4, $0x42b20000
+DATA all_42b20000<>+8(SB)/4, $0x42b20000
+DATA all_42b20000<>+12(SB)/4, $0x42b20000
+DATA all_42b20000<>+16(SB)/4, $0x42b20000
+DATA all_42b20000<>+20(SB)/4, $0x42b20000
+DATA all_42b20000<>+24(SB)/4, $0x42b20000
+DATA all_42b20000<>+28(SB)/4, $0x42b20000
+GLOBL all_42b20000<>(SB), RODATA|NOPTR, $32
+
+DATA all_3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
+DATA all_3fb8aa3b<>+4(SB)/4, $0x3fb8aa3b
+DATA all_3fb8aa3b<>+8(SB)/4, $0x3fb8aa3b
+DATA all_3fb8aa3b<>+12(SB)/4, $0x3fb8aa3b
+DATA all_3fb8aa3b<>+16(SB)/4, $0x3fb8aa3b
+DATA all_3fb8aa3b<>+20(SB)/4, $0x3fb8aa3b
+DATA all_3fb8aa3b<>+24(SB)/4, $0x3fb8aa3b
+DATA all_3fb8aa3b<>+28(SB)/4, $0x3fb8aa3b
+GLOBL all_3fb8aa3b<>(SB), RODATA|NOPTR, $32
+
+DATA all_3f318000<>+0(SB)/4, $0x3f318000
+DATA all_3f318000<>+4(SB)/4, $0x3f318000
+DATA all_3f318000<>+8(SB)/4, $0x3f318000
+DATA all_3f318000<>+12(SB)/4, $0x3f318000
+DATA all_3f318000<>+16(SB)/4, $0x3f318000
+DATA all_3f318000<>+20(SB)/4, $0x3f318000
+DATA all_3f318000<>+24(SB)/4, $0x3f318000
+DATA all_3f318000<>+28(SB)/4, $0x3f318000
+GLOBL all_3f318000<>(SB), RODATA|NOPTR, $32
+
+DATA all_b95e8083<>+0(SB)/4, $0xb95e8083
+DATA all_b95e8083<>+4(SB)/4, $0xb95e8083
+DATA all_b95e8083<>+8(SB)/4, $0xb95e8083
+DATA all_b95e8083<>+12(SB)/4, $0xb95e8083
+DATA all_b95e8083<>+16(SB)/4, $0xb95e8083
+DATA all_b95e8083<>+20(SB)/4, $0xb95e8083
+DATA all_b95e8083<>+24(SB)/4, $0xb95e8083
+DATA all_b95e8083<>+28(SB)/4, $0xb95e8083
+GLOBL all_b95e8083<>(SB), RODATA|NOPTR, $32
+
+DATA all_39506967<>+0(SB)/4, $0x39506967
+DATA all_39506967<>+4(SB)/4, $0x39506967
+DATA all_39506967<>+8(SB)/4, $0x39506967
+DATA all_39506967<>+12(SB)/4, $0x39506967
+DATA all_39506967<>+16(SB)/4, $0x39506967
+DATA all_39506967<>+20(SB)/4, $0x39506967
+DATA all_39506967<>+24(SB)/4, $0x39506967
+DATA all_39506967<>+28(SB)/4, $0x39506967
+GLOBL all_39506967<>(SB), RODATA|NOPTR, $32
+
+DATA all_3ab743ce<>+0(SB)/4, $0x3ab743ce
+DATA all_3ab743ce<>+4(SB)/4, $0x3ab743ce
+DATA all_3ab743ce<>+8(SB)/4, $0x3ab743ce
+DATA all_3ab743ce<>+12(SB)/4, $0x3ab743ce
+DATA all_3ab743ce<>+16(SB)/4, $0x3ab743ce
+DATA all_3ab743ce<>+20(SB)/4, $0x3ab743ce
+DATA all_3ab743ce<>+24(SB)/4, $0x3ab743ce
+DATA all_3ab743ce<>+28(SB)/4, $0x3ab743ce
+GLOBL all_3ab743ce<>(SB), RODATA|NOPTR, $32
+
+DATA all_3c088908<>+0(SB)/4, $0x3c088908
+DATA all_3c088908<>+4(SB)/4, $0x3c088908
+DATA all_3c088908<>+8(SB)/4, $0x3c088908
+DATA all_3c088908<>+12(SB)/4, $0x3c088908
+DATA all_3c088908<>+16(SB)/4, $0x3c088908
+DATA all_3c088908<>+20(SB)/4, $0x3c088908
+DATA all_3c088908<>+24(SB)/4, $0x3c088908
+DATA all_3c088908<>+28(SB)/4, $0x3c088908
+GLOBL all_3c088908<>(SB), RODATA|NOPTR, $32
+
+DATA all_3d2aa9c1<>+0(SB)/4, $0x3d2aa9c1
+DATA all_3d2aa9c1<>+4(SB)/4, $0x3d2aa9c1
+DATA all_3d2aa9c1<>+8(SB)/4, $0x3d2aa9c1
+DATA all_3d2aa9c1<>+12(SB)/4, $0x3d2aa9c1
+DATA all_3d2aa9c1<>+16(SB)/4, $0x3d2aa9c1
+DATA all_3d2aa9c1<>+20(SB)/4, $0x3d2aa9c1
+DATA all_3d2aa9c1<>+24(SB)/4, $0x3d2aa9c1
+DATA all_3d2aa9c1<>+28(SB)/4, $0x3d2aa9c1
+GLOBL all_3d2aa9c1<>(SB), RODATA|NOPTR, $32
+
+DATA all_3e2aaaaa<>+0(SB)/4, $0x3e2aaaaa
+DATA all_3e2aaaaa<>+4(SB)/4, $0x3e2aaaaa
+DATA all_3e2aaaaa<>+8(SB)/4, $0x3e2aaaaa
+DATA all_3e2aaaaa<>+12(SB)/4, $0x3e2aaaaa
+DATA all_3e2aaaaa<>+16(SB)/4, $0x3e2aaaaa
+DATA all_3e2aaaaa<>+20(SB)/4, $0x3e2aaaaa
+DATA all_3e2aaaaa<>+24(SB)/4, $0x3e2aaaaa
+DATA all_3e2aaaaa<>+28(SB)/4, $0x3e2aaaaa
+GLOBL all_3e2aaaaa<>(SB), RODATA|NOPTR, $32
+
+DATA all_3f000000<>+0(SB)/4, $0x3f000000
+DATA all_3f000000<>+4(SB)/4, $0x3f000000
+DATA all_3f000000<>+8(SB)/4, $0x3f000000
+DATA all_3f000000<>+12(SB)/4, $0x3f000000
+DATA all_3f000000<>+16(SB)/4, $0x3f000000
+DATA all_3f000000<>+20(SB)/4, $0x3f000000
+DATA all_3f000000<>+24(SB)/4, $0x3f000000
+DATA all_3f000000<>+28(SB)/4, $0x3f000000
+GLOBL all_3f000000<>(SB), RODATA|NOPTR, $32
+
+DATA all_3f800000<>+0(SB)/4, $0x3f800000
+DATA all_3f800000<>+4(SB)/4, $0x3f800000
+DATA all_3f800000<>+8(SB)/4, $0x3f800000
+DATA all_3f800000<>+12(SB)/4, $0x3f800000
+DATA all_3f800000<>+16(SB)/4, $0x3f800000
+DATA all_3f800000<>+20(SB)/4, $0x3f800000
+DATA all_3f800000<>+24(SB)/4, $0x3f800000
+DATA all_3f800000<>+28(SB)/4, $0x3f800000
+GLOBL all_3f800000<>(SB), RODATA|NOPTR, $32
+
+DATA all_0000007f<>+0(SB)/4, $0x0000007f
+DATA all_0000007f<>+4(SB)/4, $0x0000007f
+DATA all_0000007f<>+8(SB)/4, $0x0000007f
+DATA all_0000007f<>+12(SB)/4, $0x0000007f
+DATA all_0000007f<>+16(SB)/4, $0x0000007f
+DATA all_0000007f<>+20(SB)/4, $0x0000007f
+DATA all_0000007f<>+24(SB)/4, $0x0000007f
+DATA all_0000007f<>+28(SB)/4, $0x0000007f
+GLOBL all_0000007f<>(SB), RODATA|NOPTR, $32
+
+DATA all_c2ae999a<>+0(SB)/4, $0xc2ae999a
+DATA all_c2ae999a<>+4(SB)/4, $0xc2ae999a
+DATA all_c2ae999a<>+8(SB)/4, $0xc2ae999a
+DATA all_c2ae999a<>+12(SB)/4, $0xc2ae999a
+DATA all_c2ae999a<>+16(SB)/4, $0xc2ae999a
+DATA all_c2ae999a<>+20(SB)/4, $0xc2ae999a
+DATA all_c2ae999a<>+24(SB)/4, $0xc2ae999a
+DATA all_c2ae999a<>+28(SB)/4, $0xc2ae999a
+GLOBL all_c2ae999a<>(SB), RODATA|NOPTR, $32
+
+// func siluMul8(n int, y *float32, gate *float32, up *float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·siluMul8(SB), NOSPLIT, $0-32
+	MOVQ n+0(FP), AX
+	XORQ CX, CX
+	MOVQ gate+16(FP), DX
+	MOVQ up+24(FP), BX
+	MOVQ y+8(FP), SI
+	SUBQ $0x08, AX
+	JL   siluMul8_less8
+
+siluMul8_by8:
+	VMOVUPS      (DX)(CX*4), Y0
+	VMOVUPS      (BX)(CX*4), Y1
+	VXORPS       all_80000000<>+0(SB), Y0, Y2
+	VMOVUPS      all_42b20000<>+0(SB), Y3
+	VMINPS       Y2, Y3, Y3
+	VMULPS       all_3fb8aa3b<>+0(SB), Y3, Y4
+	VROUNDPS     $0x00, Y4, Y4
+	VFNMADD231PS all_3f318000<>+0(SB), Y4, Y3
+	VFNMADD231PS all_b95e8083<>+0(SB), Y4, Y3
+	VMOVUPS      all_39506967<>+0(SB), Y5
+	VFMADD213PS  all_3ab743ce<>+0(SB), Y3, Y5
+	VFMADD213PS  all_3c088908<>+0(SB), Y3, Y5
+	VFMADD213PS  all_3d2aa9c1<>+0(SB), Y3, Y5
+	VFMADD213PS  all_3e2aaaaa<>+0(SB), Y3, Y5
+	VFMADD213PS  all_3f000000<>+0(SB), Y3, Y5
+	VMULPS       Y3, Y3, Y6
+	VFMADD213PS  Y3, Y6, Y5
+	VADDPS       all_3f800000<>+0(SB), Y5, Y5
+	VCVTPS2DQ    Y4, Y4
+	VPSRAD       $0x01, Y4, Y3
+	VPSUBD       Y3, Y4, Y4
+	VPADDD       all_0000007f<>+0(SB), Y3, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VMULPS       Y3, Y5, Y5
+	VPADDD       all_0000007f<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y5, Y5
+	VCMPPS       $0x11, all_c2ae999a<>+0(SB), Y2, Y4
+	VANDNPS      Y5, Y4, Y5
+	VADDPS       all_3f800000<>+0(SB), Y5, Y5
+	VMOVUPS      all_3f800000<>+0(SB), Y2
+	VDIVPS       Y5, Y2, Y5
+	VMULPS       Y0, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VMOVUPS      Y5, (SI)(CX*4)
+	ADDQ         $0x08, CX
+	SUBQ         $0x08, AX
+	JGE          siluMul8_by8
+
+siluMul8_less8:
+	ADDQ         $0x08, AX
+	JZ           siluMul8_done
+	LEAQ         masks<>+32(SB), DI
+	NEGQ         AX
+	VMOVUPS      (DI)(AX*4), Y0
+	VMASKMOVPS   (DX)(CX*4), Y0, Y1
+	VMASKMOVPS   (BX)(CX*4), Y0, Y2
+	VXORPS       all_80000000<>+0(SB), Y1, Y3
+	VMOVUPS      all_42b20000<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y4
+	VMULPS       all_3fb8aa3b<>+0(SB), Y4, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VFNMADD231PS all_3f318000<>+0(SB), Y5, Y4
+	VFNMADD231PS all_b95e8083<>+0(SB), Y5, Y4
+	VMOVUPS      all_39506967<>+0(SB), Y6
+	VFMADD213PS  all_3ab743ce<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3c088908<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3d2aa9c1<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3e2aaaaa<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3f000000<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       all_3f800000<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y5
+	VPSRAD       $0x01, Y5, Y4
+	VPSUBD       Y4, Y5, Y5
+	VPADDD       all_0000007f<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VPADDD       all_0000007f<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y6, Y6
+	VCMPPS       $0x11, all_c2ae999a<>+0(SB), Y3, Y5
+	VANDNPS      Y6, Y5, Y6
+	VADDPS       all_3f800000<>+0(SB), Y6, Y6
+	VMOVUPS      all_3f800000<>+0(SB), Y3
+	VDIVPS       Y6, Y3, Y6
+	VMULPS       Y1, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VMASKMOVPS   Y6, Y0, (SI)(CX*4)
+
+siluMul8_done:
+	VZEROUPPER
+	RET
+
+DATA all_80000000<>+0(SB)/4, $0x80000000
+DATA all_80000000<>+4(SB)/4, $0x80000000
+DATA all_80000000<>+8(SB)/4, $0x80000000
+DATA all_80000000<>+12(SB)/4, $0x80000000
+DATA all_80000000<>+16(SB)/4, $0x80000000
+DATA all_80000000<>+20(SB)/4, $0x80000000
+DATA all_80000000<>+24(SB)/4, $0x80000000
+DATA all_80000000<>+28(SB)/4, $0x80000000
+GLOBL all_80000000<>(SB), RODATA|NOPTR, $32
+
+// func siluMulGrad8(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·siluMulGrad8(SB), NOSPLIT, $0-48
+	MOVQ n+0(FP), AX
+	XORQ CX, CX
+	MOVQ dy+24(FP), DX
+	MOVQ gate+32(FP), BX
+	MOVQ up+40(FP), SI
+	MOVQ dgate+8(FP), DI
+	MOVQ dup+16(FP), R8
+	SUBQ $0x08, AX
+	JL   siluMulGrad8_less8
+
+siluMulGrad8_by8:
+	VMOVUPS      (DX)(CX*4), Y0
+	VMOVUPS      (BX)(CX*4), Y1
+	VMOVUPS      (SI)(CX*4), Y2
+	VXORPS       all_80000000<>+0(SB), Y1, Y3
+	VMOVUPS      all_42b20000<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y4
+	VMULPS       all_3fb8aa3b<>+0(SB), Y4, Y5
+	VROUNDPS     $0x00, Y5, Y5
+	VFNMADD231PS all_3f318000<>+0(SB), Y5, Y4
+	VFNMADD231PS all_b95e8083<>+0(SB), Y5, Y4
+	VMOVUPS      all_39506967<>+0(SB), Y6
+	VFMADD213PS  all_3ab743ce<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3c088908<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3d2aa9c1<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3e2aaaaa<>+0(SB), Y4, Y6
+	VFMADD213PS  all_3f000000<>+0(SB), Y4, Y6
+	VMULPS       Y4, Y4, Y7
+	VFMADD213PS  Y4, Y7, Y6
+	VADDPS       all_3f800000<>+0(SB), Y6, Y6
+	VCVTPS2DQ    Y5, Y5
+	VPSRAD       $0x01, Y5, Y4
+	VPSUBD       Y4, Y5, Y5
+	VPADDD       all_0000007f<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y6, Y6
+	VPADDD       all_0000007f<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y6, Y6
+	VCMPPS       $0x11, all_c2ae999a<>+0(SB), Y3, Y5
+	VANDNPS      Y6, Y5, Y6
+	VADDPS       all_3f800000<>+0(SB), Y6, Y6
+	VMOVUPS      all_3f800000<>+0(SB), Y3
+	VDIVPS       Y6, Y3, Y6
+	VMULPS       Y0, Y1, Y4
+	VMULPS       Y6, Y4, Y4
+	VMOVUPS      all_3f800000<>+0(SB), Y3
+	VSUBPS       Y6, Y3, Y3
+	VFMADD213PS  all_3f800000<>+0(SB), Y1, Y3
+	VMULPS       Y0, Y2, Y2
+	VMULPS       Y6, Y2, Y2
+	VMULPS       Y3, Y2, Y2
+	VMOVUPS      Y2, (DI)(CX*4)
+	VMOVUPS      Y4, (R8)(CX*4)
+	ADDQ         $0x08, CX
+	SUBQ         $0x08, AX
+	JGE          siluMulGrad8_by8
+
+siluMulGrad8_less8:
+	ADDQ         $0x08, AX
+	JZ           siluMulGrad8_done
+	LEAQ         masks<>+32(SB), R9
+	NEGQ         AX
+	VMOVUPS      (R9)(AX*4), Y0
+	VMASKMOVPS   (DX)(CX*4), Y0, Y1
+	VMASKMOVPS   (BX)(CX*4), Y0, Y2
+	VMASKMOVPS   (SI)(CX*4), Y0, Y3
+	VXORPS       all_80000000<>+0(SB), Y2, Y4
+	VMOVUPS      all_42b20000<>+0(SB), Y5
+	VMINPS       Y4, Y5, Y5
+	VMULPS       all_3fb8aa3b<>+0(SB), Y5, Y6
+	VROUNDPS     $0x00, Y6, Y6
+	VFNMADD231PS all_3f318000<>+0(SB), Y6, Y5
+	VFNMADD231PS all_b95e8083<>+0(SB), Y6, Y5
+	VMOVUPS      all_39506967<>+0(SB), Y7
+	VFMADD213PS  all_3ab743ce<>+0(SB), Y5, Y7
+	VFMADD213PS  all_3c088908<>+0(SB), Y5, Y7
+	VFMADD213PS  all_3d2aa9c1<>+0(SB), Y5, Y7
+	VFMADD213PS  all_3e2aaaaa<>+0(SB), Y5, Y7
+	VFMADD213PS  all_3f000000<>+0(SB), Y5, Y7
+	VMULPS       Y5, Y5, Y8
+	VFMADD213PS  Y5, Y8, Y7
+	VADDPS       all_3f800000<>+0(SB), Y7, Y7
+	VCVTPS2DQ    Y6, Y6
+	VPSRAD       $0x01, Y6, Y5
+	VPSUBD       Y5, Y6, Y6
+	VPADDD       all_0000007f<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y7, Y7
+	VPADDD       all_0000007f<>+0(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VMULPS       Y6, Y7, Y7
+	VCMPPS       $0x11, all_c2ae999a<>+0(SB), Y4, Y6
+	VANDNPS      Y7, Y6, Y7
+	VADDPS       all_3f800000<>+0(SB), Y7, Y7
+	VMOVUPS      all_3f800000<>+0(SB), Y4
+	VDIVPS       Y7, Y4, Y7
+	VMULPS       Y1, Y2, Y5
+	VMULPS       Y7, Y5, Y5
+	VMOVUPS      all_3f800000<>+0(SB), Y4
+	VSUBPS       Y7, Y4, Y4
+	VFMADD213PS  all_3f800000<>+0(SB), Y2, Y4
+	VMULPS       Y1, Y3, Y3
+	VMULPS       Y7, Y3, Y3
+	VMULPS       Y4, Y3, Y3
+	VMASKMOVPS   Y3, Y0, (DI)(CX*4)
+	VMASKMOVPS   Y5, Y0, (R8)(CX*4)
+
+siluMulGrad8_done:
+	VZEROUPPER
+	RET
+
+// func sumSquares8(n int, x *float32) float64
+// Requires: AVX, FMA3, SSE2
+TEXT ·sumSquares8(SB), NOSPLIT, $0-24
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   n+0(FP), AX
+	XORQ   CX, CX
+	MOVQ   x+8(FP), DX
+	SUBQ   $0x20, AX
+	JL     sumSquares8_less32
+
+sumSquares8_by32:
+	VMOVUPS      (DX)(CX*4), Y8
+	VCVTPS2PD    X8, Y9
+	VCVTPS2PD    X8, Y10
+	VFMADD231PD  Y9, Y10, Y0
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y9
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y8
+	VFMADD231PD  Y9, Y8, Y1
+	VMOVUPS      32(DX)(CX*4), Y8
+	VCVTPS2PD    X8, Y9
+	VCVTPS2PD    X8, Y10
+	VFMADD231PD  Y9, Y10, Y2
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y9
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y8
+	VFMADD231PD  Y9, Y8, Y3
+	VMOVUPS      64(DX)(CX*4), Y8
+	VCVTPS2PD    X8, Y9
+	VCVTPS2PD    X8, Y10
+	VFMADD231PD  Y9, Y10, Y4
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y9
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y8
+	VFMADD231PD  Y9, Y8, Y5
+	VMOVUPS      96(DX)(CX*4), Y8
+	VCVTPS2PD    X8, Y9
+	VCVTPS2PD    X8, Y10
+	VFMADD231PD  Y9, Y10, Y6
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y9
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y8
+	VFMADD231PD  Y9, Y8, Y7
+	ADDQ         $0x20, CX
+	SUBQ         $0x20, AX
+	JGE          sumSquares8_by32
+
+sumSquares8_less32:
+	ADDQ $0x20, AX
+	SUBQ $0x08, AX
+	JL   sumSquares8_less8
+
+sumSquares8_by8:
+	VMOVUPS      (DX)(CX*4), Y8
+	VCVTPS2PD    X8, Y9
+	VCVTPS2PD    X8, Y10
+	VFMADD231PD  Y9, Y10, Y0
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y9
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y8
+	VFMADD231PD  Y9, Y8, Y1
+	ADDQ         $0x08, CX
+	SUBQ         $0x08, AX
+	JGE          sumSquares8_by8
+
+sumSquares8_less8:
+	ADDQ         $0x08, AX
+	JZ           sumSquares8_done
+	LEAQ         masks<>+32(SB), BX
+	NEGQ         AX
+	VMOVUPS      (BX)(AX*4), Y8
+	VMASKMOVPS   (DX)(CX*4), Y8, Y8
+	VCVTPS2PD    X8, Y9
+	VCVTPS2PD    X8, Y10
+	VFMADD231PD  Y9, Y10, Y0
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y9
+	VEXTRACTF128 $0x01, Y8, X10
+	VCVTPS2PD    X10, Y8
+	VFMADD231PD  Y9, Y8, Y1
+
+sumSquares8_done:
+	VADDPD       Y4, Y0, Y0
+	VADDPD       Y5, Y1, Y1
+	VADDPD       Y6, Y2, Y2
+	VADDPD       Y7, Y3, Y3
+	VADDPD       Y2, Y0, Y0
+	VADDPD       Y3, Y1, Y1
+	VADDPD       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPD       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPD       X0, X1, X1
+	MOVSD        X1, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func dot3x8(n int, a *float32, b *float32, c *float32) float64
+// Requires: AVX, FMA3, SSE2
+TEXT ·dot3x8(SB), NOSPLIT, $0-40
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   n+0(FP), AX
+	XORQ   CX, CX
+	MOVQ   a+8(FP), DX
+	MOVQ   b+16(FP), BX
+	MOVQ   c+24(FP), SI
+	SUBQ   $0x10, AX
+	JL     dot3x8_less16
+
+dot3x8_by16:
+	VMOVUPS      (DX)(CX*4), Y4
+	VMOVUPS      (BX)(CX*4), Y5
+	VMOVUPS      (SI)(CX*4), Y6
+	VMULPS       Y4, Y5, Y5
+	VCVTPS2PD    X5, Y4
+	VCVTPS2PD    X6, Y7
+	VFMADD231PD  Y4, Y7, Y0
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y4
+	VEXTRACTF128 $0x01, Y6, X5
+	VCVTPS2PD    X5, Y5
+	VFMADD231PD  Y4, Y5, Y1
+	VMOVUPS      32(DX)(CX*4), Y4
+	VMOVUPS      32(BX)(CX*4), Y5
+	VMOVUPS      32(SI)(CX*4), Y6
+	VMULPS       Y4, Y5, Y5
+	VCVTPS2PD    X5, Y4
+	VCVTPS2PD    X6, Y7
+	VFMADD231PD  Y4, Y7, Y2
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y4
+	VEXTRACTF128 $0x01, Y6, X5
+	VCVTPS2PD    X5, Y5
+	VFMADD231PD  Y4, Y5, Y3
+	ADDQ         $0x10, CX
+	SUBQ         $0x10, AX
+	JGE          dot3x8_by16
+
+dot3x8_less16:
+	ADDQ $0x10, AX
+	SUBQ $0x08, AX
+	JL   dot3x8_less8
+
+dot3x8_by8:
+	VMOVUPS      (DX)(CX*4), Y4
+	VMOVUPS      (BX)(CX*4), Y5
+	VMOVUPS      (SI)(CX*4), Y6
+	VMULPS       Y4, Y5, Y5
+	VCVTPS2PD    X5, Y4
+	VCVTPS2PD    X6, Y7
+	VFMADD231PD  Y4, Y7, Y0
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y4
+	VEXTRACTF128 $0x01, Y6, X5
+	VCVTPS2PD    X5, Y5
+	VFMADD231PD  Y4, Y5, Y1
+	ADDQ         $0x08, CX
+	SUBQ         $0x08, AX
+	JGE          dot3x8_by8
+
+dot3x8_less8:
+	ADDQ         $0x08, AX
+	JZ           dot3x8_done
+	LEAQ         masks<>+32(SB), DI
+	NEGQ         AX
+	VMOVUPS      (DI)(AX*4), Y4
+	VMASKMOVPS   (DX)(CX*4), Y4, Y5
+	VMASKMOVPS   (BX)(CX*4), Y4, Y6
+	VMASKMOVPS   (SI)(CX*4), Y4, Y4
+	VMULPS       Y5, Y6, Y6
+	VCVTPS2PD    X6, Y5
+	VCVTPS2PD    X4, Y7
+	VFMADD231PD  Y5, Y7, Y0
+	VEXTRACTF128 $0x01, Y6, X6
+	VCVTPS2PD    X6, Y5
+	VEXTRACTF128 $0x01, Y4, X6
+	VCVTPS2PD    X6, Y4
+	VFMADD231PD  Y5, Y4, Y1
+
+dot3x8_done:
+	VADDPD       Y2, Y0, Y0
+	VADDPD       Y3, Y1, Y1
+	VADDPD       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPD       X1, X0, X1
+	VPERMILPS    $0x0e, X1, X0
+	VADDPD       X0, X1, X1
+	MOVSD        X1, ret+32(FP)
+	VZEROUPPER
+	RET
+
+// func norm8(n int, y *float32, x *float32, weight *float32, s float32)
+// Requires: AVX
+TEXT ·norm8(SB), NOSPLIT, $0-36
+	VBROADCASTSS s+32(FP), Y0
+	MOVQ         n+0(FP), AX
+	XORQ         CX, CX
+	MOVQ         x+16(FP), DX
+	MOVQ         weight+24(FP), BX
+	MOVQ         y+8(FP), SI
+	SUBQ         $0x10, AX
+	JL           norm8_less16
+
+norm8_by16:
+	VMOVUPS (DX)(CX*4), Y1
+	VMOVUPS (BX)(CX*4), Y2
+	VMULPS  Y1, Y0, Y1
+	VMULPS  Y1, Y2, Y1
+	VMOVUPS Y1, (SI)(CX*4)
+	VMOVUPS 32(DX)(CX*4), Y1
+	VMOVUPS 32(BX)(CX*4), Y2
+	VMULPS  Y1, Y0, Y1
+	VMULPS  Y1, Y2, Y1
+	VMOVUPS Y1, 32(SI)(CX*4)
+	ADDQ    $0x10, CX
+	SUBQ    $0x10, AX
+	JGE     norm8_by16
+
+norm8_less16:
+	ADDQ $0x10, AX
+	SUBQ $0x08, AX
+	JL   norm8_less8
+
+norm8_by8:
+	VMOVUPS (DX)(CX*4), Y1
+	VMOVUPS (BX)(CX*4), Y2
+	VMULPS  Y1, Y0, Y1
+	VMULPS  Y1, Y2, Y1
+	VMOVUPS Y1, (SI)(CX*4)
+	ADDQ    $0x08, CX
+	SUBQ    $0x08, AX
+	JGE     norm8_by8
+
+norm8_less8:
+	ADDQ       $0x08, AX
+	JZ         norm8_done
+	LEAQ       masks<>+32(SB), DI
+	NEGQ       AX
+	VMOVUPS    (DI)(AX*4), Y1
+	VMASKMOVPS (DX)(CX*4), Y1, Y2
+	VMASKMOVPS (BX)(CX*4), Y1, Y3
+	VMULPS     Y2, Y0, Y2
+	VMULPS     Y2, Y3, Y2
+	VMASKMOVPS Y2, Y1, (SI)(CX*4)
+
+norm8_done:
+	VZEROUPPER
+	RET
+
+// func normGrad8(n int, dx *float32, dy *float32, weight *float32, x *float32, s float32, k float32)
+// Requires: AVX, FMA3
+TEXT ·normGrad8(SB), NOSPLIT, $0-48
+	VBROADCASTSS s+40(FP), Y0
+	VBROADCASTSS k+44(FP), Y1
+	MOVQ         n+0(FP), AX
+	XORQ         CX, CX
+	MOVQ         dy+16(FP), DX
+	MOVQ         weight+24(FP), BX
+	MOVQ         x+32(FP), SI
+	MOVQ         dx+8(FP), DI
+	SUBQ         $0x10, AX
+	JL           normGrad8_less16
+
+normGrad8_by16:
+	VMOVUPS      (DX)(CX*4), Y2
+	VMOVUPS      (BX)(CX*4), Y3
+	VMOVUPS      (SI)(CX*4), Y4
+	VMOVUPS      (DI)(CX*4), Y5
+	VMULPS       Y2, Y3, Y3
+	VMULPS       Y0, Y3, Y3
+	VFNMADD231PS Y1, Y4, Y3
+	VADDPS       Y3, Y5, Y5
+	VMOVUPS      Y5, (DI)(CX*4)
+	VMOVUPS      32(DX)(CX*4), Y2
+	VMOVUPS      32(BX)(CX*4), Y3
+	VMOVUPS      32(SI)(CX*4), Y4
+	VMOVUPS      32(DI)(CX*4), Y5
+	VMULPS       Y2, Y3, Y3
+	VMULPS       Y0, Y3, Y3
+	VFNMADD231PS Y1, Y4, Y3
+	VADDPS       Y3, Y5, Y5
+	VMOVUPS      Y5, 32(DI)(CX*4)
+	ADDQ         $0x10, CX
+	SUBQ         $0x10, AX
+	JGE          normGrad8_by16
+
+normGrad8_less16:
+	ADDQ $0x10, AX
+	SUBQ $0x08, AX
+	JL   normGrad8_less8
+
+normGrad8_by8:
+	VMOVUPS      (DX)(CX*4), Y2
+	VMOVUPS      (BX)(CX*4), Y3
+	VMOVUPS      (SI)(CX*4), Y4
+	VMOVUPS      (DI)(CX*4), Y5
+	VMULPS       Y2, Y3, Y3
+	VMULPS       Y0, Y3, Y3
+	VFNMADD231PS Y1, Y4, Y3
+	VADDPS       Y3, Y5, Y5
+	VMOVUPS      Y5, (DI)(CX*4)
+	ADDQ         $0x08, CX
+	SUBQ         $0x08, AX
+	JGE          normGrad8_by8
+
+normGrad8_less8:
+	ADDQ         $0x08, AX
+	JZ           normGrad8_done
+	LEAQ         masks<>+32(SB), R8
+	NEGQ         AX
+	VMOVUPS      (R8)(AX*4), Y2
+	VMASKMOVPS   (DX)(CX*4), Y2, Y3
+	VMASKMOVPS   (BX)(CX*4), Y2, Y4
+	VMASKMOVPS   (SI)(CX*4), Y2, Y5
+	VMASKMOVPS   (DI)(CX*4), Y2, Y6
+	VMULPS       Y3, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VFNMADD231PS Y1, Y5, Y4
+	VADDPS       Y4, Y6, Y6
+	VMASKMOVPS   Y6, Y2, (DI)(CX*4)
+
+normGrad8_done:
+	VZEROUPPER
+	RET
+
+// func mulAxpy8(n int, a float32, x *float32, z *float32, y *float32)
+// Requires: AVX, FMA3
+TEXT ·mulAxpy8(SB), NOSPLIT, $0-40
+	VBROADCASTSS a+8(FP), Y0
+	MOVQ         n+0(FP), AX
+	XORQ         CX, CX
+	MOVQ         x+16(FP), DX
+	MOVQ         z+24(FP), BX
+	MOVQ         y+32(FP), SI
+	SUBQ         $0x10, AX
+	JL           mulAxpy8_less16
+
+mulAxpy8_by16:
+	VMOVUPS     (DX)(CX*4), Y1
+	VMOVUPS     (BX)(CX*4), Y2
+	VMOVUPS     (SI)(CX*4), Y3
+	VMULPS      Y1, Y2, Y2
+	VFMADD231PS Y2, Y0, Y3
+	VMOVUPS     Y3, (SI)(CX*4)
+	VMOVUPS     32(DX)(CX*4), Y1
+	VMOVUPS     32(BX)(CX*4), Y2
+	VMOVUPS     32(SI)(CX*4), Y3
+	VMULPS      Y1, Y2, Y2
+	VFMADD231PS Y2, Y0, Y3
+	VMOVUPS     Y3, 32(SI)(CX*4)
+	ADDQ        $0x10, CX
+	SUBQ        $0x10, AX
+	JGE         mulAxpy8_by16
+
+mulAxpy8_less16:
+	ADDQ $0x10, AX
+	SUBQ $0x08, AX
+	JL   mulAxpy8_less8
+
+mulAxpy8_by8:
+	VMOVUPS     (DX)(CX*4), Y1
+	VMOVUPS     (BX)(CX*4), Y2
+	VMOVUPS     (SI)(CX*4), Y3
+	VMULPS      Y1, Y2, Y2
+	VFMADD231PS Y2, Y0, Y3
+	VMOVUPS     Y3, (SI)(CX*4)
+	ADDQ        $0x08, CX
+	SUBQ        $0x08, AX
+	JGE         mulAxpy8_by8
+
+mulAxpy8_less8:
+	ADDQ        $0x08, AX
+	JZ          mulAxpy8_done
+	LEAQ        masks<>+32(SB), DI
+	NEGQ        AX
+	VMOVUPS     (DI)(AX*4), Y1
+	VMASKMOVPS  (DX)(CX*4), Y1, Y2
+	VMASKMOVPS  (BX)(CX*4), Y1, Y3
+	VMASKMOVPS  (SI)(CX*4), Y1, Y4
+	VMULPS      Y2, Y3, Y3
+	VFMADD231PS Y3, Y0, Y4
+	VMASKMOVPS  Y4, Y1, (SI)(CX*4)
+
+mulAxpy8_done:
+	VZEROUPPER
+	RET
+
+// func turn8(n int, a *float32, b *float32, cos *float32, sin *float32, sign float32)
+// Requires: AVX, FMA3
+TEXT ·turn8(SB), NOSPLIT, $0-44
+	VBROADCASTSS sign+40(FP), Y0
+	MOVQ         n+0(FP), AX
+	XORQ         CX, CX
+	MOVQ         cos+24(FP), DX
+	MOVQ         sin+32(FP), BX
+	MOVQ         a+8(FP), SI
+	MOVQ         b+16(FP), DI
+	SUBQ         $0x08, AX
+	JL           turn8_less8
+
+turn8_by8:
+	VMOVUPS     (DX)(CX*4), Y1
+	VMOVUPS     (BX)(CX*4), Y2
+	VMOVUPS     (SI)(CX*4), Y3
+	VMOVUPS     (DI)(CX*4), Y4
+	VMULPS      Y0, Y2, Y2
+	VMULPS      Y4, Y2, Y5
+	VFMSUB231PS Y3, Y1, Y5
+	VMULPS      Y3, Y2, Y2
+	VFMADD231PS Y4, Y1, Y2
+	VMOVUPS     Y5, (SI)(CX*4)
+	VMOVUPS     Y2, (DI)(CX*4)
+	ADDQ        $0x08, CX
+	SUBQ        $0x08, AX
+	JGE         turn8_by8
+
+turn8_less8:
+	ADDQ        $0x08, AX
+	JZ          turn8_done
+	LEAQ        masks<>+32(SB), R8
+	NEGQ        AX
+	VMOVUPS     (R8)(AX*4), Y1
+	VMASKMOVPS  (DX)(CX*4), Y1, Y2
+	VMASKMOVPS  (BX)(CX*4), Y1, Y3
+	VMASKMOVPS  (SI)(CX*4), Y1, Y4
+	VMASKMOVPS  (DI)(CX*4), Y1, Y5
+	VMULPS      Y0, Y3, Y3
+	VMULPS      Y5, Y3, Y0
+	VFMSUB231PS Y4, Y2, Y0
+	VMULPS      Y4, Y3, Y3
+	VFMADD231PS Y5, Y2, Y3
+	VMASKMOVPS  Y0, Y1, (SI)(CX*4)
+	VMASKMOVPS  Y3, Y1, (DI)(CX*4)
+
+turn8_done:
+	VZEROUPPER
+	RET
+
+// func adam8(n int, w *float32, m *float32, v *float32, grad *float32, b1 float32, c1 float32, b2 float32, c2 float32, clip float32, keep float32, rate float32, root float32, eps float32)
+// Requires: AVX, FMA3
+TEXT ·adam8(SB), NOSPLIT, $0-76
+	VBROADCASTSS b1+40(FP), Y0
+	VBROADCASTSS c1+44(FP), Y1
+	VBROADCASTSS b2+48(FP), Y2
+	VBROADCASTSS c2+52(FP), Y3
+	VBROADCASTSS clip+56(FP), Y4
+	VBROADCASTSS keep+60(FP), Y5
+	VBROADCASTSS rate+64(FP), Y6
+	VBROADCASTSS root+68(FP), Y7
+	VBROADCASTSS eps+72(FP), Y8
+	MOVQ         n+0(FP), AX
+	XORQ         CX, CX
+	MOVQ         grad+32(FP), DX
+	MOVQ         w+8(FP), BX
+	MOVQ         m+16(FP), SI
+	MOVQ         v+24(FP), DI
+	SUBQ         $0x08, AX
+	JL           adam8_less8
+
+adam8_by8:
+	VMOVUPS     (DX)(CX*4), Y9
+	VMOVUPS     (BX)(CX*4), Y10
+	VMOVUPS     (SI)(CX*4), Y11
+	VMOVUPS     (DI)(CX*4), Y12
+	VMULPS      Y4, Y9, Y9
+	VMULPS      Y0, Y11, Y11
+	VFMADD231PS Y1, Y9, Y11
+	VMULPS      Y9, Y9, Y9
+	VMULPS      Y2, Y12, Y12
+	VFMADD231PS Y3, Y9, Y12
+	VSQRTPS     Y12, Y9
+	VDIVPS      Y7, Y9, Y9
+	VADDPS      Y8, Y9, Y9
+	VMULPS      Y6, Y11, Y13
+	VDIVPS      Y9, Y13, Y9
+	VMULPS      Y5, Y10, Y10
+	VSUBPS      Y9, Y10, Y10
+	VMOVUPS     Y10, (BX)(CX*4)
+	VMOVUPS     Y11, (SI)(CX*4)
+	VMOVUPS     Y12, (DI)(CX*4)
+	ADDQ        $0x08, CX
+	SUBQ        $0x08, AX
+	JGE         adam8_by8
+
+adam8_less8:
+	ADDQ        $0x08, AX
+	JZ          adam8_done
+	LEAQ        masks<>+32(SB), R8
+	NEGQ        AX
+	VMOVUPS     (R8)(AX*4), Y9
+	VMASKMOVPS  (DX)(CX*4), Y9, Y10
+	VMASKMOVPS  (BX)(CX*4), Y9, Y11
+	VMASKMOVPS  (SI)(CX*4), Y9, Y12
+	VMASKMOVPS  (DI)(CX*4), Y9, Y13
+	VMULPS      Y4, Y10, Y10
+	VMULPS      Y0, Y12, Y12
+	VFMADD231PS Y1, Y10, Y12
+	VMULPS      Y10, Y10, Y10
+	VMULPS      Y2, Y13, Y13
+	VFMADD231PS Y3, Y10, Y13
+	VSQRTPS     Y13, Y10
+	VDIVPS      Y7, Y10, Y10
+	VADDPS      Y8, Y10, Y10
+	VMULPS      Y6, Y12, Y0
+	VDIVPS      Y10, Y0, Y10
+	VMULPS      Y5, Y11, Y11
+	VSUBPS      Y10, Y11, Y11
+	VMASKMOVPS  Y11, Y9, (BX)(CX*4)
+	VMASKMOVPS  Y12, Y9, (SI)(CX*4)
+	VMASKMOVPS  Y13, Y9, (DI)(CX*4)
+
+adam8_done:
+	VZEROUPPER
+	RET

@@ -34,3 +34,20 @@ func exp32(x float32) float32 {
 	half := k / 2
 	return p * math.Float32frombits(uint32(127+half)<<23) * math.Float32frombits(uint32(127+k-half)<<23)
 }
+
+func expSumPortable(dst, x []float32, shift float32) float32 {
+	var sum float32
+	for i, v := range x {
+		dst[i] = exp32(v - shift)
+		sum += dst[i]
+	}
+	return sum
+}
+
+// softmax turns x into probabilities in place and returns the log of their denominator.
+func softmax(x []float32) float32 {
+	top := active.max(x)
+	sum := active.expSum(x, x, top)
+	active.scale(x, 1/sum)
+	return top + float32(math.Log(float64(sum)))
+}

@@ -7,19 +7,17 @@ import "math"
 // z-loss z·lse² but not its value. A negative target is a row that does not count.
 func CrossEntropy(logits []float32, targets []int32, z, scale float32, n, rows int) float64 {
 	each := make([]float64, rows)
-	parallelRows(rows, 6*n, func(i, j int) {
+	parallelRows(rows, 2*n, func(i, j int) {
 		for r := i; r < j; r++ {
 			row, t := logits[r*n:(r+1)*n], targets[r]
 			if t < 0 {
 				clear(row)
 				continue
 			}
-			lse := logSumExp(row)
-			each[r] = float64(lse - row[t])
-			g := (1 + 2*z*lse) / scale
-			for c, v := range row {
-				row[c] = exp32(v-lse) * g
-			}
+			target := row[t]
+			lse := softmax(row)
+			each[r] = float64(lse - target)
+			active.scale(row, (1+2*z*lse)/scale)
 			row[t] -= 1 / scale
 		}
 	})
@@ -32,22 +30,14 @@ func CrossEntropy(logits []float32, targets []int32, z, scale float32, n, rows i
 
 // LogProb stores in out, (rows), ln softmax(logits)[target] of each row of logits, (rows, n).
 func LogProb(out, logits []float32, targets []int32, n, rows int) {
-	parallelRows(rows, 4*n, func(i, j int) {
+	parallelRows(rows, 2*n, func(i, j int) {
+		exps := borrow(n)
+		defer giveBack(exps)
 		for r := i; r < j; r++ {
 			row := logits[r*n : (r+1)*n]
-			out[r] = row[targets[r]] - logSumExp(row)
+			top := active.max(row)
+			sum := active.expSum(*exps, row, top)
+			out[r] = row[targets[r]] - top - float32(math.Log(float64(sum)))
 		}
 	})
-}
-
-func logSumExp(row []float32) float32 {
-	top := float32(math.Inf(-1))
-	for _, v := range row {
-		top = max(top, v)
-	}
-	var sum float32
-	for _, v := range row {
-		sum += exp32(v - top)
-	}
-	return top + float32(math.Log(float64(sum)))
 }

@@ -10,18 +10,12 @@ func RMSNorm(y, inv, x, weight []float32, eps float64, rows int) {
 	n := len(weight)
 	parallelRows(rows, n, func(i, j int) {
 		for r := i; r < j; r++ {
-			xr, yr := x[r*n:(r+1)*n], y[r*n:(r+1)*n]
-			var sum float64
-			for _, v := range xr {
-				sum += float64(v) * float64(v)
-			}
-			s := float32(1 / math.Sqrt(sum/float64(n)+eps))
+			xr := x[r*n : (r+1)*n]
+			s := float32(1 / math.Sqrt(active.sumSquares(xr)/float64(n)+eps))
 			if inv != nil {
 				inv[r] = s
 			}
-			for c, v := range xr {
-				yr[c] = weight[c] * (v * s)
-			}
+			active.norm(y[r*n:(r+1)*n], xr, weight, s)
 		}
 	})
 }
@@ -32,26 +26,31 @@ func RMSNormGrad(dx, dweight, dy, x, weight, inv []float32, rows int) {
 	n := len(weight)
 	parallelRows(rows, 2*n, func(i, j int) {
 		for r := i; r < j; r++ {
-			xr, dyr, dxr, s := x[r*n:(r+1)*n], dy[r*n:(r+1)*n], dx[r*n:(r+1)*n], inv[r]
-			var dot float64
-			for c, v := range xr {
-				dot += float64(dyr[c] * weight[c] * v)
-			}
-			k := float32(dot/float64(n)) * s * s * s
-			for c, v := range xr {
-				dxr[c] += dyr[c]*weight[c]*s - v*k
-			}
+			xr, dyr, s := x[r*n:(r+1)*n], dy[r*n:(r+1)*n], inv[r]
+			k := float32(active.dot3(dyr, weight, xr)/float64(n)) * s * s * s
+			active.normGrad(dx[r*n:(r+1)*n], dyr, weight, xr, s, k)
 		}
 	})
 	if dweight == nil {
 		return
 	}
-	parallelRows(n, rows, func(i, j int) {
+	const columns = 64
+	parallelRows((n+columns-1)/columns, rows*columns, func(i, j int) {
+		i, j = i*columns, min(n, j*columns)
 		for r := range rows {
-			xr, dyr, s := x[r*n:(r+1)*n], dy[r*n:(r+1)*n], inv[r]
-			for c := i; c < j; c++ {
-				dweight[c] += dyr[c] * xr[c] * s
-			}
+			active.mulAxpy(dweight[i:j], inv[r], dy[r*n+i:r*n+j], x[r*n+i:r*n+j])
 		}
 	})
+}
+
+func normPortable(y, x, weight []float32, s float32) {
+	for c, v := range x {
+		y[c] = weight[c] * (v * s)
+	}
+}
+
+func normGradPortable(dx, dy, weight, x []float32, s, k float32) {
+	for c, v := range x {
+		dx[c] += dy[c]*weight[c]*s - v*k
+	}
 }

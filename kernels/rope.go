@@ -44,12 +44,16 @@ func (r *Rope) turn(x []float32, heads, start, rows int, sign float32) {
 			for h := range heads {
 				a := x[row*width+h*r.headDim:][:half]
 				b := x[row*width+h*r.headDim+half:][:half]
-				for c, u := range a {
-					v, s := b[c], sign*sin[c]
-					a[c] = u*cos[c] - v*s
-					b[c] = v*cos[c] + u*s
-				}
+				active.turn(a, b, cos, sin, sign)
 			}
 		}
 	})
+}
+
+func turnPortable(a, b, cos, sin []float32, sign float32) {
+	for c, u := range a {
+		v, s := b[c], sign*sin[c]
+		a[c] = u*cos[c] - v*s
+		b[c] = v*cos[c] + u*s
+	}
 }

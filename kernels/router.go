@@ -1,27 +1,13 @@
 package kernels
 
-import "math"
-
 // Softmax turns each of rows rows of x, (rows, n), into probabilities, in place, and keeps the
 // log of each row's denominator in lse, (rows), unless it is nil.
 func Softmax(x, lse []float32, n, rows int) {
-	parallelRows(rows, 4*n, func(i, j int) {
+	parallelRows(rows, 2*n, func(i, j int) {
 		for r := i; r < j; r++ {
-			row := x[r*n : (r+1)*n]
-			top := float32(math.Inf(-1))
-			for _, v := range row {
-				top = max(top, v)
-			}
-			var sum float32
-			for c, v := range row {
-				row[c] = exp32(v - top)
-				sum += row[c]
-			}
-			for c := range row {
-				row[c] /= sum
-			}
+			l := softmax(x[r*n : (r+1)*n])
 			if lse != nil {
-				lse[r] = top + float32(math.Log(float64(sum)))
+				lse[r] = l
 			}
 		}
 	})

@@ -13,11 +13,14 @@ type tier struct {
 	// product is [product] of no empty matrices. Each element is summed over k in one order that
 	// depends on k alone.
 	product func(c []float32, ldc int, a, b operand, m, n, k int, add bool)
+
+	vectors
 }
 
 var portableTier = tier{
 	name:    "portable",
 	product: productPortable,
+	vectors: vectorsPortable,
 }
 
 // active is the tier in use. Only tests change it after start-up.

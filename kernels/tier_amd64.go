@@ -11,11 +11,13 @@ func tiers() []tier {
 			t = append(t, tier{
 				name:    "avx512",
 				product: tiling512.product,
+				vectors: vectors2,
 			})
 		}
 		t = append(t, tier{
 			name:    "avx2",
 			product: tiling2.product,
+			vectors: vectors2,
 		})
 	}
 	return append(t, portableTier)

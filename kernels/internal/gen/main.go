@@ -22,5 +22,6 @@ func main() {
 		copyColumns(width)
 	}
 	matvec()
+	vectorFunctions()
 	build.Generate()
 }
