@@ -36,7 +36,7 @@ type Notices interface {
 	After(key notice.PublicKey, seq uint64, limit int) ([]*notice.Notice, error)
 }
 
-// Config says who a host is and whom it serves. All fields but Peers are needed.
+// Config says who a host is and whom it serves. All fields but Listen and Peers are needed.
 type Config struct {
 	Key     ed25519.PrivateKey // node key of a member
 	Listen  []string           // multiaddrs, TCP or QUIC: /ip4/0.0.0.0/tcp/4001, /ip4/0.0.0.0/udp/4001/quic-v1; none: dial only

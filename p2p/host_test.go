@@ -410,3 +410,15 @@ func TestMembersConnectOverQUIC(t *testing.T) {
 	b := c.start(t, "b", newMemory(), a)
 	waitReconciled(t, a, b)
 }
+
+func TestHostThatDoesNotListenDialsOut(t *testing.T) {
+	c := found(t, "a", "b")
+	a := c.start(t, "a", newMemory())
+	config := c.config(t, "b", newMemory())
+	config.Listen, config.Peers = nil, a.Addrs()
+	b := startHost(t, config)
+	waitReconciled(t, a, b)
+	if addrs := b.Addrs(); len(addrs) > 0 {
+		t.Errorf("the host listens at %q", addrs)
+	}
+}
