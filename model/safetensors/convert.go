@@ -13,19 +13,19 @@ func (t Tensor) Float32s() []float32 {
 	if size == 0 || len(t.Data)%size != 0 {
 		return nil
 	}
-	v := make([]float32, len(t.Data)/size)
+	data, v := t.Data, make([]float32, len(t.Data)/size)
 	switch t.DType {
 	case F32:
 		for i := range v {
-			v[i] = math.Float32frombits(binary.LittleEndian.Uint32(t.Data[4*i:]))
+			v[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
 		}
 	case BF16:
 		for i := range v {
-			v[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(t.Data[2*i:])) << 16)
+			v[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(data[2*i:])) << 16)
 		}
 	case F16:
 		for i := range v {
-			v[i] = fromFloat16(binary.LittleEndian.Uint16(t.Data[2*i:]))
+			v[i] = fromFloat16(binary.LittleEndian.Uint16(data[2*i:]))
 		}
 	}
 	return v

@@ -212,7 +212,7 @@ func (t *Tokenizer) addTokens(f *file) error {
 		}
 		if a.Special {
 			t.special[a.Content] = int(want)
-			delete(t.whole, a.Content)
+			delete(t.whole, a.Content) // a piece of text is no special token, even where ignore_merges would make it one
 		}
 	}
 	for b, id := range t.bytes {
