@@ -21,7 +21,8 @@ const (
 //
 // The tables are Unicode 16.0's and not those of package unicode, whose version
 // changes with the Go release: two nodes must not disagree on the tokens of a
-// text because different compilers built them.
+// text because different compilers built them. testdata/generate.py prints them
+// in this form.
 type classes struct {
 	pages [0x110000 / 256]*[256]class
 }
