@@ -154,6 +154,11 @@ func normGrad8(n int, dx *float32, dy *float32, weight *float32, x *float32, s f
 //go:noescape
 func mulAxpy8(n int, a float32, x *float32, z *float32, y *float32)
 
+// softmaxGrad8 computes d = p·(d-mean)·a.
+//
+//go:noescape
+func softmaxGrad8(n int, d *float32, p *float32, mean float32, a float32)
+
 // turn8 turns the points (a, b) by sign times the angles given.
 //
 //go:noescape

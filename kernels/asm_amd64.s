@@ -3391,6 +3391,68 @@ mulAxpy8_done:
 	VZEROUPPER
 	RET
 
+// func softmaxGrad8(n int, d *float32, p *float32, mean float32, a float32)
+// Requires: AVX
+TEXT ·softmaxGrad8(SB), NOSPLIT, $0-32
+	VBROADCASTSS mean+24(FP), Y0
+	VBROADCASTSS a+28(FP), Y1
+	MOVQ         n+0(FP), AX
+	XORQ         CX, CX
+	MOVQ         p+16(FP), DX
+	MOVQ         d+8(FP), BX
+	SUBQ         $0x10, AX
+	JL           softmaxGrad8_less16
+
+softmaxGrad8_by16:
+	VMOVUPS (DX)(CX*4), Y2
+	VMOVUPS (BX)(CX*4), Y3
+	VSUBPS  Y0, Y3, Y3
+	VMULPS  Y2, Y3, Y3
+	VMULPS  Y1, Y3, Y3
+	VMOVUPS Y3, (BX)(CX*4)
+	VMOVUPS 32(DX)(CX*4), Y2
+	VMOVUPS 32(BX)(CX*4), Y3
+	VSUBPS  Y0, Y3, Y3
+	VMULPS  Y2, Y3, Y3
+	VMULPS  Y1, Y3, Y3
+	VMOVUPS Y3, 32(BX)(CX*4)
+	ADDQ    $0x10, CX
+	SUBQ    $0x10, AX
+	JGE     softmaxGrad8_by16
+
+softmaxGrad8_less16:
+	ADDQ $0x10, AX
+	SUBQ $0x08, AX
+	JL   softmaxGrad8_less8
+
+softmaxGrad8_by8:
+	VMOVUPS (DX)(CX*4), Y2
+	VMOVUPS (BX)(CX*4), Y3
+	VSUBPS  Y0, Y3, Y3
+	VMULPS  Y2, Y3, Y3
+	VMULPS  Y1, Y3, Y3
+	VMOVUPS Y3, (BX)(CX*4)
+	ADDQ    $0x08, CX
+	SUBQ    $0x08, AX
+	JGE     softmaxGrad8_by8
+
+softmaxGrad8_less8:
+	ADDQ       $0x08, AX
+	JZ         softmaxGrad8_done
+	LEAQ       masks<>+32(SB), SI
+	NEGQ       AX
+	VMOVUPS    (SI)(AX*4), Y2
+	VMASKMOVPS (DX)(CX*4), Y2, Y3
+	VMASKMOVPS (BX)(CX*4), Y2, Y4
+	VSUBPS     Y0, Y4, Y4
+	VMULPS     Y3, Y4, Y4
+	VMULPS     Y1, Y4, Y4
+	VMASKMOVPS Y4, Y2, (BX)(CX*4)
+
+softmaxGrad8_done:
+	VZEROUPPER
+	RET
+
 // func turn8(n int, a *float32, b *float32, cos *float32, sin *float32, sign float32)
 // Requires: AVX, FMA3
 TEXT ·turn8(SB), NOSPLIT, $0-44

@@ -77,9 +77,6 @@ const (
 	// packedMax is the most elements of the left side that are packed at a time.
 	packedMax = 1 << 20
 
-	// group is how many strips are packed as one piece of work.
-	group = 4
-
 	// inline is the work, in multiplications, that one thread does sooner than two share it.
 	inline = 1 << 18
 )
@@ -96,8 +93,15 @@ func (t *tiling) height(rows int) int {
 
 // product is the tier's function of this name.
 func (t *tiling) product(c []float32, ldc int, a, b operand, m, n, k int, add bool) {
+	if m*n*k <= inline {
+		t.serial(c, ldc, a, b, m, n, k, add)
+		return
+	}
 	if m == 1 && a.vectors && b.vectors && !add {
-		t.matvec(c, a.data, b, n, k)
+		parallelRows((n+15)/16, 4*k, func(i, j int) {
+			i, j = i*16, min(n, j*16)
+			t.matvec(c[i:j], a.data, b.from(i, 0), k)
+		})
 		return
 	}
 	tallest := t.heights[0]
@@ -107,71 +111,70 @@ func (t *tiling) product(c []float32, ldc int, a, b operand, m, n, k int, add bo
 	}
 }
 
-// matvec computes c = b·a for one vector a.
-func (t *tiling) matvec(c, a []float32, b operand, n, k int) {
-	whole := n / 16
-	multiply := func(i, j int) {
-		for ; i < j; i++ {
-			matvec16(&c[i*16], &b.data[i*16*b.ld], b.ld, &a[0], k)
-		}
+// serial is a product on the calling thread.
+func (t *tiling) serial(c []float32, ldc int, a, b operand, m, n, k int, add bool) {
+	if m == 1 && a.vectors && b.vectors && !add {
+		t.matvec(c[:n], a.data, b, k)
+		return
 	}
-	if n*k <= inline {
-		multiply(0, whole)
-	} else {
-		parallelRows(whole, 4*k, multiply)
-	}
-	for j := whole * 16; j < n; j += t.width {
-		t.panel(c[j:], n, a, b.from(j, 0), 1, min(t.width, n-j), k, false)
+	left := borrow(m*k + maxHeight)
+	defer giveBack(left)
+	t.packStrips(*left, a, 0, m, k)
+	for j := 0; j < n; j += t.width {
+		t.panel(c[j:], ldc, *left, b.from(j, 0), m, min(t.width, n-j), k, add)
 	}
 }
 
-// chunk is a product whose left side is packed at once.
+// matvec computes c = b·a for one vector a, reading b once and as it is.
+func (t *tiling) matvec(c, a []float32, b operand, k int) {
+	j := 0
+	for ; j+16 <= len(c); j += 16 {
+		matvec16(&c[j], &b.data[j*b.ld], b.ld, &a[0], k)
+	}
+	for ; j < len(c); j += t.width {
+		t.panel(c[j:], 0, a, b.from(j, 0), 1, min(t.width, len(c)-j), k, false)
+	}
+}
+
+// packStrips packs rows i to end of the left side, each strip where its rows begin.
+func (t *tiling) packStrips(left []float32, a operand, i, end, k int) {
+	steps := k
+	if !a.vectors {
+		steps = 32 // neighbouring strips share cache lines: pack them before those are gone
+	}
+	for at := 0; at < k; at += steps {
+		for i := i; i < end; {
+			h := t.height(end - i)
+			a.from(i, at).pack(left[i*k+at*h:], h, h, min(steps, k-at))
+			i += h
+		}
+	}
+}
+
+// chunk is a product whose left side is packed at once, on all threads.
 func (t *tiling) chunk(c []float32, ldc int, a, b operand, m, n, k int, add bool) {
 	packed := borrow(m*k + maxHeight)
 	defer giveBack(packed)
 	left := *packed
 	tallest := t.heights[0]
-	strips := (m + tallest - 1) / tallest
-	pack := func(s int) {
-		steps := k
-		if !a.vectors {
-			steps = 32 // the strips of a group share cache lines: pack them before they are gone
-		}
-		for at := 0; at < k; at += steps {
-			for i := s * group * tallest; i < min(m, (s+1)*group*tallest); {
-				h := t.height(m - i)
-				a.from(i, at).pack(left[i*k+at*h:], h, h, min(steps, k-at))
-				i += h
-			}
-		}
-	}
-	groups := (strips + group - 1) / group
-	panels := (n + t.width - 1) / t.width
-	if m*n*k <= inline {
-		for s := range groups {
-			pack(s)
-		}
-		for p := range panels {
-			j := p * t.width
-			t.panel(c[j:], ldc, left, b.from(j, 0), m, min(t.width, n-j), k, add)
-		}
-		return
-	}
 	if m*k <= inline/4 {
-		for s := range groups {
-			pack(s)
-		}
+		t.packStrips(left, a, 0, m, k)
 	} else {
-		parallel(groups, pack)
+		const group = 4 // strips
+		rows := group * tallest
+		parallel((m+rows-1)/rows, func(g int) {
+			t.packStrips(left, a, g*rows, min(m, (g+1)*rows), k)
+		})
 	}
 	// Enough pieces to keep all threads busy, but each of eight strips at least, so that packing a
 	// panel pays.
+	panels, strips := (n+t.width-1)/t.width, (m+tallest-1)/tallest
 	split := min((4*runtime.GOMAXPROCS(0)+panels-1)/panels, max(1, strips/8))
-	per := (strips + split - 1) / split * tallest
-	split = (m + per - 1) / per
+	rows := (strips + split - 1) / split * tallest
+	split = (m + rows - 1) / rows
 	parallel(panels*split, func(p int) {
-		j, i := p/split*t.width, p%split*per
-		t.panel(c[i*ldc+j:], ldc, left[i*k:], b.from(j, 0), min(per, m-i), min(t.width, n-j), k, add)
+		j, i := p/split*t.width, p%split*rows
+		t.panel(c[i*ldc+j:], ldc, left[i*k:], b.from(j, 0), min(rows, m-i), min(t.width, n-j), k, add)
 	})
 }
 

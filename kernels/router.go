@@ -20,13 +20,17 @@ func SoftmaxGrad(dx, dp, p, lse []float32, z float32, n, rows int) {
 	for r := range rows {
 		pr, dpr, dxr := p[r*n:(r+1)*n], dp[r*n:(r+1)*n], dx[r*n:(r+1)*n]
 		mean := Dot(pr, dpr)
-		add := float32(0)
 		if z != 0 {
-			add = 2 * z * lse[r]
+			mean -= 2 * z * lse[r]
 		}
-		for c, v := range pr {
-			dxr[c] = v * (dpr[c] - mean + add)
-		}
+		copy(dxr, dpr)
+		active.softmaxGrad(dxr, pr, mean, 1)
+	}
+}
+
+func softmaxGradPortable(d, p []float32, mean, a float32) {
+	for i, v := range p {
+		d[i] = v * (d[i] - mean) * a
 	}
 }
 

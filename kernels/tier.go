@@ -14,17 +14,26 @@ type tier struct {
 	// depends on k alone.
 	product func(c []float32, ldc int, a, b operand, m, n, k int, add bool)
 
+	attention     func(out, lse, q, k, v []float32, s Span, h Heads)                     // see [Attention]
+	attentionGrad func(dq, dk, dv, dout, out, lse, q, k, v []float32, rows int, h Heads) // see [AttentionGrad]
+
 	vectors
 }
 
 var portableTier = tier{
-	name:    "portable",
-	product: productPortable,
+	name:      "portable",
+	product:   productPortable,
+	attention: attentionPortable, attentionGrad: attentionGradPortable,
 	vectors: vectorsPortable,
 }
 
 // active is the tier in use. Only tests change it after start-up.
-var active, tierErr = choose(os.Getenv("CHORUS_KERNELS"), tiers())
+var (
+	active  tier
+	tierErr error
+)
+
+func init() { active, tierErr = choose(os.Getenv("CHORUS_KERNELS"), tiers()) }
 
 // Tier returns the name of the instruction set in use: the best that this processor has of
 // "avx512", "avx2" and "portable", or the one that the environment variable CHORUS_KERNELS names.

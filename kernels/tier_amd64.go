@@ -8,17 +8,16 @@ func tiers() []tier {
 	x := cpu.X86
 	if x.HasAVX2 && x.HasFMA {
 		if x.HasAVX512F {
-			t = append(t, tier{
-				name:    "avx512",
-				product: tiling512.product,
-				vectors: vectors2,
-			})
+			t = append(t, tiling512.tier("avx512"))
 		}
-		t = append(t, tier{
-			name:    "avx2",
-			product: tiling2.product,
-			vectors: vectors2,
-		})
+		t = append(t, tiling2.tier("avx2"))
 	}
 	return append(t, portableTier)
+}
+
+func (t *tiling) tier(name string) tier {
+	return tier{
+		name: name, product: t.product, attention: t.attention, attentionGrad: t.attentionGrad,
+		vectors: vectors2,
+	}
 }

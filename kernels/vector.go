@@ -28,6 +28,8 @@ type vectors struct {
 	norm       func(y, x, weight []float32, s float32)         // y = weight·(x·s)
 	normGrad   func(dx, dy, weight, x []float32, s, k float32) // dx += dy·weight·s - x·k
 
+	softmaxGrad func(d, p []float32, mean, a float32) // d = p·(d-mean)·a
+
 	turn func(a, b, cos, sin []float32, sign float32) // see [Rope]
 	adam func(w, m, v, g []float32, c adamStep)       // see [AdamW]
 }
@@ -45,6 +47,7 @@ var vectorsPortable = vectors{
 	dot3:        dot3Portable,
 	norm:        normPortable,
 	normGrad:    normGradPortable,
+	softmaxGrad: softmaxGradPortable,
 	turn:        turnPortable,
 	adam:        adamPortable,
 }

@@ -46,6 +46,9 @@ var vectors2 = vectors{
 		n := len(dx)
 		normGrad8(n, &dx[0], &dy[:n][0], &weight[:n][0], &x[:n][0], s, k)
 	},
+	softmaxGrad: func(d, p []float32, mean, a float32) {
+		softmaxGrad8(len(d), &d[0], &p[:len(d)][0], mean, a)
+	},
 	turn: func(a, b, cos, sin []float32, sign float32) {
 		n := len(a)
 		turn8(n, &a[0], &b[:n][0], &cos[:n][0], &sin[:n][0], sign)

@@ -183,13 +183,6 @@ func TestRMSNormAndItsGradientsMatchFloat64(t *testing.T) {
 		}
 		return w[c%n] * x[c] / math.Sqrt(sum/float64(n)+1e-5)
 	}
-	wide := func(x []float32) []float64 {
-		w := make([]float64, len(x))
-		for i, v := range x {
-			w[i] = float64(v)
-		}
-		return w
-	}
 	onEachTier(t, func(t *testing.T) {
 		r := source()
 		for _, n := range []int{1, 7, 33, 100} {
@@ -198,7 +191,7 @@ func TestRMSNormAndItsGradientsMatchFloat64(t *testing.T) {
 			y, inv := make([]float32, rows*n), make([]float32, rows)
 			RMSNorm(y, inv, x, w, 1e-5, rows)
 			for c, v := range y {
-				near(t, "RMSNorm", float64(v), norm(wide(x), wide(w), c, n), exactly, exactly)
+				near(t, "RMSNorm", float64(v), norm(widen(x), widen(w), c, n), exactly, exactly)
 			}
 			loss := func(x, w []float64) (sum float64) {
 				for c := range x {
@@ -208,8 +201,8 @@ func TestRMSNormAndItsGradientsMatchFloat64(t *testing.T) {
 			}
 			dx, dw := make([]float32, rows*n), make([]float32, n)
 			RMSNormGrad(dx, dw, dy, x, w, inv, rows)
-			checkGrad(t, "dx", dx, differences(x, func(x []float64) float64 { return loss(x, wide(w)) }))
-			checkGrad(t, "dweight", dw, differences(w, func(w []float64) float64 { return loss(wide(x), w) }))
+			checkGrad(t, "dx", dx, differences(x, func(x []float64) float64 { return loss(x, widen(w)) }))
+			checkGrad(t, "dweight", dw, differences(w, func(w []float64) float64 { return loss(widen(x), w) }))
 		}
 	})
 }
@@ -244,10 +237,7 @@ func TestCrossEntropyAndItsGradientMatchFloat64(t *testing.T) {
 				want[i] /= scale
 			}
 			var value float64
-			wide := make([]float64, len(logits))
-			for i, v := range logits {
-				wide[i] = float64(v)
-			}
+			wide := widen(logits)
 			value = loss(0)(wide)
 			lp := make([]float32, 2)
 			LogProb(lp, logits, targets, n, 2)

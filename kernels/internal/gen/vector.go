@@ -368,6 +368,16 @@ func vectorFunctions() {
 	})
 	end()
 
+	begin("softmaxGrad8", "func(n int, d, p *float32, mean, a float32)", "computes d = p·(d-mean)·a.")
+	mean, a := broadcast("mean"), broadcast("a")
+	vectors("softmaxGrad8", 2, []array{in("p"), inout("d")}, func(_ int, _ reg.Register, v []reg.VecVirtual) []reg.VecVirtual {
+		VSUBPS(mean, v[1], v[1])
+		VMULPS(v[0], v[1], v[1])
+		VMULPS(a, v[1], v[1])
+		return regs{v[1]}
+	})
+	end()
+
 	begin("turn8", "func(n int, a, b, cos, sin *float32, sign float32)", "turns the points (a, b) by sign times the angles given.")
 	sign := broadcast("sign")
 	vectors("turn8", 1, []array{in("cos"), in("sin"), inout("a"), inout("b")}, func(_ int, _ reg.Register, v []reg.VecVirtual) []reg.VecVirtual {
