@@ -89,6 +89,11 @@ func copy6(dst *float32, src *float32, ld int, k int)
 //go:noescape
 func copy4(dst *float32, src *float32, ld int, k int)
 
+// matvec16wide computes y = w·x for 16 rows of w that are ld apart.
+//
+//go:noescape
+func matvec16wide(y *float32, w *float32, ld int, x *float32, k int)
+
 // matvec16 computes y = w·x for 16 rows of w that are ld apart.
 //
 //go:noescape

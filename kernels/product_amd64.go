@@ -14,11 +14,12 @@ type tiling struct {
 	width   int
 	block   int // steps of k for which a packed panel stays in the second-level cache
 	tile    func(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool)
+	matvec  func(y, w []float32, ld int, x []float32, k int) // 16 rows
 }
 
 var (
-	tiling512 = &tiling{[]int{14, 8, 4, 2, 1}, 32, 512, tile512}
-	tiling2   = &tiling{[]int{6, 4, 2, 1}, 16, 512, tile2}
+	tiling512 = &tiling{[]int{14, 8, 4, 2, 1}, 32, 512, tile512, matvec512}
+	tiling2   = &tiling{[]int{6, 4, 2, 1}, 16, 512, tile2, matvec2}
 )
 
 func tile512(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool) {
@@ -70,6 +71,14 @@ func copyColumns(n int, dst, src []float32, ld, k int) bool {
 	return true
 }
 
+func matvec512(y, w []float32, ld int, x []float32, k int) {
+	matvec16wide(&y[0], &w[0], ld, &x[0], k)
+}
+
+func matvec2(y, w []float32, ld int, x []float32, k int) {
+	matvec16(&y[0], &w[0], ld, &x[0], k)
+}
+
 const (
 	maxHeight = 14
 	maxWidth  = 32
@@ -100,7 +109,7 @@ func (t *tiling) product(c []float32, ldc int, a, b operand, m, n, k int, add bo
 	if m == 1 && a.vectors && b.vectors && !add {
 		parallelRows((n+15)/16, 4*k, func(i, j int) {
 			i, j = i*16, min(n, j*16)
-			t.matvec(c[i:j], a.data, b.from(i, 0), k)
+			t.vector(c[i:j], a.data, b.from(i, 0), k)
 		})
 		return
 	}
@@ -114,7 +123,7 @@ func (t *tiling) product(c []float32, ldc int, a, b operand, m, n, k int, add bo
 // serial is a product on the calling thread.
 func (t *tiling) serial(c []float32, ldc int, a, b operand, m, n, k int, add bool) {
 	if m == 1 && a.vectors && b.vectors && !add {
-		t.matvec(c[:n], a.data, b, k)
+		t.vector(c[:n], a.data, b, k)
 		return
 	}
 	left := borrow(m*k + maxHeight)
@@ -125,11 +134,11 @@ func (t *tiling) serial(c []float32, ldc int, a, b operand, m, n, k int, add boo
 	}
 }
 
-// matvec computes c = b·a for one vector a, reading b once and as it is.
-func (t *tiling) matvec(c, a []float32, b operand, k int) {
+// vector computes c = b·a for one vector a, reading b once and as it is.
+func (t *tiling) vector(c, a []float32, b operand, k int) {
 	j := 0
 	for ; j+16 <= len(c); j += 16 {
-		matvec16(&c[j], &b.data[j*b.ld], b.ld, &a[0], k)
+		t.matvec(c[j:], b.data[j*b.ld:], b.ld, a, k)
 	}
 	for ; j < len(c); j += t.width {
 		t.panel(c[j:], 0, a, b.from(j, 0), 1, min(t.width, len(c)-j), k, false)

@@ -21,7 +21,8 @@ func main() {
 	for _, width := range []int{32, 16, 14, 8, 6, 4} {
 		copyColumns(width)
 	}
-	matvec()
+	matvec(avx512)
+	matvec(avx2)
 	vectorFunctions()
 	build.Generate()
 }

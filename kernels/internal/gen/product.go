@@ -182,7 +182,7 @@ func (g gather) advance(columns int) {
 func (g gather) prefetch(first, columns int) {
 	for group := first; group < min(first+2, len(g.groups)); group++ {
 		for r := range 4 {
-			PREFETCHT0(g.row(group, r, columns))
+			PREFETCHT1(g.row(group, r, columns))
 		}
 	}
 }
@@ -238,7 +238,7 @@ func (g gather) one(first int) reg.VecVirtual {
 }
 
 // ahead is how many columns before their use rows are prefetched.
-const ahead = 128
+const ahead = 256
 
 // eachColumns emits the loops over the columns of g: a cache line's worth at a time, so that rows whose
 // distance is a multiple of a page, which compete for the same few places in the cache, read
@@ -301,8 +301,11 @@ func pack(rows int) {
 
 // matvec emits a product of sixteen rows with a vector. Rows become lanes on the way, so each
 // sum is the chain that a tile forms.
-func matvec() {
-	const name = "matvec16"
+func matvec(set isa) {
+	name := "matvec16"
+	if set == avx512 {
+		name = "matvec16wide"
+	}
 	at := label(name)
 	TEXT(name, NOSPLIT, "func(y, w *float32, ld int, x *float32, k int)")
 	Doc(name + " computes y = w·x for 16 rows of w that are ld apart.")
@@ -313,36 +316,100 @@ func matvec() {
 	x := Load(Param("x"), GP64())
 	k := Load(Param("k"), GP64())
 	g := newGather(w, ld, 16)
-	acc := [2]reg.VecVirtual{YMM(), YMM()}
-	zero(acc[0], avx2)
-	zero(acc[1], avx2)
-	eachColumns(at, k, g, func(columns int) {
-		for half, sum := range acc {
-			g.prefetch(2*half, ahead)
-			for c := 0; c < columns; c += 4 {
-				for i, column := range g.four(2*half, c) {
-					xv := YMM()
-					VBROADCASTSS(Mem{Base: x, Disp: (c + i) * 4}, xv)
-					VFMADD231PS(xv, column, sum)
+	acc := make([]reg.VecVirtual, 16/set)
+	for i := range acc {
+		acc[i] = set.register()
+		zero(acc[i], set)
+	}
+	if set == avx512 {
+		SUBQ(Imm(16), k)
+		JL(at("rest"))
+		Label(string(at("loop")))
+		g.prefetch(0, ahead)
+		g.prefetch(2, ahead)
+		for i, column := range g.sixteen() {
+			VFMADD231PS_BCST(Mem{Base: x, Disp: i * 4}, column, acc[0])
+		}
+		g.advance(16)
+		ADDQ(Imm(64), x)
+		SUBQ(Imm(16), k)
+		JGE(at("loop"))
+		Label(string(at("rest")))
+		ADDQ(Imm(16), k)
+		JZ(at("done"))
+	} else {
+		eachColumns(at, k, g, func(columns int) {
+			for half, sum := range acc {
+				g.prefetch(2*half, ahead)
+				for c := 0; c < columns; c += 4 {
+					for i, column := range g.four(2*half, c) {
+						xv := YMM()
+						VBROADCASTSS(Mem{Base: x, Disp: (c + i) * 4}, xv)
+						VFMADD231PS(xv, column, sum)
+					}
 				}
 			}
-		}
-		ADDQ(Imm(uint64(columns)*4), x)
-	})
+			ADDQ(Imm(uint64(columns)*4), x)
+		})
+	}
 	Label(string(at("one")))
-	xv := YMM()
-	VBROADCASTSS(Mem{Base: x}, xv)
-	VFMADD231PS(xv, g.one(0), acc[0])
-	VFMADD231PS(xv, g.one(2), acc[1])
+	if set == avx512 {
+		z := ZMM()
+		zero(z, set)
+		VINSERTF64X4(Imm(0), g.one(0), z, z)
+		VINSERTF64X4(Imm(1), g.one(2), z, z)
+		VFMADD231PS_BCST(Mem{Base: x}, z, acc[0])
+	} else {
+		xv := YMM()
+		VBROADCASTSS(Mem{Base: x}, xv)
+		VFMADD231PS(xv, g.one(0), acc[0])
+		VFMADD231PS(xv, g.one(2), acc[1])
+	}
 	g.advance(1)
 	ADDQ(Imm(4), x)
 	DECQ(k)
 	JNZ(at("one"))
 	Label(string(at("done")))
-	VMOVUPS(acc[0], Mem{Base: y})
-	VMOVUPS(acc[1], Mem{Base: y, Disp: 32})
+	for i, sum := range acc {
+		VMOVUPS(sum, Mem{Base: y, Disp: i * int(set) * 4})
+	}
 	VZEROUPPER()
 	RET()
+}
+
+// sixteen returns sixteen columns of sixteen rows. It reads each row's cache line in one load.
+func (g gather) sixteen() [16]reg.VecVirtual {
+	var u [4][4]reg.VecVirtual // by group of rows and column modulo 4; the columns' quotient is the 128-bit lane
+	for group := range u {
+		var r, t [4]reg.VecVirtual
+		for i := range r {
+			r[i], t[i], u[group][i] = ZMM(), ZMM(), ZMM()
+			VMOVUPS(g.row(group, i, 0), r[i])
+		}
+		VUNPCKLPS(r[1], r[0], t[0])
+		VUNPCKHPS(r[1], r[0], t[1])
+		VUNPCKLPS(r[3], r[2], t[2])
+		VUNPCKHPS(r[3], r[2], t[3])
+		VUNPCKLPD(t[2], t[0], u[group][0])
+		VUNPCKHPD(t[2], t[0], u[group][1])
+		VUNPCKLPD(t[3], t[1], u[group][2])
+		VUNPCKHPD(t[3], t[1], u[group][3])
+	}
+	const even, odd = 0x88, 0xdd // lanes 0 and 2, or 1 and 3, of both sources
+	var columns [16]reg.VecVirtual
+	for c := range 4 {
+		for parity, lanes := range []uint64{even, odd} {
+			low, high := ZMM(), ZMM()
+			VSHUFF32X4(Imm(lanes), u[1][c], u[0][c], low)
+			VSHUFF32X4(Imm(lanes), u[3][c], u[2][c], high)
+			for i, lanes := range []uint64{even, odd} {
+				column := ZMM()
+				VSHUFF32X4(Imm(lanes), high, low, column)
+				columns[4*(parity+2*i)+c] = column
+			}
+		}
+	}
+	return columns
 }
 
 // copyColumns emits a copy of k rows of width elements into consecutive memory. Where width is not a
