@@ -50,27 +50,6 @@ func tile2(height, k int, a, b []float32, ldb int, c []float32, ldc int, add boo
 	}
 }
 
-// copyColumns copies the first n elements of k rows to dst, if there is code for n.
-func copyColumns(n int, dst, src []float32, ld, k int) bool {
-	switch n {
-	case 32:
-		copy32(&dst[0], &src[0], ld, k)
-	case 16:
-		copy16(&dst[0], &src[0], ld, k)
-	case 14:
-		copy14(&dst[0], &src[0], ld, k)
-	case 8:
-		copy8(&dst[0], &src[0], ld, k)
-	case 6:
-		copy6(&dst[0], &src[0], ld, k)
-	case 4:
-		copy4(&dst[0], &src[0], ld, k)
-	default:
-		return false
-	}
-	return true
-}
-
 func matvec512(y, w []float32, ld int, x []float32, k int) {
 	matvec16wide(&y[0], &w[0], ld, &x[0], k)
 }
@@ -86,8 +65,10 @@ const (
 	// packedMax is the most elements of the left side that are packed at a time.
 	packedMax = 1 << 20
 
-	// inline is the work, in multiplications, that one thread does sooner than two share it.
-	inline = 1 << 18
+	// inline is the work, in multiplications, that one thread does sooner than two share it; a
+	// product of fewer rows than memoryRows takes as long as one of so many, which is what reading b takes.
+	inline     = 1 << 18
+	memoryRows = 8
 )
 
 // height returns that of the next tile when rows remain.
@@ -102,7 +83,7 @@ func (t *tiling) height(rows int) int {
 
 // product is the tier's function of this name.
 func (t *tiling) product(c []float32, ldc int, a, b operand, m, n, k int, add bool) {
-	if m*n*k <= inline {
+	if max(m, memoryRows)*n*k <= inline {
 		t.serial(c, ldc, a, b, m, n, k, add)
 		return
 	}
@@ -126,7 +107,7 @@ func (t *tiling) serial(c []float32, ldc int, a, b operand, m, n, k int, add boo
 		t.vector(c[:n], a.data, b, k)
 		return
 	}
-	left := borrow(m*k + maxHeight)
+	left := borrow(m * k)
 	defer giveBack(left)
 	t.packStrips(*left, a, 0, m, k)
 	for j := 0; j < n; j += t.width {
@@ -162,7 +143,7 @@ func (t *tiling) packStrips(left []float32, a operand, i, end, k int) {
 
 // chunk is a product whose left side is packed at once, on all threads.
 func (t *tiling) chunk(c []float32, ldc int, a, b operand, m, n, k int, add bool) {
-	packed := borrow(m*k + maxHeight)
+	packed := borrow(m * k)
 	defer giveBack(packed)
 	left := *packed
 	tallest := t.heights[0]
@@ -197,7 +178,7 @@ func (t *tiling) panel(c []float32, ldc int, left []float32, b operand, m, n, k 
 	direct := !b.vectors && n == t.width && m <= t.heights[0]
 	var right []float32
 	if !direct {
-		buf := borrow(block*t.width + maxWidth)
+		buf := borrow(block * t.width)
 		defer giveBack(buf)
 		right = *buf
 	}
@@ -236,44 +217,5 @@ func (t *tiling) edge(tmp []float32, h, k int, a, b []float32, c []float32, ldc,
 	t.tile(h, k, a, b, t.width, tmp, t.width, add)
 	for i := range h {
 		copy(c[i*ldc:][:n], tmp[i*t.width:])
-	}
-}
-
-// pack stores element k of the first n vectors in dst[k*stride:], and zeros up to a stride that is
-// a tile's width.
-func (o operand) pack(dst []float32, stride, n, k int) {
-	dst = dst[:k*stride]
-	if !o.vectors {
-		if n == stride && copyColumns(n, dst, o.data, o.ld, k) {
-			return
-		}
-		for i := range k {
-			d := dst[i*stride:][:stride]
-			clear(d[copy(d, o.data[i*o.ld:][:n]):])
-		}
-		return
-	}
-	if n < stride {
-		clear(dst)
-	}
-	i := 0
-	for ; i+8 <= n; i += 8 {
-		pack8(&dst[i], stride, &o.data[i*o.ld], o.ld, k)
-	}
-	if n >= 4 && i < n && i+4 != n {
-		// Four rows that end at the last repeat some, with the same values.
-		if i+4 < n {
-			pack4(&dst[i], stride, &o.data[i*o.ld], o.ld, k)
-		}
-		i = n - 4
-	}
-	if i+4 <= n {
-		pack4(&dst[i], stride, &o.data[i*o.ld], o.ld, k)
-		return
-	}
-	for ; i < n; i++ {
-		for e, v := range o.data[i*o.ld:][:k] {
-			dst[e*stride+i] = v
-		}
 	}
 }
