@@ -89,6 +89,14 @@ func (a *Anchor) Rope() *kernels.Rope {
 	return a.rope
 }
 
+// Parameters returns how many numbers the anchor has learned, its router row apart.
+func (a *Anchor) Parameters() int64 {
+	c := a.Config
+	h, kv := int64(c.HiddenSize), int64(c.KVHeads*c.HeadDim())
+	layer := 2*h*h + 2*kv*h + 3*h*int64(c.IntermediateSize) + 3*h + kv
+	return 2*int64(c.VocabSize)*h + h + int64(c.Layers)*layer
+}
+
 // HeadLayout returns the layout of attention's heads.
 func (c Config) HeadLayout() kernels.Heads {
 	return kernels.Heads{Query: c.Heads, KV: c.KVHeads, Dim: c.HeadDim()}

@@ -83,10 +83,35 @@ func (n *Node) Publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	return offer, n.sign(ctx, at, append(lease, offer))
 }
 
-// Revoke withdraws an offer of this member for ever, or all of them if offer is undefined. When it
-// returns the revocation is durable here and on its way; [Node.Sync] tells when a peer has it too.
-// Repeating it does nothing. It returns the revocation's identity.
+// ErrNotSpread is returned when a revocation is signed and stored but no other member has it yet.
+// Whenever one is reached, it gets it.
+var ErrNotSpread = errors.New("the revocation is signed and stored here, but no other member could be reached yet")
+
+// Revoke withdraws an offer of this member for ever, or all of them if offer is undefined. It
+// returns the revocation's identity once it is durable here and on one other node; the error wraps
+// [ErrNotSpread] if ctx ends before that. It may be repeated.
 func (n *Node) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
+	id, err := n.revoke(ctx, offer, reason)
+	if err != nil || len(n.ledger.Charter().Members) == 1 {
+		return id, err
+	}
+	retry := time.NewTicker(200 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		if err := n.host.Sync(ctx); err == nil {
+			return id, nil
+		} else if ctx.Err() != nil {
+			return id, fmt.Errorf("%w: %w", ErrNotSpread, err)
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// revoke signs, stores and gossips.
+func (n *Node) revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
 	key, err := n.home.PublishingKey()
 	if err != nil {
 		return cid.Undef, err

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"chorus/ledger"
 	"chorus/ledger/notice"
 
 	"github.com/ipfs/go-cid"
@@ -236,4 +237,13 @@ func writeFile(path string, b []byte) error {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// OpenLedger opens the home's ledger, which no running node may have open.
+func (h Home) OpenLedger() (*ledger.Ledger, error) {
+	charter, err := h.LoadCharter()
+	if err != nil {
+		return nil, err
+	}
+	return ledger.Open(h.ledger(), charter)
 }

@@ -45,8 +45,10 @@ type Node struct {
 	used    sync.Map // offer CID → *atomic.Int64, unix nanoseconds of the last token it took part in
 	api     *api     // nil unless the node serves
 
-	signing sync.Mutex    // held from deciding what to sign to having signed it
-	poke    chan struct{} // asks the steward loop for another round
+	changedMu sync.Mutex
+	changed   chan struct{} // guarded by changedMu; closed and replaced after each round of the steward
+
+	signing sync.Mutex // held from deciding what to sign to having signed it
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when the steward loop has ended
 }
@@ -62,7 +64,7 @@ type Options struct {
 // anchor if it is not there, and serves. Until it has reconciled with another member it serves
 // the anchor alone. Close ends it; so does the end of ctx, but Close must still be called.
 func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
-	n := &Node{home: home, log: o.Log, poke: make(chan struct{}, 1), stopped: make(chan struct{})}
+	n := &Node{home: home, log: o.Log, changed: make(chan struct{}), stopped: make(chan struct{})}
 	if n.config, err = home.Config(); err != nil {
 		return nil, err
 	}
@@ -121,6 +123,36 @@ func (n *Node) Close() error {
 		errs = append(errs, n.ledger.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// Changed returns a channel that is closed when the mixture, or what the node holds on disk, may
+// have changed. Take the channel before looking, to miss nothing.
+func (n *Node) Changed() <-chan struct{} {
+	n.changedMu.Lock()
+	defer n.changedMu.Unlock()
+	return n.changed
+}
+
+func (n *Node) announce() {
+	n.changedMu.Lock()
+	defer n.changedMu.Unlock()
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// Await returns when done reports true, looking again after every change, or with ctx's error.
+func (n *Node) Await(ctx context.Context, done func() bool) error {
+	for {
+		changed := n.Changed()
+		if done() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // Anchor returns the anchor and its tokenizer.

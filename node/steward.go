@@ -47,11 +47,11 @@ func (n *Node) steward(ctx context.Context) {
 	for {
 		changed := n.ledger.Changed()
 		timer := time.NewTimer(time.Until(s.round(ctx)))
+		n.announce()
 		select {
 		case <-ctx.Done():
 		case <-changed:
 		case <-timer.C:
-		case <-n.poke:
 		case <-reconciled:
 			s.reconciled, reconciled = true, nil
 		case a := <-s.results:

@@ -9,11 +9,17 @@ type Tokens struct {
 	Bytes int64 // of text
 }
 
-// Encode turns documents into a run of tokens.
-func Encode(docs []string, encode func(string) []int32, eos int32) *Tokens {
+// Encode turns documents into a run of tokens. It stops after the document that makes it limit
+// tokens long; limit 0 takes all.
+func Encode(docs []string, encode func(string) []int, eos, limit int) *Tokens {
 	t := new(Tokens)
 	for _, d := range docs {
-		t.IDs = append(append(t.IDs, encode(d)...), eos)
+		if limit > 0 && len(t.IDs) >= limit {
+			break
+		}
+		for _, id := range append(encode(d), eos) {
+			t.IDs = append(t.IDs, int32(id))
+		}
 		t.Bytes += int64(len(d))
 	}
 	return t
@@ -34,10 +40,10 @@ func newBatcher(t *Tokens, length int, seed uint64) *batcher {
 	return &batcher{tokens: t.IDs, length: length, seed: seed, epoch: -1}
 }
 
-// fill stores the windows of a step, counted from 0, in ids, (sequences, length), and what
-// follows each token in targets.
-func (b *batcher) fill(ids, targets []int32, step, sequences int) {
-	windows := max(1, (len(b.tokens)-1)/b.length)
+// fill stores the windows of a step, counted from 0, in ids, as many as fit, and what follows each
+// token in targets.
+func (b *batcher) fill(ids, targets []int32, step int) {
+	windows, sequences := max(1, (len(b.tokens)-1)/b.length), len(ids)/b.length
 	for s := range sequences {
 		n := step*sequences + s
 		if e := n / windows; e != b.epoch {

@@ -40,8 +40,9 @@ var TextFiles = []string{".txt", ".md", ".jsonl", ".jsonl.gz"}
 // suffixes (nil means [TextFiles]). A .jsonl or .jsonl.gz file has one document a line, in a field
 // "text"; any other file is one document. Files that are not UTF-8, empty ones and malformed
 // records are counted and skipped. About one document in ten is held out, chosen by its content
-// alone; documents are in an order that depends on content too, and at most limit bytes are kept for
-// training and a tenth of that held out, so a larger source is sampled evenly.
+// alone; of a long one a piece from somewhere in it is kept. Documents are in an order that depends
+// on content too, and about limit bytes are kept for training and a tenth of that held out, so a
+// larger source is sampled evenly.
 func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error) {
 	if suffixes == nil {
 		suffixes = TextFiles
@@ -68,7 +69,7 @@ func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error
 	}
 	slices.SortFunc(docs, func(a, b string) int {
 		if d := int64(rank(a)>>1) - int64(rank(b)>>1); d != 0 {
-			return int(d >> 62 | 1)
+			return int(d>>62 | 1)
 		}
 		return strings.Compare(a, b)
 	})
@@ -76,8 +77,9 @@ func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error
 	for _, d := range docs {
 		n := int64(len(d))
 		switch {
-		case rank(d)%10 == 0 && held+n <= limit/10:
-			held += n
+		case rank(d)%10 == 0 && held < limit/10:
+			d = onePiece(d)
+			held += int64(len(d))
 			c.Heldout = append(c.Heldout, d)
 		case rank(d)%10 != 0 && train+n <= limit:
 			train += n
@@ -184,6 +186,12 @@ func pieces(docs []string) []string {
 		}
 	}
 	return out
+}
+
+// onePiece returns a piece of d, chosen by its content.
+func onePiece(d string) string {
+	all := pieces([]string{d})
+	return all[rank(d)/10%uint64(len(all))]
 }
 
 // cut returns where to end a piece of b: after its last blank line, line or rune, in that order of

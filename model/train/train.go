@@ -22,6 +22,7 @@ import (
 type Recipe struct {
 	Steps, WarmUp     int
 	Sequences, Length int // of each step's batch, in windows and tokens
+	PublicSequences   int // how many of the windows are of public text, when an expert is trained
 	LR                float64
 	Beta1, Beta2      float64
 	WeightDecay       float64 // of matrices; never of embeddings, norms, router rows and biases
@@ -62,7 +63,8 @@ type run struct {
 	params  []*parameter
 	grads   *gradients
 	batches *batcher
-	step    int // steps done
+	public  *batcher // nil for an anchor
+	step    int      // steps done
 
 	pass         model.Pass
 	scratch      scratch
@@ -109,7 +111,11 @@ const saveEvery = 10 * time.Second
 // once takes one step and returns its loss in nats per token.
 func (r *run) once() float64 {
 	c, rows := r.recipe, len(r.ids)
-	r.batches.fill(r.ids, r.targets, r.step, c.Sequences)
+	own := (c.Sequences - c.PublicSequences) * c.Length
+	r.batches.fill(r.ids[:own], r.targets[:own], r.step)
+	if own < rows {
+		r.public.fill(r.ids[own:], r.targets[own:], r.step)
+	}
 	r.mixture.Forward(&r.pass, r.ids, c.Sequences, c.Length)
 	vocab := r.mixture.Anchor.Config.VocabSize
 	loss := kernels.CrossEntropy(r.pass.Logits, r.targets, float32(c.ZLoss), float32(rows), vocab, rows)

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"chorus/ledger"
+	"chorus/node"
+
+	"github.com/ipfs/go-cid"
+	"github.com/spf13/cobra"
+)
+
+// reachWithin is how long publish and revoke look for another member.
+const reachWithin = 20 * time.Second
+
+func (a *app) publishCommand() *cobra.Command {
+	var licence string
+	c := &cobra.Command{
+		Use:   "publish NAME",
+		Short: "Offer a trained expert to the other members",
+		Long: `Signs an offer of the expert that "chorus train" left under this name and a lease on it, and sends
+them to the other members, who fetch the expert from this node. It may be repeated after an
+interruption. Without a lease that stands nobody may use the expert: keep the node running, or
+the lease runs out.`,
+		Example: `  chorus train --data cardiology=./reports
+  chorus publish cardiology`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, names []string) error {
+			p, err := a.publication(names[0], licence)
+			if err != nil {
+				return err
+			}
+			return a.control(c.Context(), func(k node.Control) error {
+				ctx, cancel := context.WithTimeout(c.Context(), reachWithin)
+				defer cancel()
+				offer, err := k.Publish(ctx, p)
+				if err != nil {
+					return err
+				}
+				return a.result(map[string]any{"offer": offer.String()}, func() {
+					a.say("%s is on offer: %s\nRevoke it with: chorus revoke %s", p.Domain, offer, offer)
+				})
+			})
+		},
+	}
+	c.Flags().StringVar(&licence, "licence", "Apache-2.0", "SPDX expression of what others may do with the expert")
+	return c
+}
+
+// publication reads what training left under a name.
+func (a *app) publication(name, licence string) (p node.Publication, err error) {
+	p = node.Publication{Path: a.node().ExpertPath(name), Domain: name, Licence: licence}
+	b, err := os.ReadFile(reportPath(p.Path))
+	if errors.Is(err, os.ErrNotExist) {
+		return p, withHint(fmt.Errorf("there is no trained expert %q in %s", name, a.node().Training()),
+			fmt.Sprintf("train one with `chorus train --data %s=PATH`", name))
+	} else if err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal(b, &p.Metrics); err != nil {
+		return p, fmt.Errorf("%s: %w", reportPath(p.Path), err)
+	}
+	return p, nil
+}
+
+// reportPath is where training leaves an expert's metrics.
+func reportPath(expert string) string { return expert + ".json" }
+
+func (a *app) revokeCommand() *cobra.Command {
+	var all bool
+	var reason string
+	c := &cobra.Command{
+		Use:   "revoke (OFFER | --all)",
+		Short: "Withdraw an expert for ever",
+		Long: `Signs a revocation and sends it to the other members. Every honest node stops using the expert on
+receiving it, within one token, and deletes its copy. A revocation is final: to come back, publish
+again, which makes a new offer. The command succeeds once another member has the notice too.`,
+		Example: `  chorus revoke baguqeerab… --reason "patient withdrew consent"
+  chorus revoke --all`,
+		Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(c *cobra.Command, given []string) error {
+			offer := cid.Undef
+			if (len(given) == 1) == all {
+				return usageError{errors.New("name one offer, or --all")}
+			}
+			if !all {
+				var err error
+				if offer, err = cid.Decode(given[0]); err != nil {
+					return withHint(fmt.Errorf("%q is not an offer: %w", given[0], err), "`chorus experts` lists them")
+				}
+			}
+			return a.control(c.Context(), func(k node.Control) error {
+				ctx, cancel := context.WithTimeout(c.Context(), reachWithin)
+				defer cancel()
+				began := time.Now()
+				r, err := k.Revoke(ctx, offer, reason)
+				if err != nil {
+					return err
+				}
+				return a.result(map[string]any{"revocation": r.String()}, func() {
+					a.say("revoked: %s\nanother member has the notice too, after %v", r, time.Since(began).Round(time.Millisecond))
+				})
+			})
+		},
+	}
+	c.Flags().BoolVar(&all, "all", false, "withdraw everything this member has on offer")
+	c.Flags().StringVar(&reason, "reason", "", "why, for people to read")
+	return c
+}
+
+func (a *app) expertsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "experts",
+		Short: "List the experts that members offer, and where each stands",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, _, err := a.status(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.result(s.Experts, func() {
+				if len(s.Experts) == 0 {
+					a.say("no expert is on offer yet")
+					return
+				}
+				rows := [][]string{{"domain", "member", "size", "state", "in use", "offer"}}
+				for _, e := range s.Experts {
+					rows = append(rows, []string{e.Domain, e.Member, megabytes(e.Size), stateWords(e), yes(e.InUse), e.Offer.String()})
+				}
+				a.table(rows)
+			})
+		},
+	}
+}
+
+func stateWords(e node.Expert) string {
+	switch {
+	case e.Refusal != "":
+		return "refused: " + e.Refusal
+	case e.State == ledger.Active:
+		return "leased until " + e.Until.Local().Format(time.DateTime)
+	case e.State == ledger.Revoked && e.Reason != "":
+		return "revoked: " + e.Reason
+	}
+	return string(e.State)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Say how the node is doing",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, _, err := a.status(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.result(s, func() {
+				a.say("%s of %s", s.Member, s.Charter)
+				a.say("connected to: %s", list(s.Connected))
+				if s.API != "" {
+					a.say("local programs: %s/v1", s.API)
+				}
+				for _, e := range s.Experts {
+					a.say("%s (%s): %s, in use: %s", e.Domain, e.Member, stateWords(e), yes(e.InUse))
+				}
+				if s.Why != "" {
+					a.say("the anchor serves alone: %s", s.Why)
+				}
+			})
+		},
+	}
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "nobody"
+	}
+	out := names[0]
+	for _, n := range names[1:] {
+		out += ", " + n
+	}
+	return out
+}
+
+func (a *app) ledgerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "ledger",
+		Short: "Show what the node knows and what it did: notices, events, usage",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, account, err := a.status(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.result(account, func() { a.showAccount(account) })
+		},
+	}
+}
+
+func (a *app) showAccount(account node.Account) {
+	rows := [][]string{{"notice", "member", "seq", "signed", "cid"}}
+	for _, n := range account.Notices {
+		row := []string{n.Kind, n.Member, "", "", n.CID.String()}
+		if n.Seq > 0 {
+			row[2], row[3] = fmt.Sprint(n.Seq), n.Time.Local().Format(time.DateTime)
+		}
+		rows = append(rows, row)
+	}
+	a.table(rows)
+	a.say("")
+	rows = [][]string{{"event", "time", "expert", "detail"}}
+	for _, e := range account.Events {
+		rows = append(rows, []string{string(e.Kind), e.Time.Local().Format("2006-01-02 15:04:05.000"), short(e.Expert), e.Detail})
+	}
+	a.table(rows)
+	a.say("")
+	rows = [][]string{{"usage", "member", "tokens", "share", "weight"}}
+	for _, u := range account.Usage {
+		name := u.Domain
+		if name == "" {
+			name = u.Expert
+		}
+		rows = append(rows, []string{name, u.Member, thousands(int64(u.Tokens)), fmt.Sprintf("%.1f %%", 100*u.Share), fmt.Sprint(u.Weight)})
+	}
+	a.table(rows)
+}

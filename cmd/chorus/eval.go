@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"chorus/ledger"
+	"chorus/model"
+	"chorus/model/eval"
+
+	"github.com/spf13/cobra"
+)
+
+// A namedExpert is an expert and what people call it.
+type namedExpert struct {
+	name   string
+	expert *model.Expert
+}
+
+// A namedText is held-out text of one domain.
+type namedText struct {
+	name string
+	encoded
+}
+
+// bitsRow is one model's held-out bits per byte, by domain.
+type bitsRow struct {
+	Model  string             `json:"model"`
+	Values map[string]float64 `json:"values"`
+	Mean   float64            `json:"mean"` // over all domains but the public one
+}
+
+// compare measures, on each text, the anchor alone, each expert alone, the average of their weights,
+// and mixture.
+func (a *app) compare(ctx context.Context, anchor *model.Anchor, experts []namedExpert, mixture *model.Mixture, texts []namedText) ([]bitsRow, error) {
+	type named struct {
+		name string
+		m    *model.Mixture
+	}
+	models := []named{{"anchor alone", model.NewMixture(anchor)}}
+	var all []*model.Expert
+	for _, e := range experts {
+		models = append(models, named{e.name + " expert alone", eval.Alone(anchor, e.expert)})
+		all = append(all, e.expert)
+	}
+	models = append(models, named{"average of weights", eval.Average(anchor, all...)}, named{"the mixture", mixture})
+
+	t := a.task("evaluating", int64(len(models)*len(texts)))
+	defer t.end()
+	var rows []bitsRow
+	for i, m := range models {
+		row := bitsRow{Model: m.name, Values: make(map[string]float64)}
+		counted := 0
+		for j, text := range texts {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			bits, err := text.bitsPerByte(m.m)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", text.name, err)
+			}
+			row.Values[text.name] = bits
+			if text.name != publicDomain {
+				row.Mean += bits
+				counted++
+			}
+			t.set(int64(i*len(texts)+j+1), "%s", m.name)
+		}
+		row.Mean /= float64(max(1, counted))
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// showBits prints the table of [app.compare].
+func (a *app) showBits(rows []bitsRow, texts []namedText) {
+	head := []string{""}
+	for _, t := range texts {
+		head = append(head, t.name)
+	}
+	out := [][]string{append(head, "mean of members'")}
+	for _, r := range rows {
+		line := []string{r.Model}
+		for _, t := range texts {
+			line = append(line, fmt.Sprintf("%.3f", r.Values[t.name]))
+		}
+		out = append(out, append(line, fmt.Sprintf("%.3f", r.Mean)))
+	}
+	a.table(out)
+}
+
+func (a *app) evalCommand() *cobra.Command {
+	var data []string
+	c := &cobra.Command{
+		Use:   "eval",
+		Short: "Measure the mixture on text: bits per byte, beside the anchor and each expert",
+		Long: `Measures how many bits per byte the anchor, each expert in use, the average of their weights and the
+mixture need for held-out text. Without --data the text is that of the demo.`,
+		Example: `  chorus eval --data cardiology=./reports`,
+		Args:    args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			domains, err := parseData(data)
+			if err != nil {
+				return err
+			}
+			if len(domains) == 0 {
+				public, members, err := goDomains()
+				if err != nil {
+					return err
+				}
+				domains = append([]domain{public}, members...)
+			}
+			s, _, err := a.status(c.Context())
+			if err != nil {
+				return err
+			}
+			if !exists(a.node().Anchor()) {
+				return withHint(errors.New("the anchor is not here yet"), "run `chorus up` once: it fetches the charter's anchor from another member")
+			}
+			anchor, tok, err := model.LoadAnchor(a.node().Anchor())
+			if err != nil {
+				return err
+			}
+			var experts []namedExpert
+			var all []*model.Expert
+			for _, e := range s.Experts {
+				if e.State != ledger.Active || !e.Held || e.Refusal != "" {
+					continue
+				}
+				expert, err := model.LoadExpert(e.Path, anchor.Config)
+				if err != nil {
+					return err
+				}
+				experts, all = append(experts, namedExpert{e.Domain, expert}), append(all, expert)
+			}
+			var texts []namedText
+			for _, d := range domains {
+				text, err := encodeCorpus(d, anchor, tok)
+				if err != nil {
+					return err
+				}
+				texts = append(texts, namedText{d.name, text})
+			}
+			rows, err := a.compare(c.Context(), anchor, experts, model.NewMixture(anchor, all...), texts)
+			if err != nil {
+				return err
+			}
+			return a.result(rows, func() { a.showBits(rows, texts) })
+		},
+	}
+	c.Flags().StringArrayVar(&data, "data", nil, "NAME=PATH: a file, or a folder of .txt, .md, .jsonl, .jsonl.gz (repeatable)")
+	return c
+}

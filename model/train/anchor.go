@@ -1,0 +1,126 @@
+package train
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"strings"
+
+	"chorus/model"
+)
+
+// Vocabulary is how many tokens the tokenizer of a small model has.
+const Vocabulary = 1024
+
+// AnchorConfig is a small model for a vocabulary of vocab tokens whose end-of-text token is eos:
+// one that two cores train in a minute.
+func AnchorConfig(vocab, eos int) model.Config {
+	c := model.Config{
+		VocabSize: vocab, HiddenSize: 128, IntermediateSize: 384, Layers: 4, Heads: 4, KVHeads: 4,
+		MaxPositions: 1024, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: eos,
+	}
+	c.Rope.Theta, c.Rope.Type = 10000, "default"
+	return c
+}
+
+// AnchorRecipe is a recipe for the anchor of [AnchorConfig].
+func AnchorRecipe(seed uint64) Recipe {
+	return Recipe{
+		Steps: 500, WarmUp: 25, Sequences: 16, Length: 128, LR: 5e-3,
+		Beta1: 0.9, Beta2: 0.95, WeightDecay: 0.1, Clip: 1, ZLoss: 1e-5, Seed: seed,
+	}
+}
+
+// An AnchorJob is the training of an anchor.
+type AnchorJob struct {
+	Config     model.Config
+	Text       *Tokens // public
+	Recipe     Recipe
+	Checkpoint string         // file for interrupted runs
+	Report     func(Progress) // called after every step
+}
+
+// Anchor trains an anchor and returns its tensors for [model.SaveAnchor]. If ctx ends first, it
+// leaves a checkpoint from which the same job goes on, and returns ctx's error. The caller removes
+// the checkpoint once it has saved the result.
+func Anchor(ctx context.Context, j AnchorJob) ([]model.Tensor, error) {
+	r := &run{recipe: j.Recipe, batches: newBatcher(j.Text, j.Recipe.Length, j.Recipe.Seed)}
+	rng := rand.New(rand.NewPCG(j.Recipe.Seed, initStream))
+	var routers []model.Tensor
+	anchor, err := model.BuildAnchor(j.Config, func(name string, shape ...int) ([]float32, error) {
+		if strings.HasSuffix(name, "mlp.gate.weight") { // one slot needs no router; it stays zero
+			t := model.Tensor{Name: name, Shape: shape, Values: make([]float32, size(shape))}
+			routers = append(routers, t)
+			return t.Values, nil
+		}
+		p := newParameter(name, shape)
+		initialise(p, rng)
+		r.params = append(r.params, p)
+		return p.w, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.mixture = model.NewMixture(anchor)
+	if err := r.run(ctx, j.Checkpoint, fingerprint([]*Tokens{j.Text}, j.Config, j.Recipe), j.Report); err != nil {
+		return nil, err
+	}
+	return append(r.tensors(), routers...), nil
+}
+
+// initStream is the random stream of initial weights; batches use others.
+const initStream = 1 << 63
+
+// initialise draws a tensor's first values: norms are 1, embeddings have standard deviation ½ so
+// that the residual stream and the layers' normalised outputs begin within a small factor of each
+// other, and a matrix over n inputs has 1/√n.
+func initialise(p *parameter, rng *rand.Rand) {
+	if len(p.shape) == 1 {
+		for i := range p.w {
+			p.w[i] = 1
+		}
+		return
+	}
+	deviation := 1 / math.Sqrt(float64(p.shape[1]))
+	p.decay = true
+	if p.name == "model.embed_tokens.weight" {
+		deviation, p.decay = 0.5, false
+	}
+	for i := range p.w {
+		p.w[i] = float32(rng.NormFloat64() * deviation)
+	}
+}
+
+func newParameter(name string, shape []int) *parameter {
+	n := size(shape)
+	buf := make([]float32, 4*n)
+	return &parameter{name: name, shape: shape, w: buf[:n:n], g: buf[n : 2*n : 2*n], m: buf[2*n : 3*n : 3*n], v: buf[3*n:]}
+}
+
+func size(shape []int) int {
+	n := 1
+	for _, s := range shape {
+		n *= s
+	}
+	return n
+}
+
+// run resumes, trains to the end and leaves a last checkpoint.
+func (r *run) run(ctx context.Context, checkpoint, fingerprint string, report func(Progress)) error {
+	if err := r.resume(checkpoint, fingerprint); err != nil {
+		return err
+	}
+	save := func() error { return r.save(checkpoint, fingerprint) }
+	if err := r.train(ctx, save, report); err != nil {
+		return err
+	}
+	return save()
+}
+
+func (r *run) tensors() []model.Tensor {
+	var out []model.Tensor
+	for _, p := range r.params {
+		out = append(out, model.Tensor{Name: p.name, Shape: p.shape, Values: p.w})
+	}
+	return out
+}

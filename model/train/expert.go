@@ -1,0 +1,131 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"math"
+
+	"chorus/kernels"
+	"chorus/model"
+)
+
+// ExpertRecipe is a recipe for an expert of [AnchorConfig]'s anchor.
+func ExpertRecipe(seed uint64) Recipe {
+	return Recipe{
+		Steps: 250, WarmUp: 20, Sequences: 16, PublicSequences: 6, Length: 128, LR: 5e-3,
+		Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: 1e-5, RouterZLoss: 1e-3, Seed: seed,
+	}
+}
+
+// An ExpertJob is the training of an expert against a frozen anchor.
+type ExpertJob struct {
+	Anchor     *model.Anchor
+	AnchorCID  string
+	Text       *Tokens // the member's own
+	Public     *Tokens // what the router learns to tell it from
+	Recipe     Recipe
+	Checkpoint string         // file for interrupted runs
+	Report     func(Progress) // called after every step
+}
+
+// Expert trains an expert and returns its tensors for [model.SaveExpert]. Everything of the anchor
+// is frozen, the public FFN included, which stands beside the expert as it will in a mixture
+// (FlexOlmo, section 3.3.1): the expert learns to work with it, and experts trained apart
+// with each other.
+//
+// It differs from the paper in how the router learns. There, a row starts as the mean embedding of
+// the domain and sees nothing but the domain, so nothing teaches it when to stay out; at the size
+// of our models such rows leave the mixture worse than the anchor on some domains. Here a row
+// starts as a linear discriminant between the domain and public text, and some of each batch
+// is public. What a row then computes is an estimate of the log odds of its domain against the
+// public, and the softmax over such rows, the public one being zero, is the posterior over
+// all of them: rows learned apart fit together because they share what they are measured against.
+//
+// If ctx ends first, it leaves a checkpoint from which the same job goes on, and returns ctx's
+// error. The caller removes the checkpoint once it has saved the result.
+func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
+	if len(j.Public.IDs) == 0 {
+		return nil, errors.New("an expert is trained beside public text: name some")
+	}
+	c, seed := j.Anchor.Config, j.Recipe.Seed
+	r := &run{
+		recipe:  j.Recipe,
+		batches: newBatcher(j.Text, j.Recipe.Length, seed),
+		public:  newBatcher(j.Public, j.Recipe.Length, seed),
+	}
+	expert, err := model.BuildExpert(c, func(name string, shape ...int) ([]float32, error) {
+		p := newParameter(name, shape)
+		p.decay = len(shape) > 1
+		r.params = append(r.params, p)
+		return p.w, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	own := meanHidden(model.NewMixture(j.Anchor), newBatcher(j.Text, j.Recipe.Length, seed), j.Recipe.Sequences)
+	common := meanHidden(model.NewMixture(j.Anchor), newBatcher(j.Public, j.Recipe.Length, seed), j.Recipe.Sequences)
+	for l := range expert.FFN {
+		copyFFN(expert.FFN[l], j.Anchor.Public.FFN[l])
+		expert.Bias[l][0] = discriminant(expert.Router[l], own[l], common[l])
+	}
+	r.mixture = model.NewMixture(j.Anchor, expert)
+	key := fingerprint([]*Tokens{j.Text, j.Public}, j.AnchorCID, j.Recipe)
+	if err := r.run(ctx, j.Checkpoint, key, j.Report); err != nil {
+		return nil, err
+	}
+	return r.tensors(), nil
+}
+
+func copyFFN(dst, src model.FFN) {
+	for _, m := range [][2]kernels.Matrix{{dst.Gate, src.Gate}, {dst.Up, src.Up}, {dst.Down, src.Down}} {
+		for i := range m[0].Out {
+			copy(m[0].Row(i), m[1].Row(i))
+		}
+	}
+}
+
+// discriminant stores in row the direction from the mean hidden state b to a, of length
+// [routerScale], and returns the bias, at most 0, that puts the boundary half-way between them.
+func discriminant(row, a, b []float32) (bias float32) {
+	for i := range row {
+		row[i] = a[i] - b[i]
+	}
+	norm := float32(math.Sqrt(kernels.SumSquares(row)))
+	if norm == 0 {
+		return 0
+	}
+	var middle float32
+	for i := range row {
+		row[i] *= routerScale / norm
+		middle += row[i] * (a[i] + b[i]) / 2
+	}
+	return min(0, -middle)
+}
+
+// routerScale is the length that a router row starts with.
+const routerScale = 1
+
+// meanBatches of text are enough for the mean of a domain's hidden states.
+const meanBatches = 6
+
+// meanHidden returns, for each layer, the mean over some of the text of what the router reads, (layers, H).
+func meanHidden(m *model.Mixture, b *batcher, sequences int) [][]float32 {
+	c := m.Anchor.Config
+	mean := make([][]float32, c.Layers)
+	for l := range mean {
+		mean[l] = make([]float32, c.HiddenSize)
+	}
+	rows := sequences * b.length
+	ids, next := make([]int32, rows), make([]int32, rows)
+	var pass model.Pass
+	for step := range meanBatches {
+		b.fill(ids, next, step)
+		m.Forward(&pass, ids, sequences, b.length)
+		for l := range mean {
+			for r := range rows {
+				kernels.Axpy(mean[l], 1/float32(meanBatches*rows), pass.Layers[l].Hidden[r*c.HiddenSize:][:c.HiddenSize])
+			}
+		}
+	}
+	return mean
+}
