@@ -15,11 +15,12 @@ type tiling struct {
 	block   int // steps of k for which a packed panel stays in the second-level cache
 	tile    func(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool)
 	matvec  func(y, w []float32, ld int, x []float32, k int) // 16 rows
+	narrow  *tiling                                          // for results of half the width; it gives the same bits
 }
 
 var (
-	tiling512 = &tiling{[]int{14, 8, 4, 2, 1}, 32, 512, tile512, matvec512}
-	tiling2   = &tiling{[]int{6, 4, 2, 1}, 16, 512, tile2, matvec2}
+	tiling512 = &tiling{[]int{14, 8, 4, 2, 1}, 32, 512, tile512, matvec512, tiling2}
+	tiling2   = &tiling{[]int{6, 4, 2, 1}, 16, 512, tile2, matvec2, nil}
 )
 
 func tile512(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool) {
@@ -106,6 +107,9 @@ func (t *tiling) serial(c []float32, ldc int, a, b operand, m, n, k int, add boo
 	if m == 1 && a.vectors && b.vectors && !add {
 		t.vector(c[:n], a.data, b, k)
 		return
+	}
+	if t.narrow != nil && n <= t.narrow.width {
+		t = t.narrow
 	}
 	left := borrow(m * k)
 	defer giveBack(left)
