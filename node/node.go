@@ -174,17 +174,20 @@ func (n *Node) Member() string { return n.config.Member }
 func (n *Node) loadAnchor(ctx context.Context, progress func(string, int64, int64)) error {
 	dir := n.home.Anchor()
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		select {
-		case <-n.host.Reconciled():
-		case <-ctx.Done():
-			return fmt.Errorf("the anchor is not here and no other member could be reached: %w", ctx.Err())
+		id := n.ledger.Charter().Anchor
+		if !n.blobs.Has(id) {
+			select {
+			case <-n.host.Reconciled():
+			case <-ctx.Done():
+				return fmt.Errorf("the anchor is not here and no other member could be reached: %w", ctx.Err())
+			}
 		}
 		report := func(done, total int64) {
 			if progress != nil {
 				progress("anchor", done, total)
 			}
 		}
-		if err := n.host.FetchDir(ctx, n.ledger.Charter().Anchor, maxAnchor, dir, report); err != nil {
+		if err := n.host.FetchDir(ctx, id, maxAnchor, dir, report); err != nil {
 			return fmt.Errorf("fetching the anchor: %w", err)
 		}
 	} else if err != nil {

@@ -397,6 +397,9 @@ func (d *demo) assemble(ctx context.Context) error {
 	return err
 }
 
+// promptBytes is about how long a prompt is.
+const promptBytes = 400
+
 // prompt is the beginning of a held-out document of p's domain.
 func (p *participant) prompt() (string, error) {
 	c, err := p.domain.read()
@@ -404,8 +407,8 @@ func (p *participant) prompt() (string, error) {
 		return "", err
 	}
 	text := c.Heldout[0]
-	if len(text) > 240 {
-		text = text[:strings.LastIndexAny(text[:240], " \n\t")+1]
+	if len(text) > promptBytes {
+		text = text[:strings.LastIndexAny(text[:promptBytes], " \n\t")+1]
 	}
 	return strings.ToValidUTF8(text, ""), nil
 }
@@ -546,7 +549,7 @@ func (d *demo) revoke(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := ask(ctx, base, question{Model: "chorus", Prompt: prompt, MaxTokens: 8, TopP: 1}, func(string, []openai.Share) {}); err != nil {
+		if _, err := ask(ctx, base, question{Model: "chorus", Prompt: prompt, MaxTokens: 8, TopP: 1, Stream: true}, func(string, []openai.Share) {}); err != nil {
 			return err
 		}
 		_, missing := p.node.Ledger().Get(revocation)

@@ -16,7 +16,7 @@ const Vocabulary = 1024
 // one that two cores train in a minute.
 func AnchorConfig(vocab, eos int) model.Config {
 	c := model.Config{
-		VocabSize: vocab, HiddenSize: 128, IntermediateSize: 384, Layers: 4, Heads: 4, KVHeads: 4,
+		VocabSize: vocab, HiddenSize: 96, IntermediateSize: 256, Layers: 3, Heads: 3, KVHeads: 3,
 		MaxPositions: 1024, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: eos,
 	}
 	c.Rope.Theta, c.Rope.Type = 10000, "default"
@@ -26,7 +26,7 @@ func AnchorConfig(vocab, eos int) model.Config {
 // AnchorRecipe is a recipe for the anchor of [AnchorConfig].
 func AnchorRecipe(seed uint64) Recipe {
 	return Recipe{
-		Steps: 500, WarmUp: 25, Sequences: 16, Length: 128, LR: 5e-3,
+		Steps: 2000, WarmUp: 50, Sequences: 8, Length: 64, LR: 5e-3,
 		Beta1: 0.9, Beta2: 0.95, WeightDecay: 0.1, Clip: 1, ZLoss: 1e-5, Seed: seed,
 	}
 }

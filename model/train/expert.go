@@ -12,7 +12,7 @@ import (
 // ExpertRecipe is a recipe for an expert of [AnchorConfig]'s anchor.
 func ExpertRecipe(seed uint64) Recipe {
 	return Recipe{
-		Steps: 250, WarmUp: 20, Sequences: 16, PublicSequences: 6, Length: 128, LR: 5e-3,
+		Steps: 800, WarmUp: 40, Sequences: 8, PublicSequences: 3, Length: 64, LR: 4e-3,
 		Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: 1e-5, RouterZLoss: 1e-3, Seed: seed,
 	}
 }
