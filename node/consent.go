@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"chorus/ledger"
 	"chorus/ledger/notice"
 	"chorus/model"
+	"chorus/p2p"
 
 	"github.com/ipfs/go-cid"
 )
@@ -43,12 +45,12 @@ func (n *Node) Publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	if expert.Anchor != charter.Anchor.String() {
 		return cid.Undef, fmt.Errorf("%s was trained against anchor %s, the charter's is %s", p.Path, expert.Anchor, charter.Anchor)
 	}
-	blob, size, err := n.blobs.Put(ctx, p.Path)
+	blob, size, err := blobOf(p.Path)
 	if err != nil {
 		return cid.Undef, err
 	}
 	if size > charter.MaxBlobBytes {
-		return cid.Undef, errors.Join(n.blobs.Delete(blob), fmt.Errorf("%s has %d bytes, the charter allows %d", p.Path, size, charter.MaxBlobBytes))
+		return cid.Undef, fmt.Errorf("%s has %d bytes, the charter allows %d", p.Path, size, charter.MaxBlobBytes)
 	}
 	key, err := n.home.PublishingKey()
 	if err != nil {
@@ -77,6 +79,12 @@ func (n *Node) Publish(ctx context.Context, p Publication) (cid.Cid, error) {
 			return cid.Undef, err
 		}
 	}
+	// Only now, since a blob that no offer names is swept away, such as that of a revoked one.
+	if stored, _, err := n.blobs.Put(ctx, p.Path); err != nil {
+		return cid.Undef, err
+	} else if stored != blob {
+		return cid.Undef, fmt.Errorf("%s changed while it was being published: publish it again", p.Path)
+	}
 	if slices.Contains(lease, offer) {
 		return offer, nil
 	}
@@ -86,6 +94,15 @@ func (n *Node) Publish(ctx context.Context, p Publication) (cid.Cid, error) {
 // ErrNotSpread is returned when a revocation is signed and stored but no other member has it yet.
 // Whenever one is reached, it gets it.
 var ErrNotSpread = errors.New("the revocation is signed and stored here, but no other member could be reached yet")
+
+func blobOf(path string) (cid.Cid, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return cid.Undef, 0, err
+	}
+	defer f.Close()
+	return p2p.BlobCID(f)
+}
 
 // Revoke withdraws an offer of this member for ever, or all of them if offer is undefined. It
 // returns the revocation's identity once it is durable here and on one other node; the error wraps
@@ -173,10 +190,8 @@ func (n *Node) sign(ctx context.Context, at time.Time, offers []cid.Cid) error {
 }
 
 // renewLease renews this member's lease once a third of it has passed, and returns when to look
-// again. Only the steward calls it, after the node has reconciled.
+// again. Only the steward calls it, after the node has reconciled, holding n.signing.
 func (n *Node) renewLease(at time.Time) time.Time {
-	n.signing.Lock()
-	defer n.signing.Unlock()
 	length := time.Duration(n.ledger.Charter().LeaseSeconds) * time.Second
 	_, leased := n.own(at)
 	if len(leased) == 0 {

@@ -17,8 +17,9 @@ import (
 const (
 	// checkEvery bounds how long the node goes without looking at its clock.
 	checkEvery = time.Minute
-	// retryEvery is how long to wait before fetching an expert again that no member could serve.
-	retryEvery = 2 * time.Second
+	// retryFirst is how long to wait before fetching an expert again that no member could serve; the
+	// wait doubles up to checkEvery until an admission is decided.
+	retryFirst = 250 * time.Millisecond
 )
 
 // An admission is the outcome of one attempt to admit an expert.
@@ -39,6 +40,8 @@ func (n *Node) steward(ctx context.Context) {
 		refused:  make(map[cid.Cid]bool),
 		pending:  make(map[cid.Cid]context.CancelFunc),
 		results:  make(chan admission),
+
+		retryWait: retryFirst,
 	}
 	reconciled := n.host.Reconciled()
 	if len(n.ledger.Charter().Members) == 1 {
@@ -72,9 +75,12 @@ func (n *Node) steward(ctx context.Context) {
 type stewardship struct {
 	node       *Node
 	reconciled bool
+	observed   time.Time // when the clock was last held against the highest time on record
+	clock      error     // what came of it
 	admitted   map[cid.Cid]Admitted
 	refused    map[cid.Cid]bool
 	pending    map[cid.Cid]context.CancelFunc // admissions under way
+	retryWait  time.Duration                  // what to wait after the next that cannot be fetched
 	retryAt    time.Time                      // when to try again what could not be fetched
 	results    chan admission
 }
@@ -84,10 +90,13 @@ type stewardship struct {
 func (s *stewardship) round(ctx context.Context) time.Time {
 	n, at := s.node, now()
 	again := at.Add(checkEvery)
+	if at.Sub(s.observed).Abs() >= checkEvery {
+		s.observed, s.clock = at, n.ledger.Observe(at)
+	}
 	why := ""
-	switch err := n.ledger.Observe(at); {
-	case err != nil:
-		why = fmt.Sprintf("the clock cannot be trusted: %v", err)
+	switch {
+	case s.clock != nil:
+		why = fmt.Sprintf("the clock cannot be trusted: %v", s.clock)
 	case !s.reconciled:
 		why = "no other member could be reached since the start, so a revocation may have been missed"
 	}
@@ -111,12 +120,7 @@ func (s *stewardship) round(ctx context.Context) time.Time {
 		}
 	}
 	s.swap(standings, why)
-	if why == "" {
-		s.sweep(standings)
-		again = earlier(again, n.renewLease(at))
-	} else {
-		s.sweepRevoked(standings)
-	}
+	again = earlier(again, s.tidy(at, why == ""))
 	if at.Before(s.retryAt) {
 		return earlier(again, s.retryAt)
 	}
@@ -142,11 +146,13 @@ func (s *stewardship) settle(a admission) {
 	switch {
 	case a.err == nil:
 		s.admitted[a.offer] = a.admitted
+		s.retryWait = retryFirst
 	case errors.As(a.err, &refusal):
 		s.refused[a.offer] = true
 		s.node.log.Warn("expert refused", slog.String("offer", a.offer.String()), slog.Any("error", a.err))
 	case !errors.Is(a.err, context.Canceled):
-		s.retryAt = now().Add(retryEvery)
+		s.retryAt = now().Add(s.retryWait)
+		s.retryWait = min(2*s.retryWait, checkEvery)
 		s.node.log.Info("expert not admitted yet", slog.String("offer", a.offer.String()), slog.Any("error", a.err))
 	}
 }
@@ -180,20 +186,30 @@ func (s *stewardship) swap(standings []ledger.Standing, why string) {
 	}
 }
 
-// sweep deletes every blob of an expert that no active offer names. This member's own stay until
-// it revokes them: between an offer and its first lease they are not active yet.
-func (s *stewardship) sweep(standings []ledger.Standing) {
-	s.deleteBlobs(standings, func(st ledger.Standing) bool {
-		return st.State != ledger.Active && (st.State == ledger.Revoked || st.Member != s.node.Member())
-	})
+// tidy does what can wait for a moment: it deletes blobs and, if leases can be judged, renews the
+// member's own. It gives way to a publication under way, which is about to name a blob. It returns
+// when to look again.
+func (s *stewardship) tidy(at time.Time, leasesCount bool) time.Time {
+	n := s.node
+	if !n.signing.TryLock() {
+		return at.Add(retryFirst)
+	}
+	defer n.signing.Unlock()
+	standings := n.ledger.Standings(at)
+	s.sweep(standings, leasesCount)
+	if !leasesCount {
+		return at.Add(checkEvery)
+	}
+	return n.renewLease(at)
 }
 
-// sweepRevoked deletes what is revoked for certain, at a time when leases cannot be judged.
-func (s *stewardship) sweepRevoked(standings []ledger.Standing) {
-	s.deleteBlobs(standings, func(st ledger.Standing) bool { return st.State == ledger.Revoked })
-}
-
-func (s *stewardship) deleteBlobs(standings []ledger.Standing, gone func(ledger.Standing) bool) {
+// sweep deletes every blob of an expert that is revoked and, if leases can be judged, that no active
+// offer names. This member's own stay until it revokes them: between an offer and its first lease
+// they are not active yet.
+func (s *stewardship) sweep(standings []ledger.Standing, leasesCount bool) {
+	gone := func(st ledger.Standing) bool {
+		return st.State == ledger.Revoked || leasesCount && st.State != ledger.Active && st.Member != s.node.Member()
+	}
 	keep := make(map[cid.Cid]bool)
 	for _, st := range standings {
 		if !gone(st) {

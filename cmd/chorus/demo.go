@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -369,7 +370,7 @@ func (d *demo) publish(ctx context.Context) error {
 func (d *demo) assemble(ctx context.Context) error {
 	began := time.Now()
 	for _, p := range d.everyone() {
-		if err := p.node.Await(ctx, func() bool { return len(p.node.Mixture().Experts) == len(d.members) }); err != nil {
+		if err := d.await(ctx, p, "admit every expert", func() bool { return len(p.node.Mixture().Experts) == len(d.members) }); err != nil {
 			return err
 		}
 	}
@@ -397,20 +398,44 @@ func (d *demo) assemble(ctx context.Context) error {
 	return err
 }
 
-// promptBytes is about how long a prompt is.
-const promptBytes = 400
+// promptBytes is about how long a prompt is, and promptChoice among how many it is chosen.
+const (
+	promptBytes  = 400
+	promptChoice = 8
+)
 
-// prompt is the beginning of a held-out document of p's domain.
-func (p *participant) prompt() (string, error) {
+// prompt is a passage from the middle of a held-out document of p's domain: of the first few, the one
+// that the mixture predicts better than the anchor by the most.
+func (d *demo) prompt(p *participant) (prompt string, err error) {
 	c, err := p.domain.read()
 	if err != nil {
 		return "", err
 	}
-	text := c.Heldout[0]
-	if len(text) > promptBytes {
-		text = text[:strings.LastIndexAny(text[:promptBytes], " \n\t")+1]
+	anchor, tok := d.steward.node.Anchor()
+	most := math.Inf(-1)
+	for _, doc := range c.Heldout[:min(promptChoice, len(c.Heldout))] {
+		text := doc[len(doc)/2:]
+		text = text[strings.IndexByte(text, '\n')+1:]
+		if len(text) > promptBytes {
+			text = text[:strings.LastIndexAny(text[:promptBytes], " \n\t")+1]
+		}
+		passage := encoded{heldout: train.Encode([]string{text}, tok.Encode, anchor.Config.EOS, 0)}
+		before, err := passage.bitsPerByte(model.NewMixture(anchor))
+		if err != nil {
+			continue // too short
+		}
+		after, err := passage.bitsPerByte(d.steward.node.Mixture().Mixture)
+		if err != nil {
+			return "", err
+		}
+		if before-after > most {
+			prompt, most = text, before-after
+		}
 	}
-	return strings.ToValidUTF8(text, ""), nil
+	if prompt == "" {
+		return "", fmt.Errorf("%s: the held-out documents are too short to ask about", p.domain.name)
+	}
+	return prompt, nil
 }
 
 func (d *demo) endpoint(p *participant) (string, error) {
@@ -423,9 +448,9 @@ func (d *demo) ask(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("   %s serves POST %s/v1/completions. Each prompt begins a held-out document.", d.steward.name, base)
+	d.say("   %s serves POST %s/v1/completions. Each prompt is a held-out passage.", d.steward.name, base)
 	for _, p := range d.members {
-		prompt, err := p.prompt()
+		prompt, err := d.prompt(p)
 		if err != nil {
 			return err
 		}
@@ -469,14 +494,14 @@ func (d *demo) revoke(ctx context.Context) error {
 	if rep.BitsBefore, err = leaver.text.bitsPerByte(d.steward.node.Mixture().Mixture); err != nil {
 		return err
 	}
-	prompt, err := leaver.prompt()
+	prompt, err := d.prompt(leaver)
 	if err != nil {
 		return err
 	}
 	d.say("   Every node is writing a long answer in %s's domain when %s revokes.", leaver.name, leaver.name)
 
-	// Enough of each answer is written with the expert before, and without it after.
-	const before, length = 40, 400
+	// Each answer is well under way before the revocation, and goes on for a while after it.
+	const before, after, length = 60, 60, 800
 	streams := make([]stream, len(d.members)+1)
 	started := make(chan struct{}, len(streams))
 	var wg sync.WaitGroup
@@ -487,8 +512,8 @@ func (d *demo) revoke(ctx context.Context) error {
 		}
 		wg.Go(func() {
 			s := &streams[i]
-			for s.err == nil && s.with+s.without < length { // an answer may end by itself: ask again
-				_, s.err = ask(ctx, base, question{Model: "chorus", Prompt: prompt, MaxTokens: length - s.with - s.without, Temperature: 1, TopP: 1, Stream: true},
+			for s.err == nil && s.without < after { // an answer may end by itself: ask again
+				_, s.err = ask(ctx, base, question{Model: "chorus", Prompt: prompt, MaxTokens: length, Temperature: 1, TopP: 1, Stream: true},
 					func(_ string, shares []openai.Share) {
 						if slices.ContainsFunc(shares, func(x openai.Share) bool { return x.Offer == leaver.offer.String() }) {
 							s.with++
@@ -518,7 +543,7 @@ func (d *demo) revoke(ctx context.Context) error {
 		return err
 	}
 	for _, p := range d.everyone() {
-		if err := p.node.Await(ctx, func() bool {
+		if err := d.await(ctx, p, "drop the revoked expert", func() bool {
 			return !uses(p.node.Mixture(), leaver.offer) && !p.node.Blobs().Has(blob)
 		}); err != nil {
 			return err
@@ -565,6 +590,20 @@ func (d *demo) revoke(ctx context.Context) error {
 	}
 	d.showRevocation()
 	return nil
+}
+
+// patience is how long the demo waits for a node to do what takes it a moment.
+const patience = time.Minute
+
+// await waits for p's node to come to a state.
+func (d *demo) await(ctx context.Context, p *participant, what string, done func() bool) error {
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := p.node.Await(waiting, done)
+	if err != nil && ctx.Err() == nil {
+		return withHint(fmt.Errorf("%s did not %s within %v", p.name, what, patience), "run the demo again with --verbose to see what the nodes do")
+	}
+	return err
 }
 
 func uses(m *node.Mixture, offer cid.Cid) bool {
