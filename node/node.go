@@ -57,7 +57,8 @@ type Node struct {
 type Options struct {
 	Serve    bool // listen on Config.API
 	Log      *slog.Logger
-	Progress func(what string, done, total int64) // of fetching the anchor; may be nil
+	Progress func(done, total int64)  // bytes of the anchor, while it is fetched; may be nil
+	Waiting  func(addresses []string) // called if the anchor is to be fetched and nobody is connected yet, with this node's addresses; may be nil
 }
 
 // New starts the node of a home: it opens the ledger, connects to the other members, fetches the
@@ -95,7 +96,7 @@ func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = n.loadAnchor(ctx, o.Progress); err != nil {
+	if err = n.loadAnchor(ctx, o); err != nil {
 		return nil, err
 	}
 	n.mixture.Store(n.alone("the node has just started"))
@@ -171,23 +172,21 @@ func (n *Node) Host() *p2p.Host { return n.host }
 func (n *Node) Member() string { return n.config.Member }
 
 // loadAnchor reads the anchor, after fetching it from whichever member has it if it is not here.
-func (n *Node) loadAnchor(ctx context.Context, progress func(string, int64, int64)) error {
+func (n *Node) loadAnchor(ctx context.Context, o Options) error {
 	dir := n.home.Anchor()
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		id := n.ledger.Charter().Anchor
 		if !n.blobs.Has(id) {
+			if o.Waiting != nil && len(n.host.Connected()) == 0 {
+				o.Waiting(n.host.Addrs())
+			}
 			select {
 			case <-n.host.Reconciled():
 			case <-ctx.Done():
 				return fmt.Errorf("the anchor is not here and no other member could be reached: %w", ctx.Err())
 			}
 		}
-		report := func(done, total int64) {
-			if progress != nil {
-				progress("anchor", done, total)
-			}
-		}
-		if err := n.host.FetchDir(ctx, id, maxAnchor, dir, report); err != nil {
+		if err := n.host.FetchDir(ctx, id, maxAnchor, dir, o.Progress); err != nil {
 			return fmt.Errorf("fetching the anchor: %w", err)
 		}
 	} else if err != nil {

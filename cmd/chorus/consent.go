@@ -44,6 +44,9 @@ the lease runs out.`,
 				}
 				return a.result(map[string]any{"offer": offer.String()}, func() {
 					a.say("%s is on offer: %s\nRevoke it with: chorus revoke %s", p.Domain, offer, offer)
+					if _, here := k.(*node.Node); here {
+						a.say("The others fetch the expert from this node: start it with `chorus up`.")
+					}
 				})
 			})
 		},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -101,8 +102,9 @@ The anchor's folder is taken into the data folder, from where the other members 
 			if err := os.WriteFile(out, n.Envelope, 0o644); err != nil {
 				return err
 			}
-			a.say("%s is founded: charter %s, %d members.\nSend %s to the others: each runs `chorus charter use %s` and `chorus up`.",
-				given[0], short(n.CID), len(members)+1, out, out)
+			a.say(`%s is founded: charter %s, %d members.
+Start this node with "chorus up", and send the others %s and the address that it prints.
+Each of them runs "chorus charter use %s --peer ADDRESS" and "chorus up".`, given[0], short(n.CID), len(members)+1, out, out)
 			return nil
 		},
 	}
@@ -135,10 +137,11 @@ func (a *app) foundCharter(name string, anchor cid.Cid, lease int64, members []n
 }
 
 func (a *app) charterUse() *cobra.Command {
-	return &cobra.Command{
+	var peers []string
+	c := &cobra.Command{
 		Use:     "use FILE",
 		Short:   "Take a charter into use",
-		Example: `  chorus charter use charter.json`,
+		Example: `  chorus charter use charter.json --peer /ip4/192.0.2.7/tcp/4101/p2p/12D3Koo…`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, given []string) error {
 			n, err := node.ReadNotice(given[0])
@@ -148,11 +151,27 @@ func (a *app) charterUse() *cobra.Command {
 			if err := a.node().SetCharter(n); err != nil {
 				return err
 			}
+			config, err := a.node().Config()
+			if err != nil {
+				return err
+			}
+			if len(peers) > 0 {
+				config.Peers = append(config.Peers, peers...)
+				if err := a.node().SetConfig(config); err != nil {
+					return err
+				}
+			}
 			c := n.Body.(*notice.Charter)
-			a.say("This node belongs to %s: %d members, charter %s.\nStart it with `chorus up`.", c.Name, len(c.Members), short(n.CID))
+			a.say("This node belongs to %s: %d members, charter %s.", c.Name, len(c.Members), short(n.CID))
+			if len(config.Peers) == 0 && len(c.Members) > 1 {
+				a.say("It knows no other member's address yet: ask your steward for one, and repeat this with --peer.")
+			}
+			a.say("Start it with `chorus up`.")
 			return nil
 		},
 	}
+	c.Flags().StringSliceVar(&peers, "peer", nil, "address of another member's node, as its `chorus up` prints it (repeatable)")
+	return c
 }
 
 func (a *app) charterShow() *cobra.Command {
@@ -196,12 +215,17 @@ member's experts, assembles the mixture, and serves local programs over the Open
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
 			var fetching *task
-			n, err := node.New(ctx, a.node(), node.Options{Serve: true, Log: a.logger(), Progress: func(what string, done, total int64) {
-				if fetching == nil {
-					fetching = a.task(what, total)
-				}
-				fetching.set(done, "%s of %s", megabytes(done), megabytes(total))
-			}})
+			n, err := node.New(ctx, a.node(), node.Options{Serve: true, Log: a.logger(),
+				Waiting: func(addresses []string) {
+					a.say("This node is at %s.\nIt waits for another member, to fetch the anchor from: name one under `peers` in %s, or let one name this node.",
+						list(addresses), filepath.Join(a.home, "config.toml"))
+				},
+				Progress: func(done, total int64) {
+					if fetching == nil {
+						fetching = a.task("anchor", total)
+					}
+					fetching.set(done, "%s of %s", megabytes(done), megabytes(total))
+				}})
 			if fetching != nil {
 				fetching.end()
 			}
@@ -210,7 +234,7 @@ member's experts, assembles the mixture, and serves local programs over the Open
 			}
 			s, err := n.Status(ctx)
 			if err == nil {
-				a.say("%s of %s is up.\n  for local programs   %s/v1\n  for other members    %s", s.Member, s.Charter, s.API, s.Addresses)
+				a.say("%s of %s is up.\n  for local programs   %s/v1\n  for other members    %s", s.Member, s.Charter, s.API, list(s.Addresses))
 				err = a.follow(ctx, n)
 			}
 			if errors.Is(err, ctx.Err()) {
