@@ -99,7 +99,7 @@ func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
 	if err = n.loadAnchor(ctx, o); err != nil {
 		return nil, err
 	}
-	n.mixture.Store(n.alone("the node has just started"))
+	n.mixture.Store(n.alone(notReconciled))
 	if o.Serve {
 		if n.api, err = n.serve(); err != nil {
 			return nil, err

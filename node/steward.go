@@ -22,6 +22,9 @@ const (
 	retryFirst = 250 * time.Millisecond
 )
 
+// notReconciled is why a node that has reached nobody serves the anchor alone.
+const notReconciled = "no other member could be reached since the start, so a revocation may have been missed"
+
 // An admission is the outcome of one attempt to admit an expert.
 type admission struct {
 	offer    cid.Cid
@@ -98,7 +101,7 @@ func (s *stewardship) round(ctx context.Context) time.Time {
 	case s.clock != nil:
 		why = fmt.Sprintf("the clock cannot be trusted: %v", s.clock)
 	case !s.reconciled:
-		why = "no other member could be reached since the start, so a revocation may have been missed"
+		why = notReconciled
 	}
 	standings := n.ledger.Standings(at)
 	active := make(map[cid.Cid]ledger.Standing)

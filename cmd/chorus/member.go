@@ -266,9 +266,9 @@ func mixtureLine(m *node.Mixture) string {
 	if len(m.Experts) == 0 {
 		return "serving the anchor alone: " + m.Why
 	}
-	s := fmt.Sprintf("serving the anchor with %d experts:", len(m.Experts))
+	var names []string
 	for _, e := range m.Experts {
-		s += fmt.Sprintf(" %s (%s)", e.Domain, e.Member)
+		names = append(names, fmt.Sprintf("%s (%s)", e.Domain, e.Member))
 	}
-	return s
+	return "serving the anchor and the experts " + list(names)
 }

@@ -10,6 +10,7 @@ import (
 
 	"chorus/node"
 
+	"github.com/libp2p/go-libp2p/gologshim"
 	"github.com/spf13/cobra"
 )
 
@@ -47,6 +48,11 @@ node could be reached, 130 interrupted.`,
   chorus ask "The patient presented"   ask the node's mixture`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+	}
+	c.PersistentPreRun = func(*cobra.Command, []string) {
+		if !a.verbose { // else libp2p's own logger writes to stderr
+			gologshim.SetDefaultHandler(slog.DiscardHandler)
+		}
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	home := os.Getenv("CHORUS_HOME")
