@@ -2,7 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 
 	"chorus/ledger"
 	"chorus/model"
@@ -52,9 +55,12 @@ func (n *Node) examine(ctx context.Context, st ledger.Standing) (a Admitted, err
 			return a, fmt.Errorf("fetching expert %s of %s: %w", o.Blob, st.Member, err)
 		}
 	}
-	expert, err := model.LoadExpert(n.blobs.Path(o.Blob), n.anchor.Config)
-	if err != nil {
-		return a, &Refusal{err}
+	path := n.blobs.Path(o.Blob)
+	expert, err := model.LoadExpert(path, n.anchor.Config)
+	if errors.As(err, new(*fs.PathError)) {
+		return a, err // of this disk, or of a blob that was deleted meanwhile, and not of the expert
+	} else if err != nil {
+		return a, refuse("%s", strings.TrimPrefix(err.Error(), path+": "))
 	}
 	if expert.Anchor != o.Anchor.String() {
 		return a, refuse("the blob names anchor %q, its offer %s", expert.Anchor, o.Anchor)

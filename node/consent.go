@@ -127,14 +127,13 @@ func (n *Node) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 	}
 }
 
-// revoke signs, stores and gossips.
+// revoke signs, stores and gossips. It does not wait for n.signing, which a publication holds while it
+// copies its blob: a lease that lists what is revoked meanwhile changes nothing.
 func (n *Node) revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
 	key, err := n.home.PublishingKey()
 	if err != nil {
 		return cid.Undef, err
 	}
-	n.signing.Lock()
-	defer n.signing.Unlock()
 	at := now()
 	own, _ := n.own(at)
 	if offer.Defined() {
@@ -153,7 +152,10 @@ func (n *Node) revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 	if err != nil {
 		return cid.Undef, err
 	}
-	return signed.CID, n.host.Publish(ctx, signed)
+	if err := n.host.Publish(ctx, signed); err != nil {
+		n.log.Warn("revocation not gossiped, synchronisation spreads it", slog.Any("error", err))
+	}
+	return signed.CID, nil
 }
 
 // own returns this member's offers that are not revoked, by identity, and which of them its newest
