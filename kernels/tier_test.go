@@ -20,6 +20,18 @@ func TestTheEnvironmentChoosesATierOrSaysWhyNot(t *testing.T) {
 	}
 }
 
+// With CHORUS_KERNELS set, the other tests of this run are about that tier or they are about nothing.
+func TestTheTierAskedForIsInUse(t *testing.T) {
+	asked := os.Getenv("CHORUS_KERNELS")
+	got, err := Tier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if asked != "" && got != asked {
+		t.Errorf("the tier in use is %s, asked for was %s", got, asked)
+	}
+}
+
 // A processor without AVX-512 has neither its registers nor its instructions, and no test on a
 // processor with them would notice their use.
 func TestAVX2FunctionsUseOnlyAVX2Registers(t *testing.T) {
