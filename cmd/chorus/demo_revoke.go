@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,7 +40,8 @@ type demoObserved struct {
 
 // A stream is a long answer that a node writes while the revocation happens.
 type stream struct {
-	with, without int // tokens, with and without the expert
+	with, without int             // tokens, with and without the expert
+	before, after strings.Builder // their text
 	err           error
 }
 
@@ -75,11 +77,13 @@ func (d *demo) revoke(ctx context.Context) error {
 			s := &streams[i]
 			for s.err == nil && s.without < after { // an answer may end by itself: ask again
 				_, s.err = ask(ctx, base, question{Model: "chorus", Prompt: prompt, MaxTokens: length, Temperature: 1, TopP: 1, Stream: true},
-					func(_ string, shares []openai.Share) {
+					func(text string, shares []openai.Share) {
 						if slices.ContainsFunc(shares, func(x openai.Share) bool { return x.Offer == leaver.offer.String() }) {
 							s.with++
+							s.before.WriteString(text)
 						} else {
 							s.without++
+							s.after.WriteString(text)
 						}
 						if s.with+s.without == before {
 							started <- struct{}{}
@@ -149,7 +153,7 @@ func (d *demo) revoke(ctx context.Context) error {
 			BlobGone: !p.node.Blobs().Has(blob), NoticeInLedger: missing == nil, Frozen: now == used[i],
 		})
 	}
-	d.showRevocation()
+	d.showRevocation(streams[0].before.String(), streams[0].after.String())
 	return nil
 }
 
@@ -182,10 +186,16 @@ func usageOf(l *ledger.Ledger, blob cid.Cid) (uint64, error) {
 	return 0, err
 }
 
-func (d *demo) showRevocation() {
+// showRevocation prints what happened, with the steward's answer before and after the swap.
+func (d *demo) showRevocation(before, after string) {
 	if d.json {
 		return
 	}
+	const excerpt = 100 // characters
+	b, a := []rune(before), []rune(after)
+	b, a = b[max(0, len(b)-excerpt):], a[:min(len(a), excerpt)]
+	d.say("   The answer on %s around that moment, ✂ where %s left it:", d.steward.name, d.report.Revocation.Domain)
+	d.say("     | %s", strings.ReplaceAll("…"+string(b)+" ✂ "+string(a)+"…", "\n", "\n     | "))
 	r := &d.report.Revocation
 	rows := [][]string{{"node", "last token with it", "tokens with / without it", "blob", "notice", "attribution"}}
 	for _, n := range r.Nodes {
