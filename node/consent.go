@@ -85,10 +85,19 @@ func (n *Node) Publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	} else if stored != blob {
 		return cid.Undef, fmt.Errorf("%s changed while it was being published: publish it again", p.Path)
 	}
-	if slices.Contains(lease, offer) {
+	if !slices.Contains(lease, offer) {
+		lease = append(lease, offer)
+	} else if n.active(offer, at) {
 		return offer, nil
 	}
-	return offer, n.sign(ctx, at, append(lease, offer))
+	return offer, n.sign(ctx, at, lease)
+}
+
+// active reports whether an offer is under a lease that has not run out.
+func (n *Node) active(offer cid.Cid, at time.Time) bool {
+	return slices.ContainsFunc(n.ledger.Standings(at), func(st ledger.Standing) bool {
+		return st.Notice == offer && st.State == ledger.Active
+	})
 }
 
 // ErrNotSpread is returned when a revocation is signed and stored but no other member has it yet.

@@ -13,7 +13,7 @@ import (
 )
 
 // shortLease is long enough that a renewal, due after a third of it, comes in time on a busy machine.
-const shortLease = 3
+const shortLease = 4
 
 func TestExpertEndsWithItsLease(t *testing.T) {
 	t.Parallel()
