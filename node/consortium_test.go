@@ -396,6 +396,24 @@ func (c *consortium) offerUnchecked(name, path string, change func(*notice.Offer
 	return offer.CID
 }
 
+// A safeBuffer is a log that many goroutines may write to.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder // guarded by mu
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
 func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 var errStop = errors.New("the test has heard enough")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,11 +14,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"chorus/ledger"
 	"chorus/node/openai"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/ipfs/go-cid"
 )
 
@@ -187,19 +190,36 @@ type contact struct {
 type api struct {
 	server   *http.Server
 	listener net.Listener
-	contact  string // file
+	contact  string             // file
+	end      context.CancelFunc // of what requests do
 	done     chan error
+	conns    sync.WaitGroup // connections whose requests may use the node
 }
 
 func (a *api) url() string { return "http://" + a.listener.Addr().String() }
 
+// close ends the server and returns when nothing that it was asked uses the node any more.
 func (a *api) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	if a.server.Shutdown(ctx) != nil {
+		a.end()
 		_ = a.server.Close() // ends the streams under way
 	}
-	return errors.Join(<-a.done, os.Remove(a.contact))
+	err := errors.Join(<-a.done, os.Remove(a.contact))
+	a.conns.Wait()
+	a.end()
+	return err
+}
+
+// count keeps conns. It is the server's ConnState hook.
+func (a *api) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		a.conns.Add(1)
+	case http.StateClosed:
+		a.conns.Done()
+	}
 }
 
 // serve starts the node's HTTP server: the OpenAI surface for local programs, and the control
@@ -218,10 +238,15 @@ func (n *Node) serve() (*api, error) {
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
+	var ctx context.Context
+	ctx, a.end = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", openai.New(n, n.log))
 	mux.Handle("/chorus/v1/", authorized(token, controlHandler(n, n.log)))
-	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	a.server = &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ConnState: a.count,
+	}
 	go func() {
 		err := a.server.Serve(listener)
 		if errors.Is(err, http.ErrServerClosed) {
@@ -265,26 +290,86 @@ const (
 	maxControlResponse = 1 << 28
 )
 
+// deadlineHeader says when the client's time is up, as RFC 3339: the node can say what it was spent
+// on, and the client cannot.
+const deadlineHeader = "Chorus-Deadline"
+
+// wire is how the control surface and the commands write JSON: CIDs as plain strings, and no list or
+// map as null.
+var wire = json.JoinOptions(
+	json.Deterministic(true),
+	json.WithMarshalers(json.MarshalToFunc(func(e *jsontext.Encoder, id cid.Cid) error {
+		if !id.Defined() {
+			return e.WriteToken(jsontext.String(""))
+		}
+		return e.WriteToken(jsontext.String(id.String()))
+	})),
+	json.WithUnmarshalers(json.UnmarshalFunc(func(b []byte, id *cid.Cid) (err error) {
+		var s string
+		if err := json.Unmarshal(b, &s); err != nil || s == "" {
+			return err
+		}
+		*id, err = cid.Decode(s)
+		return err
+	})),
+)
+
+// WriteJSON writes v as an indented line of JSON for programs, with CIDs as plain strings.
+func WriteJSON(w io.Writer, v any) error {
+	b, err := json.Marshal(v, wire, jsontext.WithIndent("  "))
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}
+
+// A reply is the answer to a command. There can be both an answer and an error, such as a
+// revocation that no other member has yet.
+type reply[A any] struct {
+	Answer A      `json:"answer"`
+	Error  string `json:"error,omitzero"`
+	Cause  string `json:"cause,omitzero"` // of causes, if it is there
+}
+
+// causes are the errors that a [Client] returns as the [Node] does.
+var causes = map[string]error{"not reconciled": ErrNotReconciled, "not spread": ErrNotSpread}
+
 // respond answers with what do returns, as JSON. The owner may see every error in full.
 func respond[Q, A any](log *slog.Logger, do func(*http.Request, Q) (A, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q Q
 		if r.Method == http.MethodPost {
-			d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxControlRequest))
-			d.DisallowUnknownFields()
-			if err := d.Decode(&q); err != nil {
+			if err := json.UnmarshalRead(http.MaxBytesReader(w, r.Body, maxControlRequest), &q, wire, json.RejectUnknownMembers(true)); err != nil {
 				http.Error(w, err.Error(), http.StatusBadRequest)
 				return
 			}
 		}
-		a, err := do(r, q)
+		if text := r.Header.Get(deadlineHeader); text != "" {
+			at, err := time.Parse(time.RFC3339Nano, text)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			ctx, cancel := context.WithDeadline(r.Context(), at)
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		answer, err := do(r, q)
+		a := reply[A]{Answer: answer}
+		status := http.StatusOK
 		if err != nil {
 			log.Warn("command", slog.String("path", r.URL.Path), slog.Any("error", err))
-			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
-			return
+			status, a.Error = http.StatusUnprocessableEntity, err.Error()
+			for name, cause := range causes {
+				if errors.Is(err, cause) {
+					a.Cause = name
+				}
+			}
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(a) // the command is gone if this fails
+		w.WriteHeader(status)
+		_ = json.MarshalWrite(w, a, wire) // the command is gone if this fails
 	})
 }
 
@@ -293,6 +378,21 @@ type Client struct{ contact }
 
 // ErrNotRunning is returned by [Dial] if the home's node does not run.
 var ErrNotRunning = errors.New("the node is not running")
+
+// A remoteError is an error that a running node answered.
+type remoteError struct {
+	text  string
+	cause error // of causes, or nil
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.cause }
+
+const (
+	dialTimeout = 5 * time.Second // a node says how it is at once
+	// grace is how long a client waits past its deadline for the node to say what the time was spent on.
+	grace = 2 * time.Second
+)
 
 // Dial finds the running node of a home.
 func Dial(ctx context.Context, home Home) (*Client, error) {
@@ -306,7 +406,11 @@ func Dial(ctx context.Context, home Home) (*Client, error) {
 	if err := json.Unmarshal(b, &c.contact); err != nil {
 		return nil, fmt.Errorf("%s: %w", home.control(), err)
 	}
-	if _, err := c.Status(ctx); err != nil {
+	asking, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if s, err := c.Status(asking); ctx.Err() != nil {
+		return nil, ctx.Err()
+	} else if err != nil || !s.Root.Defined() {
 		// It was killed: its file is still here, and nobody, or a stranger, listens.
 		return nil, fmt.Errorf("%s: %w", home, ErrNotRunning)
 	}
@@ -314,13 +418,13 @@ func Dial(ctx context.Context, home Home) (*Client, error) {
 }
 
 // Status implements [Control].
-func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	return s, c.do(ctx, http.MethodGet, "status", nil, &s)
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, http.MethodGet, "status", nil)
 }
 
 // Account implements [Control].
-func (c *Client) Account(ctx context.Context) (a Account, err error) {
-	return a, c.do(ctx, http.MethodGet, "account", nil, &a)
+func (c *Client) Account(ctx context.Context) (Account, error) {
+	return call[Account](ctx, c, http.MethodGet, "account", nil)
 }
 
 // Publish implements [Control].
@@ -328,32 +432,61 @@ func (c *Client) Publish(ctx context.Context, p Publication) (id cid.Cid, err er
 	if p.Path, err = filepath.Abs(p.Path); err != nil {
 		return id, err
 	}
-	return id, c.do(ctx, http.MethodPost, "publish", p, &id)
+	return call[cid.Cid](ctx, c, http.MethodPost, "publish", p)
 }
 
 // Revoke implements [Control].
-func (c *Client) Revoke(ctx context.Context, offer cid.Cid, reason string) (id cid.Cid, err error) {
-	return id, c.do(ctx, http.MethodPost, "revoke", revokeRequest{offer, reason}, &id)
+func (c *Client) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
+	return call[cid.Cid](ctx, c, http.MethodPost, "revoke", revokeRequest{offer, reason})
 }
 
-func (c *Client) do(ctx context.Context, method, what string, body, answer any) error {
-	in, err := json.Marshal(body)
-	if err != nil {
-		return err
+// call asks the node what, and returns its answer and its error.
+func call[A any](ctx context.Context, c *Client, method, what string, body any) (A, error) {
+	var none A
+	if ctx.Err() != nil {
+		return none, ctx.Err()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.URL+"/chorus/v1/"+what, bytes.NewReader(in))
+	in, err := json.Marshal(body, wire)
 	if err != nil {
-		return err
+		return none, err
+	}
+	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			cancel()
+		}
+	})
+	defer stop()
+	req, err := http.NewRequestWithContext(asking, method, c.URL+"/chorus/v1/"+what, bytes.NewReader(in))
+	if err != nil {
+		return none, err
 	}
 	req.Header.Set("Authorization", "Bearer "+c.Token)
+	if at, ok := ctx.Deadline(); ok {
+		req.Header.Set(deadlineHeader, at.Format(time.RFC3339Nano))
+		late := time.AfterFunc(time.Until(at.Add(grace)), cancel)
+		defer late.Stop()
+	}
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
+	if ctx.Err() != nil && err != nil {
+		return none, ctx.Err()
+	} else if err != nil {
+		return none, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		b, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return errors.New(string(b))
+	in, err = io.ReadAll(io.LimitReader(resp.Body, maxControlResponse))
+	if err != nil {
+		return none, err
 	}
-	return json.NewDecoder(io.LimitReader(resp.Body, maxControlResponse)).Decode(answer)
+	var a reply[A]
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusUnprocessableEntity {
+		return none, errors.New(strings.TrimSpace(string(in[:min(len(in), 4096)])))
+	} else if err := json.Unmarshal(in, &a, wire); err != nil {
+		return none, fmt.Errorf("the node's answer: %w", err)
+	}
+	if a.Error != "" {
+		return a.Answer, &remoteError{a.Error, causes[a.Cause]}
+	}
+	return a.Answer, nil
 }

@@ -65,8 +65,13 @@ var (
 )
 
 // Init makes a home: its folder, keys and configuration. What exists is kept, so it can be
-// repeated after an interruption.
+// repeated after an interruption. It refuses the home of another member.
 func (h Home) Init(c Config) error {
+	if old, err := h.Config(); err == nil && old.Member != c.Member {
+		return fmt.Errorf("%s belongs to the member %s: use a new data folder", h, old.Member)
+	} else if err != nil && !errors.Is(err, ErrNoHome) {
+		return err
+	}
 	if err := os.MkdirAll(h.Training(), 0o700); err != nil {
 		return err
 	}
@@ -75,12 +80,10 @@ func (h Home) Init(c Config) error {
 			return err
 		}
 	}
-	if _, err := os.Stat(h.config()); errors.Is(err, fs.ErrNotExist) {
-		return h.SetConfig(c)
-	} else if err != nil {
+	if _, err := os.Stat(h.config()); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return nil
+	return h.SetConfig(c)
 }
 
 // SetConfig writes config.toml.
