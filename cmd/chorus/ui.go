@@ -113,9 +113,7 @@ func (u *ui) result(v any, show func()) error {
 		show()
 		return nil
 	}
-	e := json.NewEncoder(u.out)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	return node.WriteJSON(u.out, v)
 }
 
 // table prints rows in columns, two spaces apart.
