@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"chorus/kernels"
 	"chorus/ledger/notice"
 	"chorus/model"
 	"chorus/model/train"
@@ -21,7 +22,10 @@ func (d *demo) trainAnchor(ctx context.Context) error {
 	if exists(dir) {
 		d.say("   It was trained before: using %s.", dir)
 	}
-	if err := d.trainAnchorIn(ctx, dir); err != nil {
+	if tier, _ := kernels.Tier(); tier == "portable" {
+		d.say("   There are no fast kernels for this processor yet: all training is %d times shorter.", slowdown)
+	}
+	if err := d.app.trainAnchor(ctx, d.public, paced(train.AnchorRecipe(d.seed)), dir); err != nil {
 		return err
 	}
 	anchor, tok, err := model.LoadAnchor(dir)
@@ -42,8 +46,16 @@ func (d *demo) trainAnchor(ctx context.Context) error {
 	return d.found(ctx, dir)
 }
 
-func (d *demo) trainAnchorIn(ctx context.Context, dir string) error {
-	return d.app.trainAnchor(ctx, d.public, train.AnchorRecipe(d.seed), dir)
+// slowdown is by how much the demo trains less where the arithmetic is portable Go, so that it
+// ends in minutes there too.
+const slowdown = 4
+
+// paced fits a recipe to the machine.
+func paced(r train.Recipe) train.Recipe {
+	if tier, _ := kernels.Tier(); tier == "portable" {
+		r.Steps /= slowdown
+	}
+	return r
 }
 
 // found makes the members' data folders and the charter, with the anchor in it, and starts the nodes.
@@ -145,7 +157,7 @@ func (d *demo) trainExperts(ctx context.Context) error {
 		if exists(reportPath(p.home.ExpertPath(p.domain.name))) {
 			d.say("   It was trained before: using %s.", p.home.ExpertPath(p.domain.name))
 		}
-		m, err := d.trainExpert(ctx, p.home, p.domain, d.public, train.ExpertRecipe(d.seed))
+		m, err := d.trainExpert(ctx, p.home, p.domain, d.public, paced(train.ExpertRecipe(d.seed)))
 		if err != nil {
 			return err
 		}
