@@ -3,6 +3,7 @@ package openai
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 )
 
@@ -37,7 +38,11 @@ const maxStops = 4 // OpenAI's limit
 // parseCompletion reads and checks a body. Every error it returns is an [*Error].
 func parseCompletion(body []byte) (c completionRequest, r Request, err error) {
 	if err := json.Unmarshal(body, &c); err != nil {
-		return c, r, invalid("", "the body is not the JSON of a completion request: %v", err)
+		param := ""
+		if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
+			param = kind.Field
+		}
+		return c, r, invalid(param, "the body is not the JSON of a completion request: %v", err)
 	}
 	for _, f := range []struct {
 		param  string
@@ -85,14 +90,14 @@ func parseCompletion(body []byte) (c completionRequest, r Request, err error) {
 
 // parsePrompt accepts OpenAI's four forms, as long as they hold one prompt.
 func parsePrompt(raw json.RawMessage, r *Request) error {
-	var ids []int
-	var many [][]int
+	var many []json.RawMessage
 	if json.Unmarshal(raw, &many) == nil && len(many) == 1 {
-		ids = many[0]
-	} else if json.Unmarshal(raw, &ids) != nil {
-		ids = nil
+		if ids := tokenIDs(many[0]); ids != nil {
+			r.PromptIDs = ids
+			return nil
+		}
 	}
-	if len(ids) > 0 {
+	if ids := tokenIDs(raw); ids != nil {
 		r.PromptIDs = ids
 		return nil
 	}
@@ -104,6 +109,15 @@ func parsePrompt(raw json.RawMessage, r *Request) error {
 	return nil
 }
 
+// tokenIDs reads a list of at least one token id; nil if raw is anything else.
+func tokenIDs(raw json.RawMessage) []int {
+	ids, err := list[int](raw)
+	if err != nil || len(ids) == 0 {
+		return nil
+	}
+	return ids
+}
+
 // oneOrMany reads a string or a list of strings; null and nothing are an empty list.
 func oneOrMany(raw json.RawMessage) ([]string, error) {
 	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
@@ -113,7 +127,21 @@ func oneOrMany(raw json.RawMessage) ([]string, error) {
 	if json.Unmarshal(raw, &one) == nil {
 		return []string{one}, nil
 	}
-	var many []string
-	err := json.Unmarshal(raw, &many)
-	return many, err
+	return list[string](raw)
+}
+
+// list reads a list in which nothing is null: json.Unmarshal would take that for a zero.
+func list[T any](raw json.RawMessage) ([]T, error) {
+	var given []*T
+	if err := json.Unmarshal(raw, &given); err != nil {
+		return nil, err
+	}
+	var all []T
+	for _, v := range given {
+		if v == nil {
+			return nil, errors.New("null in a list")
+		}
+		all = append(all, *v)
+	}
+	return all, nil
 }
