@@ -53,18 +53,23 @@ func LoadAnchor(dir string) (*Anchor, *tokenizer.Tokenizer, error) {
 		return nil, nil, fmt.Errorf("%s: the tokenizer has %d tokens and the embedding only %d", dir, tok.VocabSize(), c.VocabSize)
 	}
 	var a *Anchor
-	err = load(filepath.Join(dir, WeightsFile), func(_ map[string]string, src Source) (err error) {
+	if err := load(filepath.Join(dir, WeightsFile), func(_ map[string]string, src Source) (err error) {
 		a, err = BuildAnchor(c, src)
 		return err
-	})
-	return a, tok, err
+	}); err != nil {
+		return nil, nil, err
+	}
+	return a, tok, nil
 }
 
 // SaveAnchor writes an anchor's folder that [LoadAnchor] reads, with the tensors in bfloat16. The
 // folder appears whole or not at all.
 func SaveAnchor(dir string, c Config, tok *tokenizer.Tokenizer, tensors []Tensor) error {
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+	switch _, err := os.Stat(dir); {
+	case err == nil:
 		return fmt.Errorf("%s: %w", dir, fs.ErrExist)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
 	}
 	part := dir + ".part"
 	if err := os.RemoveAll(part); err != nil {
@@ -102,12 +107,15 @@ func LoadExpert(path string, c Config) (*Expert, error) {
 		if meta[metaFormat] != formatName {
 			return fmt.Errorf("metadata %q is %q, expected %q", metaFormat, meta[metaFormat], formatName)
 		}
-		if e, err = BuildExpert(c, src); e != nil {
-			e.Anchor = meta[metaAnchor]
+		if e, err = BuildExpert(c, src); err == nil {
+			e.Anchor, e.Metadata = meta[metaAnchor], meta
 		}
 		return err
 	})
-	return e, err
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // SaveExpert writes an expert's blob, trained against the anchor of that CID, in bfloat16. The same

@@ -7,7 +7,7 @@ import (
 )
 
 // Config is the part of a FlexOlmo `config.json` that decides what the numbers mean. Field names
-// and defaults are those of Hugging Face transformers' FlexOlmoConfig.
+// are those of Hugging Face transformers' FlexOlmoConfig.
 type Config struct {
 	VocabSize        int     `json:"vocab_size"`
 	HiddenSize       int     `json:"hidden_size"`       // H
@@ -41,6 +41,14 @@ const (
 	maxLayers    = 512
 	maxVocab     = 1 << 20
 	maxPositions = 1 << 20
+	maxExperts   = 1 << 10
+	maxRope      = 1 << 26 // max_position_embeddings × head width: a table of 256 MiB
+)
+
+// The range of rms_norm_eps and the least rope_theta that leave every number finite.
+const (
+	minEps, maxEps = 1e-12, 1
+	minTheta       = 1
 )
 
 func (c Config) check() error {
@@ -55,6 +63,8 @@ func (c Config) check() error {
 		{"num_attention_heads", c.Heads, c.HiddenSize},
 		{"num_key_value_heads", c.KVHeads, c.Heads},
 		{"max_position_embeddings", c.MaxPositions, maxPositions},
+		{"num_experts", c.Experts, maxExperts},
+		{"num_experts_per_tok", c.TopK, c.Experts},
 	} {
 		if f.v < 1 || f.v > f.max {
 			return fmt.Errorf("%s is %d, expected 1 to %d", f.name, f.v, f.max)
@@ -65,10 +75,12 @@ func (c Config) check() error {
 		return fmt.Errorf("hidden_size %d does not divide into %d heads of even width", c.HiddenSize, c.Heads)
 	case c.Heads%c.KVHeads != 0:
 		return fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
-	case c.Rope.Type != "default" || !(c.Rope.Theta > 0):
-		return fmt.Errorf("rope_parameters %q with theta %v, expected \"default\" and a positive theta", c.Rope.Type, c.Rope.Theta)
-	case !(c.RMSNormEps > 0):
-		return fmt.Errorf("rms_norm_eps is %v, expected a positive number", c.RMSNormEps)
+	case c.MaxPositions*c.HeadDim() > maxRope:
+		return fmt.Errorf("max_position_embeddings %d times a head's width of %d, expected at most %d", c.MaxPositions, c.HeadDim(), maxRope)
+	case c.Rope.Type != "default" || !(c.Rope.Theta >= minTheta):
+		return fmt.Errorf("rope_parameters %q with theta %v, expected \"default\" and at least %d", c.Rope.Type, c.Rope.Theta, minTheta)
+	case !(c.RMSNormEps >= minEps && c.RMSNormEps <= maxEps):
+		return fmt.Errorf("rms_norm_eps is %v, expected %v to %v", c.RMSNormEps, minEps, maxEps)
 	case c.EOS < 0 || c.EOS >= c.VocabSize:
 		return fmt.Errorf("eos_token_id %d is outside the vocabulary of %d", c.EOS, c.VocabSize)
 	}
@@ -85,12 +97,24 @@ type fixed struct {
 	NormTopK      bool     `json:"norm_topk_prob"`
 }
 
-// ParseConfig reads a `config.json` and refuses what this package would compute differently.
+// A spelling is what a file may say besides: a head's width, and rope as before transformers 5.
+type spelling struct {
+	HeadDim     *int     `json:"head_dim"`
+	RopeTheta   *float64 `json:"rope_theta"`
+	RopeScaling any      `json:"rope_scaling"`
+}
+
+// ParseConfig reads a `config.json` and refuses what this package would compute differently. No
+// field of [Config] has a default, except that without num_key_value_heads every head has its own.
 func ParseConfig(b []byte) (Config, error) {
 	var c Config
+	var s spelling
 	f := fixed{HiddenAct: "silu"}
-	if err := errors.Join(json.Unmarshal(b, &c), json.Unmarshal(b, &f)); err != nil {
+	if err := errors.Join(json.Unmarshal(b, &c), json.Unmarshal(b, &f), json.Unmarshal(b, &s)); err != nil {
 		return Config{}, fmt.Errorf("config.json: %w", err)
+	}
+	if c.Rope.Type == "" && c.Rope.Theta == 0 && s.RopeTheta != nil {
+		c.Rope.Type, c.Rope.Theta = "default", *s.RopeTheta
 	}
 	switch {
 	case f.ModelType != modelType:
@@ -103,6 +127,12 @@ func ParseConfig(b []byte) (Config, error) {
 	}
 	if err := c.check(); err != nil {
 		return Config{}, fmt.Errorf("config.json: %w", err)
+	}
+	switch {
+	case s.HeadDim != nil && *s.HeadDim != c.HeadDim():
+		return Config{}, fmt.Errorf("config.json: head_dim is %d, expected %d: hidden_size over num_attention_heads", *s.HeadDim, c.HeadDim())
+	case s.RopeScaling != nil:
+		return Config{}, errors.New("config.json: rope_scaling is set, expected null")
 	}
 	return c, nil
 }

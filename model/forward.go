@@ -29,7 +29,8 @@ type SlotPass struct {
 }
 
 // A Pass is a forward computation over Sequences sequences of Length tokens each, with all that
-// the backward pass needs. The zero value is ready to use; reusing one reuses its memory.
+// the backward pass needs. The zero value is ready to use; reusing one, also on another mixture,
+// reuses its memory.
 type Pass struct {
 	Sequences, Length int
 	Layers            []LayerPass
@@ -44,7 +45,7 @@ func (m *Mixture) Forward(p *Pass, ids []int32, sequences, length int) {
 	c := m.Anchor.Config
 	rows := sequences * length
 	p.Sequences, p.Length = sequences, length
-	if p.Layers == nil {
+	if len(p.Layers) != c.Layers {
 		p.Layers = make([]LayerPass, c.Layers)
 	}
 	x := grow(&p.Layers[0].X, rows*c.HiddenSize)

@@ -18,7 +18,8 @@ type Sampler struct {
 	p     []float64
 }
 
-// Sample returns the chosen token. It does not change logits.
+// Sample returns the chosen token; of equally likely ones, temperature 0 takes the first. It does not
+// change logits, (V), of which there must be at least one.
 func (s *Sampler) Sample(logits []float32) int32 {
 	best := 0
 	for i, v := range logits {
@@ -58,11 +59,13 @@ func (s *Sampler) Sample(logits []float32) int32 {
 			}
 		}
 	}
-	at := s.rng.Float64() * sum
+	// Added up in the order in which sum was, the parts pass every number below it, and they do at a
+	// token that has some probability.
+	at, part := s.rng.Float64()*sum, 0.0
 	for _, i := range s.order {
-		if at -= s.p[i]; at < 0 {
+		if part += s.p[i]; part > at {
 			return i
 		}
 	}
-	return s.order[len(s.order)-1]
+	return int32(best) // the logits were no numbers
 }
