@@ -28,13 +28,17 @@ type Publication struct {
 	Domain  string         `json:"domain"`
 	Licence string         `json:"licence"`
 	Metrics notice.Metrics `json:"metrics"`
+
+	// WithinSeconds is how long to look for another member before anything is signed; zero: until ctx
+	// ends. What follows may take longer, as a large expert does.
+	WithinSeconds float64 `json:"within_seconds"`
 }
 
 // Publish stores an expert's blob, offers it and leases it to the other members. It may be repeated
 // after an interruption at any moment: an expert that is on offer already is only leased again.
 // It returns the offer's identity.
 func (n *Node) Publish(ctx context.Context, p Publication) (cid.Cid, error) {
-	if err := n.awaitReconciled(ctx); err != nil {
+	if err := n.awaitReconciled(ctx, time.Duration(p.WithinSeconds*float64(time.Second))); err != nil {
 		return cid.Undef, err
 	}
 	charter := n.ledger.Charter()
@@ -224,8 +228,14 @@ func (n *Node) renewLease(at time.Time) time.Time {
 	return at.Add(length / 3)
 }
 
-// awaitReconciled waits until the node has reconciled with another member, if there is one.
-func (n *Node) awaitReconciled(ctx context.Context) error {
+// awaitReconciled waits until the node has reconciled with another member, if there is one. A limit of
+// zero is none.
+func (n *Node) awaitReconciled(ctx context.Context, limit time.Duration) error {
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
 	if len(n.ledger.Charter().Members) == 1 {
 		return nil
 	}

@@ -145,6 +145,11 @@ func TestErrorsKeepTheirMeaningOverHTTP(t *testing.T) {
 			t.Errorf("Publish: %v, expected %v", err, ErrNotReconciled)
 		}
 	}
+	late := publication(c.expert(3, nil))
+	late.WithinSeconds = 0.001
+	if _, err := k.Publish(t.Context(), late); !errors.Is(err, ErrNotReconciled) {
+		t.Errorf("Publish with a limit: %v, expected %v", err, ErrNotReconciled)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	id, err := k.Revoke(ctx, offer, "")

@@ -141,6 +141,9 @@ func (h Home) SetCharter(n *notice.Notice) error {
 func (h Home) LoadCharter() (*notice.Notice, error) {
 	n, err := ReadNotice(h.Charter())
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := h.Config(); err != nil {
+			return nil, err
+		}
 		return nil, fmt.Errorf("%s: %w", h, ErrNoCharter)
 	} else if err != nil {
 		return nil, err

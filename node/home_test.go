@@ -141,8 +141,8 @@ func TestAFolderThatIsNoHomeSaysSo(t *testing.T) {
 	if _, err := h.Config(); !errors.Is(err, ErrNoHome) {
 		t.Errorf("Config: %v, expected %v", err, ErrNoHome)
 	}
-	if _, err := h.LoadCharter(); !errors.Is(err, ErrNoCharter) {
-		t.Errorf("LoadCharter: %v, expected %v", err, ErrNoCharter)
+	if _, err := h.LoadCharter(); !errors.Is(err, ErrNoHome) {
+		t.Errorf("LoadCharter: %v, expected %v", err, ErrNoHome)
 	}
 	if _, err := New(t.Context(), h, Options{Log: discard()}); !errors.Is(err, ErrNoHome) {
 		t.Errorf("New: %v, expected %v", err, ErrNoHome)

@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// reachWithin is how long publish and revoke look for another member.
-const reachWithin = 20 * time.Second
+// reachWithin is how long publish and revoke look for another member. Only tests change it.
+var reachWithin = 20 * time.Second
 
 func (a *app) publishCommand() *cobra.Command {
 	var licence string
@@ -36,9 +36,7 @@ the lease runs out.`,
 				return err
 			}
 			return a.control(c.Context(), func(k node.Control) error {
-				ctx, cancel := context.WithTimeout(c.Context(), reachWithin)
-				defer cancel()
-				offer, err := k.Publish(ctx, p)
+				offer, err := k.Publish(c.Context(), p)
 				if err != nil {
 					return err
 				}
@@ -57,7 +55,7 @@ the lease runs out.`,
 
 // publication reads what training left under a name.
 func (a *app) publication(name, licence string) (p node.Publication, err error) {
-	p = node.Publication{Path: a.node().ExpertPath(name), Domain: name, Licence: licence}
+	p = node.Publication{Path: a.node().ExpertPath(name), Domain: name, Licence: licence, WithinSeconds: reachWithin.Seconds()}
 	b, err := os.ReadFile(reportPath(p.Path))
 	if errors.Is(err, os.ErrNotExist) {
 		return p, withHint(fmt.Errorf("there is no trained expert %q in %s", name, a.node().Training()),
@@ -120,7 +118,9 @@ func (a *app) expertsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "experts",
 		Short: "List the experts that members offer, and where each stands",
-		Args:  args(cobra.NoArgs),
+		Example: `  chorus experts
+  chorus experts --json`,
+		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, _, err := a.status(c.Context())
 			if err != nil {
@@ -164,7 +164,9 @@ func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Say how the node is doing",
-		Args:  args(cobra.NoArgs),
+		Example: `  chorus status
+  chorus status --json`,
+		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, _, err := a.status(c.Context())
 			if err != nil {
@@ -202,7 +204,9 @@ func (a *app) ledgerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ledger",
 		Short: "Show what the node knows and what it did: notices, events, usage",
-		Args:  args(cobra.NoArgs),
+		Example: `  chorus ledger
+  chorus ledger --json > ledger.json`,
+		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, account, err := a.status(c.Context())
 			if err != nil {

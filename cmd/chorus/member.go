@@ -53,6 +53,7 @@ public keys, for the stewards to put on the charter. What exists is kept.`,
 
 func (a *app) charterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "charter", Short: "Found a consortium, or take its charter into use"}
+	group(c)
 	c.AddCommand(a.charterNew(), a.charterUse(), a.charterShow())
 	return c
 }
@@ -76,6 +77,9 @@ The anchor's folder is taken into the data folder, from where the other members 
 		Example: `  chorus charter new heart-hospitals clinic.json north.json --anchor ./anchor --out charter.json`,
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, given []string) error {
+			if _, err := a.node().Config(); err != nil {
+				return err
+			}
 			var members []notice.Member
 			for _, path := range given[1:] {
 				var m notice.Member
@@ -178,7 +182,9 @@ func (a *app) charterShow() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show",
 		Short: "Show the charter",
-		Args:  args(cobra.NoArgs),
+		Example: `  chorus charter show
+  chorus charter show --json`,
+		Args: args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			n, err := a.node().LoadCharter()
 			if err != nil {

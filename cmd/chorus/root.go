@@ -55,6 +55,7 @@ node could be reached, 130 interrupted.`,
 		}
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	group(c)
 	home := os.Getenv("CHORUS_HOME")
 	if home == "" {
 		if dir, err := os.UserHomeDir(); err == nil {
@@ -72,6 +73,12 @@ node could be reached, 130 interrupted.`,
 		c.AddCommand(sub)
 	}
 	return c
+}
+
+// group makes c a command of commands: alone it shows its help, and a name it does not know is a usage error.
+func group(c *cobra.Command) {
+	c.Args = args(cobra.NoArgs)
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }
 
 // args makes a positional-argument check a usage error.

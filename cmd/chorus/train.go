@@ -27,6 +27,7 @@ const endOfText = "<|endoftext|>"
 
 func (a *app) anchorCommand() *cobra.Command {
 	c := &cobra.Command{Use: "anchor", Short: "Make the public model that every expert is trained against"}
+	group(c)
 	c.AddCommand(a.anchorTrain())
 	return c
 }
@@ -138,6 +139,9 @@ without --data public=PATH it is the documentation in the Go distribution.`,
 			}
 			public, err := publicText(data)
 			if err != nil {
+				return err
+			}
+			if _, err := a.node().LoadCharter(); err != nil {
 				return err
 			}
 			if !exists(a.node().Anchor()) {
