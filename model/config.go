@@ -72,7 +72,7 @@ func (c Config) check() error {
 	}
 	switch {
 	case c.HiddenSize%c.Heads != 0 || c.HeadDim()%2 != 0:
-		return fmt.Errorf("hidden_size %d does not divide into %d heads of even width", c.HiddenSize, c.Heads)
+		return fmt.Errorf("hidden_size %d does not divide by num_attention_heads %d into heads of even width", c.HiddenSize, c.Heads)
 	case c.Heads%c.KVHeads != 0:
 		return fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.Heads, c.KVHeads)
 	case c.MaxPositions*c.HeadDim() > maxRope:
