@@ -122,7 +122,7 @@ func blobOf(path string) (cid.Cid, int64, error) {
 // [ErrNotSpread] if ctx ends before that. It may be repeated.
 func (n *Node) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
 	id, err := n.revoke(ctx, offer, reason)
-	if err != nil || len(n.ledger.Charter().Members) == 1 {
+	if err != nil || n.single() {
 		return id, err
 	}
 	retry := time.NewTicker(200 * time.Millisecond)
@@ -236,7 +236,7 @@ func (n *Node) awaitReconciled(ctx context.Context, limit time.Duration) error {
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	if len(n.ledger.Charter().Members) == 1 {
+	if n.single() {
 		return nil
 	}
 	select {

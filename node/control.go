@@ -294,8 +294,8 @@ const (
 // on, and the client cannot.
 const deadlineHeader = "Chorus-Deadline"
 
-// wire is how the control surface and the commands write JSON: CIDs as plain strings, and no list or
-// map as null.
+// wire is how the control surface and the commands write JSON: CIDs as plain strings, no list or map as
+// null, and the body of a notice with its fields in their order.
 var wire = json.JoinOptions(
 	json.Deterministic(true),
 	json.WithMarshalers(json.MarshalToFunc(func(e *jsontext.Encoder, id cid.Cid) error {
@@ -304,14 +304,20 @@ var wire = json.JoinOptions(
 		}
 		return e.WriteToken(jsontext.String(id.String()))
 	})),
-	json.WithUnmarshalers(json.UnmarshalFunc(func(b []byte, id *cid.Cid) (err error) {
-		var s string
-		if err := json.Unmarshal(b, &s); err != nil || s == "" {
+	json.WithUnmarshalers(json.JoinUnmarshalers(
+		json.UnmarshalFunc(func(b []byte, id *cid.Cid) (err error) {
+			var s string
+			if err := json.Unmarshal(b, &s); err != nil || s == "" {
+				return err
+			}
+			*id, err = cid.Decode(s)
 			return err
-		}
-		*id, err = cid.Decode(s)
-		return err
-	})),
+		}),
+		json.UnmarshalFunc(func(b []byte, body *any) error {
+			*body = jsontext.Value(bytes.Clone(b))
+			return nil
+		}),
+	)),
 )
 
 // WriteJSON writes v as an indented line of JSON for programs, with CIDs as plain strings.

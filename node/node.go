@@ -99,7 +99,11 @@ func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
 	if err = n.loadAnchor(ctx, o); err != nil {
 		return nil, err
 	}
-	n.mixture.Store(n.alone(notReconciled))
+	why := notReconciled
+	if n.single() {
+		why = noneStands
+	}
+	n.mixture.Store(n.alone(why))
 	if o.Serve {
 		if n.api, err = n.serve(); err != nil {
 			return nil, err
@@ -167,6 +171,9 @@ func (n *Node) Blobs() *p2p.BlobStore { return n.blobs }
 
 // Host returns the node's place in the network.
 func (n *Node) Host() *p2p.Host { return n.host }
+
+// single reports whether the charter has no other member, and so nobody to reconcile with.
+func (n *Node) single() bool { return len(n.ledger.Charter().Members) == 1 }
 
 // Member returns the node's own name on the charter.
 func (n *Node) Member() string { return n.config.Member }

@@ -22,8 +22,11 @@ const (
 	retryFirst = 250 * time.Millisecond
 )
 
-// notReconciled is why a node that has reached nobody serves the anchor alone.
-const notReconciled = "no other member could be reached since the start, so a revocation may have been missed"
+// Why a node serves the anchor alone, besides a clock that cannot be trusted.
+const (
+	notReconciled = "no other member could be reached since the start, so a revocation may have been missed"
+	noneStands    = "no expert stands under a valid lease"
+)
 
 // An admission is the outcome of one attempt to admit an expert.
 type admission struct {
@@ -47,7 +50,7 @@ func (n *Node) steward(ctx context.Context) {
 		retryWait: retryFirst,
 	}
 	reconciled := n.host.Reconciled()
-	if len(n.ledger.Charter().Members) == 1 {
+	if n.single() {
 		s.reconciled, reconciled = true, nil
 	}
 	for {
@@ -171,7 +174,7 @@ func (s *stewardship) swap(standings []ledger.Standing, why string) {
 		return cmp.Or(cmp.Compare(a.Member, b.Member), cmp.Compare(a.Offer.KeyString(), b.Offer.KeyString()))
 	})
 	if why == "" && len(experts) == 0 {
-		why = "no expert stands under a valid lease"
+		why = noneStands
 	}
 	if slices.EqualFunc(old.Experts, experts, func(a, b Admitted) bool { return a.Offer == b.Offer }) && (len(experts) > 0 || old.Why == why) {
 		return

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -83,8 +84,10 @@ one at the default address, such as a demo's.`,
 					fmt.Fprint(a.out, s)
 				}
 			})
-			if err != nil {
+			if unreachable := (*net.OpError)(nil); errors.As(err, &unreachable) {
 				return withHint(fmt.Errorf("%s: %w", endpoint, err), "start a node with `chorus up` or `chorus demo --keep`, or name one with --endpoint")
+			} else if err != nil {
+				return err
 			}
 			return a.result(map[string]any{"text": text.String(), "attribution": shares}, func() {
 				a.say("")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"chorus/ledger"
+	"chorus/ledger/notice"
 	"chorus/node"
 
 	"github.com/ipfs/go-cid"
@@ -95,6 +96,11 @@ again, which makes a new offer. The command succeeds once another member has the
 					return withHint(fmt.Errorf("%q is not an offer: %w", given[0], err), "`chorus experts` lists them")
 				}
 			}
+			charter, err := a.node().LoadCharter()
+			if err != nil {
+				return err
+			}
+			others := len(charter.Body.(*notice.Charter).Members) > 1
 			return a.control(c.Context(), func(k node.Control) error {
 				ctx, cancel := context.WithTimeout(c.Context(), reachWithin)
 				defer cancel()
@@ -104,7 +110,10 @@ again, which makes a new offer. The command succeeds once another member has the
 					return err
 				}
 				return a.result(map[string]any{"revocation": r.String()}, func() {
-					a.say("revoked: %s\nanother member has the notice too, after %v", r, time.Since(began).Round(time.Millisecond))
+					a.say("revoked: %s", r)
+					if others {
+						a.say("another member has the notice too, after %v", time.Since(began).Round(time.Millisecond))
+					}
 				})
 			})
 		},
