@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -37,13 +38,16 @@ type AnchorJob struct {
 	Text       *Tokens // public
 	Recipe     Recipe
 	Checkpoint string         // file for interrupted runs
-	Report     func(Progress) // called after every step
+	Report     func(Progress) // called after every step; may be nil
 }
 
 // Anchor trains an anchor and returns its tensors for [model.SaveAnchor]. If ctx ends first, it
 // leaves a checkpoint from which the same job goes on, and returns ctx's error. The caller removes
 // the checkpoint once it has saved the result.
 func Anchor(ctx context.Context, j AnchorJob) ([]model.Tensor, error) {
+	if len(j.Text.IDs) == 0 {
+		return nil, fmt.Errorf("%w to train an anchor on", ErrNoText)
+	}
 	r := &run{recipe: j.Recipe, batches: newBatcher(j.Text, j.Recipe.Length, j.Recipe.Seed)}
 	rng := rand.New(rand.NewPCG(j.Recipe.Seed, initStream))
 	var routers []model.Tensor

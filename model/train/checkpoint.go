@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 
@@ -69,8 +68,8 @@ func (r *run) resume(path, fingerprint string) error {
 			copy(*p.part(prefix), t.Float32s())
 		}
 	}
-	if r.step, err = strconv.Atoi(meta[metaStep]); err != nil || r.step < 0 {
-		return fmt.Errorf("%s: step %q is no number: remove the file to begin again", path, meta[metaStep])
+	if r.step, err = strconv.Atoi(meta[metaStep]); err != nil || r.step < 0 || r.step > r.recipe.Steps {
+		return fmt.Errorf("%s: step %q, expected 0 to %d: remove the file to begin again", path, meta[metaStep], r.recipe.Steps)
 	}
 	return nil
 }
@@ -79,18 +78,11 @@ func (r *run) resume(path, fingerprint string) error {
 func fingerprint(texts []*Tokens, values ...any) string {
 	h := sha256.New()
 	for _, t := range texts {
+		fmt.Fprintf(h, "%d tokens ", len(t.IDs))
 		for _, id := range t.IDs {
 			h.Write([]byte{byte(id), byte(id >> 8), byte(id >> 16), byte(id >> 24)})
 		}
 	}
 	fmt.Fprintf(h, "%+v", values)
 	return hex.EncodeToString(h.Sum(nil))
-}
-
-// removeCheckpoint removes the checkpoint of a run whose result is safe.
-func removeCheckpoint(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }

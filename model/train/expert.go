@@ -2,7 +2,7 @@ package train
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"math"
 
 	"chorus/kernels"
@@ -25,7 +25,7 @@ type ExpertJob struct {
 	Public     *Tokens // what the router learns to tell it from
 	Recipe     Recipe
 	Checkpoint string         // file for interrupted runs
-	Report     func(Progress) // called after every step
+	Report     func(Progress) // called after every step; may be nil
 }
 
 // Expert trains an expert and returns its tensors for [model.SaveExpert]. Everything of the anchor
@@ -44,8 +44,11 @@ type ExpertJob struct {
 // If ctx ends first, it leaves a checkpoint from which the same job goes on, and returns ctx's
 // error. The caller removes the checkpoint once it has saved the result.
 func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
-	if len(j.Public.IDs) == 0 {
-		return nil, errors.New("an expert is trained beside public text: name some")
+	switch {
+	case len(j.Text.IDs) == 0:
+		return nil, fmt.Errorf("%w to train an expert on", ErrNoText)
+	case len(j.Public.IDs) == 0:
+		return nil, fmt.Errorf("%w that is public: an expert is trained beside some", ErrNoText)
 	}
 	c, seed := j.Anchor.Config, j.Recipe.Seed
 	r := &run{

@@ -2,6 +2,7 @@ package train
 
 import (
 	"bufio"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/binary"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,9 +27,9 @@ type Corpus struct {
 
 // Limits of what is read as text.
 const (
-	maxRecord   = 1 << 20 // bytes of one JSON line or one document
-	pieceBytes  = 4 << 10 // a source of few documents is cut into pieces about this long
-	fewDocument = 40
+	maxRecord    = 1 << 20 // bytes of one JSON line or one document
+	pieceBytes   = 4 << 10 // a source of few documents is cut into pieces about this long
+	fewDocuments = 40
 )
 
 // ErrNoText is returned, wrapped, when nothing usable was found.
@@ -64,24 +66,25 @@ func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error
 			return nil, err
 		}
 	}
-	if len(docs) < fewDocument {
+	if len(docs) < fewDocuments {
 		docs = pieces(docs)
 	}
-	slices.SortFunc(docs, func(a, b string) int {
-		if d := int64(rank(a)>>1) - int64(rank(b)>>1); d != 0 {
-			return int(d>>62 | 1)
-		}
-		return strings.Compare(a, b)
+	ranks := make(map[string]uint64, len(docs))
+	for _, d := range docs {
+		ranks[d] = rank(d)
+	}
+	docs = slices.SortedFunc(maps.Keys(ranks), func(a, b string) int {
+		return cmp.Or(cmp.Compare(ranks[a], ranks[b]), strings.Compare(a, b))
 	})
 	var train, held int64
 	for _, d := range docs {
-		n := int64(len(d))
+		n, heldOut := int64(len(d)), ranks[d]%10 == 0
 		switch {
-		case rank(d)%10 == 0 && held < limit/10:
+		case heldOut && held < limit/10:
 			d = onePiece(d)
 			held += int64(len(d))
 			c.Heldout = append(c.Heldout, d)
-		case rank(d)%10 != 0 && train+n <= limit:
+		case !heldOut && train+n <= limit:
 			train += n
 			c.Train = append(c.Train, d)
 		}
@@ -102,6 +105,13 @@ func usable(text string) bool {
 }
 
 func walk(root string, suffixes []string, take func(string), skipped *int) error {
+	if info, err := os.Stat(root); err != nil {
+		return err
+	} else if info.IsDir() { // a link to a folder is not walked as it stands
+		if root, err = filepath.EvalSymlinks(root); err != nil {
+			return err
+		}
+	}
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -112,7 +122,7 @@ func walk(root string, suffixes []string, take func(string), skipped *int) error
 			return nil
 		}
 		if strings.HasSuffix(path, ".jsonl") || strings.HasSuffix(path, ".jsonl.gz") {
-			return readRecords(path, take, skipped)
+			return readFile(path, take, skipped)
 		}
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -132,7 +142,7 @@ func walk(root string, suffixes []string, take func(string), skipped *int) error
 	})
 }
 
-func readRecords(path string, take func(string), skipped *int) error {
+func readFile(path string, take func(string), skipped *int) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -144,6 +154,14 @@ func readRecords(path string, take func(string), skipped *int) error {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
+	if err := readRecords(r, take, skipped); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// readRecords takes the text of each line of r, a JSON object.
+func readRecords(r io.Reader, take func(string), skipped *int) error {
 	lines := bufio.NewReaderSize(r, maxRecord)
 	for {
 		line, err := lines.ReadSlice('\n')
@@ -155,7 +173,7 @@ func readRecords(path string, take func(string), skipped *int) error {
 			Text string `json:"text"`
 		}
 		switch {
-		case tooLong, len(line) > 0 && json.Unmarshal(line, &record) != nil:
+		case tooLong, !utf8.Valid(line), len(line) > 0 && json.Unmarshal(line, &record) != nil:
 			*skipped++
 		case len(line) > 0:
 			take(record.Text)
@@ -164,7 +182,7 @@ func readRecords(path string, take func(string), skipped *int) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return err
 		}
 	}
 }
@@ -195,7 +213,8 @@ func onePiece(d string) string {
 }
 
 // cut returns where to end a piece of b: after its last blank line, line or rune, in that order of
-// preference, but never in its first half.
+// preference, but never before its middle, so that cutting comes to an end. b is UTF-8 and at least
+// eight bytes long; its last rune may be incomplete.
 func cut(b []byte) int {
 	for _, sep := range []string{"\n\n", "\r\n\r\n", "\n"} {
 		if i := strings.LastIndex(string(b), sep); i > len(b)/2 {

@@ -93,9 +93,11 @@ func (r *run) train(ctx context.Context, save func() error, report func(Progress
 		}
 		loss := r.once()
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			return fmt.Errorf("the loss became %v at step %d: use a lower learning rate than %v", loss, r.step, r.recipe.LR)
+			return fmt.Errorf("the loss or its gradient became %v at step %d: use a lower learning rate than %v", loss, r.step, r.recipe.LR)
 		}
-		report(Progress{r.step, r.recipe.Steps, loss, float64((r.step-first)*rows) / time.Since(start).Seconds()})
+		if report != nil {
+			report(Progress{r.step, r.recipe.Steps, loss, float64((r.step-first)*rows) / time.Since(start).Seconds()})
+		}
 		if time.Since(saved) > saveEvery {
 			if err := save(); err != nil {
 				return err
@@ -108,7 +110,8 @@ func (r *run) train(ctx context.Context, save func() error, report func(Progress
 
 const saveEvery = 10 * time.Second
 
-// once takes one step and returns its loss in nats per token.
+// once takes one step and returns its loss in nats per token, or the length of its gradient if that is
+// no finite number.
 func (r *run) once() float64 {
 	c, rows := r.recipe, len(r.ids)
 	own := (c.Sequences - c.PublicSequences) * c.Length
@@ -140,5 +143,8 @@ func (r *run) once() float64 {
 		kernels.AdamW(p.w, p.m, p.v, p.g, a)
 	}
 	r.step++
+	if math.IsNaN(norm) || math.IsInf(norm, 0) {
+		return norm
+	}
 	return loss / float64(rows)
 }

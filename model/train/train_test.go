@@ -1,0 +1,525 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"chorus/kernels"
+	"chorus/model"
+	"chorus/model/safetensors"
+)
+
+// walkText is a text in which each token decides the next, t → (a·t+b) mod 31, with end-of-text
+// tokens, 31, between walks.
+func walkText(a, b int32, n int) *Tokens {
+	t := &Tokens{Bytes: int64(n)}
+	for at := int32(1); len(t.IDs) < n; {
+		for range 20 {
+			t.IDs = append(t.IDs, at)
+			at = (a*at + b) % 31
+		}
+		t.IDs = append(t.IDs, 31)
+		at = (at + int32(len(t.IDs))) % 31
+	}
+	return t
+}
+
+func smallConfig() model.Config {
+	c := model.Config{
+		VocabSize: 32, HiddenSize: 32, IntermediateSize: 40, Layers: 2, Heads: 2, KVHeads: 1,
+		MaxPositions: 64, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: 31,
+	}
+	c.Rope.Theta, c.Rope.Type = 10000, "default"
+	return c
+}
+
+func smallRecipe(steps int) Recipe {
+	return Recipe{
+		Steps: steps, WarmUp: 3, Sequences: 4, Length: 16, LR: 1e-2, Beta1: 0.9, Beta2: 0.95,
+		WeightDecay: 0.1, Clip: 1, ZLoss: 1e-5, Seed: 1,
+	}
+}
+
+func expertRecipe(steps int) Recipe {
+	r := smallRecipe(steps)
+	r.PublicSequences, r.WeightDecay, r.RouterZLoss = 1, 0, 1e-3
+	return r
+}
+
+func anchorJob(t *testing.T, r Recipe) AnchorJob {
+	return AnchorJob{Config: smallConfig(), Text: walkText(5, 3, 2000), Recipe: r, Checkpoint: filepath.Join(t.TempDir(), "checkpoint")}
+}
+
+// trainedAnchor is an anchor that has learned walkText(5, 3) within steps.
+func trainedAnchor(t *testing.T, steps int) *model.Anchor {
+	t.Helper()
+	tensors, err := Anchor(t.Context(), anchorJob(t, smallRecipe(steps)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := model.BuildAnchor(smallConfig(), among(tensors))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func expertJob(t *testing.T, a *model.Anchor, r Recipe) ExpertJob {
+	return ExpertJob{
+		Anchor: a, AnchorCID: "bafyanchor", Text: walkText(7, 1, 2000), Public: walkText(5, 3, 2000), Recipe: r,
+		Checkpoint: filepath.Join(t.TempDir(), "checkpoint"),
+	}
+}
+
+// among finds tensors by their names.
+func among(tensors []model.Tensor) model.Source {
+	return func(name string, shape ...int) ([]float32, error) {
+		for _, t := range tensors {
+			if t.Name == name && slices.Equal(t.Shape, shape) {
+				return t.Values, nil
+			}
+		}
+		return nil, fmt.Errorf("no tensor %q of shape %v", name, shape)
+	}
+}
+
+// lossOn is m's mean loss on a text, in nats per token.
+func lossOn(m *model.Mixture, text *Tokens) float64 {
+	const length, sequences = 16, 40
+	var p model.Pass
+	m.Forward(&p, text.IDs[:sequences*length], sequences, length)
+	return kernels.CrossEntropy(p.Logits, text.IDs[1:][:sequences*length], 0, 1, m.Anchor.Config.VocabSize, sequences*length) / (sequences * length)
+}
+
+func same(t *testing.T, what string, got, want []model.Tensor) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: %d tensors, want %d", what, len(got), len(want))
+	}
+	for i, w := range want {
+		if got[i].Name != w.Name || !slices.Equal(got[i].Shape, w.Shape) {
+			t.Fatalf("%s: tensor %q %v, want %q %v", what, got[i].Name, got[i].Shape, w.Name, w.Shape)
+		}
+		for j, v := range w.Values {
+			if math.Float32bits(got[i].Values[j]) != math.Float32bits(v) {
+				t.Fatalf("%s: %s[%d] is %v, want %v to the bit", what, w.Name, j, got[i].Values[j], v)
+			}
+		}
+	}
+}
+
+func differ(t *testing.T, what string, a, b []model.Tensor) {
+	t.Helper()
+	for i := range a {
+		if !slices.Equal(a[i].Values, b[i].Values) {
+			return
+		}
+	}
+	t.Errorf("%s: the same weights", what)
+}
+
+func TestAnAnchorLearnsAndAnExpertLearnsWhatItDidNotKnow(t *testing.T) {
+	anchor := trainedAnchor(t, 150)
+	public, own := walkText(5, 3, 700), walkText(7, 1, 700)
+	alone := model.NewMixture(anchor)
+	// Where a walk begins cannot be known: 1 in 21 tokens costs ln 31.
+	if got := lossOn(alone, public); got > 0.5 {
+		t.Errorf("the anchor's loss on its own text is %.2f", got)
+	}
+	before := lossOn(alone, own)
+	if before < math.Log(32) {
+		t.Errorf("the anchor's loss on a text it does not know is %.2f: the test cannot tell", before)
+	}
+	frozen := anchorBits(t, anchor)
+
+	var losses []float64
+	j := expertJob(t, anchor, expertRecipe(80))
+	j.Report = func(p Progress) {
+		if p.Steps != 80 || p.Step != len(losses)+1 {
+			t.Errorf("step %d of %d is reported after %d", p.Step, p.Steps, len(losses))
+		}
+		losses = append(losses, p.Loss)
+	}
+	tensors, err := Expert(t.Context(), j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(losses) != 80 || !(losses[79] < losses[0]/2) {
+		t.Errorf("%d losses were reported, %v", len(losses), losses)
+	}
+	expert, err := model.BuildExpert(anchor.Config, among(tensors))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mixture := model.NewMixture(anchor, expert)
+	if got := lossOn(mixture, own); got > before/4 {
+		t.Errorf("with its expert the loss on the owner's text falls from %.2f to %.2f only", before, got)
+	}
+	if was, is := lossOn(alone, public), lossOn(mixture, public); is > math.Log(32)/2 {
+		t.Errorf("the expert takes the public text from %.2f to %.2f", was, is)
+	}
+	same(t, "the anchor after an expert was trained", anchorBits(t, anchor), frozen)
+}
+
+// anchorBits copies all tensors of an anchor.
+func anchorBits(t *testing.T, a *model.Anchor) (out []model.Tensor) {
+	t.Helper()
+	vector := func(v []float32) { out = append(out, model.Tensor{Values: slices.Clone(v)}) }
+	matrix := func(m kernels.Matrix) {
+		for i := range m.Out {
+			vector(m.Row(i))
+		}
+	}
+	matrix(a.Embed)
+	matrix(a.Head)
+	vector(a.Norm)
+	for l, w := range a.Layers {
+		f := a.Public.FFN[l]
+		for _, m := range []kernels.Matrix{w.Q, w.K, w.V, w.O, f.Gate, f.Up, f.Down} {
+			matrix(m)
+		}
+		for _, v := range [][]float32{w.QNorm, w.KNorm, w.PostAttentionNorm, w.PostFFNNorm, a.Public.Router[l]} {
+			vector(v)
+		}
+	}
+	return out
+}
+
+func TestTrainingGivesTheSameBitsOnAnyNumberOfProcessors(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	job := anchorJob(t, AnchorRecipe(1))
+	job.Config = AnchorConfig(64, 31)
+	job.Recipe.Steps, job.Recipe.WarmUp, job.Recipe.Sequences = 3, 1, 2
+	var anchor, expert []model.Tensor
+	for _, processors := range []int{1, 2, 5} {
+		runtime.GOMAXPROCS(processors)
+		job.Checkpoint = filepath.Join(t.TempDir(), "checkpoint")
+		tensors, err := Anchor(t.Context(), job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := model.BuildAnchor(job.Config, among(tensors))
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := expertJob(t, a, ExpertRecipe(1))
+		j.Recipe.Steps, j.Recipe.WarmUp, j.Recipe.Sequences, j.Recipe.PublicSequences = 3, 1, 2, 1
+		tuned, err := Expert(t.Context(), j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if anchor == nil {
+			anchor, expert = tensors, tuned
+		}
+		same(t, fmt.Sprintf("an anchor on %d processors", processors), tensors, anchor)
+		same(t, fmt.Sprintf("an expert on %d processors", processors), tuned, expert)
+	}
+}
+
+func TestTheSeedDecides(t *testing.T) {
+	anchor := func(seed uint64) []model.Tensor {
+		j := anchorJob(t, smallRecipe(3))
+		j.Recipe.Seed = seed
+		out, err := Anchor(t.Context(), j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	first := anchor(1)
+	same(t, "an anchor", anchor(1), first)
+	differ(t, "an anchor", anchor(2), first)
+	a := trainedAnchor(t, 3)
+	expert := func(seed uint64) []model.Tensor {
+		j := expertJob(t, a, expertRecipe(3))
+		j.Recipe.Seed = seed
+		out, err := Expert(t.Context(), j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	first = expert(1)
+	same(t, "an expert", expert(1), first)
+	differ(t, "an expert", expert(2), first)
+}
+
+// A trainer runs an anchor's or an expert's job: ctx and report are the test's.
+type trainer func(ctx context.Context, checkpoint string, report func(Progress)) ([]model.Tensor, error)
+
+func trainers(t *testing.T, steps int) map[string]trainer {
+	a := trainedAnchor(t, 3)
+	return map[string]trainer{
+		"an anchor": func(ctx context.Context, checkpoint string, report func(Progress)) ([]model.Tensor, error) {
+			j := anchorJob(t, smallRecipe(steps))
+			j.Checkpoint, j.Report = checkpoint, report
+			return Anchor(ctx, j)
+		},
+		"an expert": func(ctx context.Context, checkpoint string, report func(Progress)) ([]model.Tensor, error) {
+			j := expertJob(t, a, expertRecipe(steps))
+			j.Checkpoint, j.Report = checkpoint, report
+			return Expert(ctx, j)
+		},
+	}
+}
+
+// interrupt runs a job that ends after some steps and leaves a checkpoint.
+func interrupt(t *testing.T, run trainer, checkpoint string, after int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if after == 0 {
+		cancel()
+	}
+	last := 0
+	_, err := run(ctx, checkpoint, func(p Progress) {
+		if last = p.Step; last == after {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || last != after {
+		t.Fatalf("interrupted after %d steps it took %d: %v", after, last, err)
+	}
+}
+
+func TestAnInterruptedRunEndsInTheSameBits(t *testing.T) {
+	const steps = 5
+	for name, run := range trainers(t, steps) {
+		t.Run(name, func(t *testing.T) {
+			want, err := run(t.Context(), filepath.Join(t.TempDir(), "checkpoint"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for after := range steps {
+				checkpoint := filepath.Join(t.TempDir(), "checkpoint")
+				interrupt(t, run, checkpoint, after)
+				var taken []int
+				got, err := run(t.Context(), checkpoint, func(p Progress) { taken = append(taken, p.Step) })
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(taken) != steps-after || taken[0] != after+1 {
+					t.Errorf("interrupted after %d, it went on with %v", after, taken)
+				}
+				same(t, fmt.Sprintf("interrupted after %d", after), got, want)
+			}
+			// Once more at every step.
+			checkpoint := filepath.Join(t.TempDir(), "checkpoint")
+			for after := 1; after < steps; after++ {
+				interrupt(t, run, checkpoint, after)
+			}
+			// The last step's checkpoint holds the result, should the process die before it is saved.
+			for range 2 {
+				got, err := run(t.Context(), checkpoint, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				same(t, "interrupted at every step", got, want)
+			}
+			// A cancellation that comes with the last step comes too late.
+			ctx, cancel := context.WithCancel(t.Context())
+			got, err := run(ctx, filepath.Join(t.TempDir(), "checkpoint"), func(p Progress) {
+				if p.Step == steps {
+					cancel()
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			same(t, "cancelled with the last step", got, want)
+		})
+	}
+}
+
+func TestACheckpointOfAnotherRunIsNotResumed(t *testing.T) {
+	a := trainedAnchor(t, 3)
+	anchors := map[string]func(*AnchorJob){
+		"seed":   func(j *AnchorJob) { j.Recipe.Seed = 9 },
+		"rate":   func(j *AnchorJob) { j.Recipe.LR /= 2 },
+		"steps":  func(j *AnchorJob) { j.Recipe.Steps++ },
+		"text":   func(j *AnchorJob) { j.Text = &Tokens{IDs: slices.Clone(j.Text.IDs)}; j.Text.IDs[7]++ },
+		"config": func(j *AnchorJob) { j.Config.RMSNormEps = 1e-5 },
+		"shapes": func(j *AnchorJob) { j.Config.IntermediateSize = 24 },
+	}
+	for name, change := range anchors {
+		run := func(checkpoint string) []model.Tensor {
+			j := anchorJob(t, smallRecipe(4))
+			change(&j)
+			j.Checkpoint = checkpoint
+			out, err := Anchor(t.Context(), j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		checkpoint := filepath.Join(t.TempDir(), "checkpoint")
+		interrupt(t, func(ctx context.Context, checkpoint string, report func(Progress)) ([]model.Tensor, error) {
+			j := anchorJob(t, smallRecipe(4))
+			j.Checkpoint, j.Report = checkpoint, report
+			return Anchor(ctx, j)
+		}, checkpoint, 2)
+		same(t, "an anchor with another "+name, run(checkpoint), run(filepath.Join(t.TempDir(), "none")))
+	}
+	experts := map[string]func(*ExpertJob){
+		"anchor": func(j *ExpertJob) { j.AnchorCID = "bafyother" },
+		"seed":   func(j *ExpertJob) { j.Recipe.Seed = 9 },
+		"boundary between its texts": func(j *ExpertJob) {
+			all := slices.Concat(j.Text.IDs, j.Public.IDs)
+			j.Text, j.Public = &Tokens{IDs: all[:len(j.Text.IDs)-500]}, &Tokens{IDs: all[len(j.Text.IDs)-500:]}
+		},
+	}
+	for name, change := range experts {
+		run := func(checkpoint string) []model.Tensor {
+			j := expertJob(t, a, expertRecipe(4))
+			change(&j)
+			j.Checkpoint = checkpoint
+			out, err := Expert(t.Context(), j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		checkpoint := filepath.Join(t.TempDir(), "checkpoint")
+		interrupt(t, func(ctx context.Context, checkpoint string, report func(Progress)) ([]model.Tensor, error) {
+			j := expertJob(t, a, expertRecipe(4))
+			j.Checkpoint, j.Report = checkpoint, report
+			return Expert(ctx, j)
+		}, checkpoint, 2)
+		same(t, "an expert with another "+name, run(checkpoint), run(filepath.Join(t.TempDir(), "none")))
+	}
+}
+
+func TestADamagedCheckpointIsNamedAndTheWayOutToo(t *testing.T) {
+	for name, run := range trainers(t, 4) {
+		checkpoint := filepath.Join(t.TempDir(), "checkpoint")
+		interrupt(t, run, checkpoint, 2)
+		whole, err := os.ReadFile(checkpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := safetensors.Parse(whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tensors := slices.Collect(f.Tensors())
+		meta := f.Metadata()
+		write := func(tensors []safetensors.Tensor, step string) func(string) error {
+			return func(path string) error {
+				return safetensors.Write(path, tensors, map[string]string{metaFingerprint: meta[metaFingerprint], metaStep: step})
+			}
+		}
+		bytes := func(b []byte) func(string) error {
+			return func(path string) error { return os.WriteFile(path, b, 0o600) }
+		}
+		reshaped := slices.Clone(tensors)
+		reshaped[0].Shape = append([]int{1}, reshaped[0].Shape...)
+		for damage, do := range map[string]func(string) error{
+			"empty":             bytes(nil),
+			"cut":               bytes(whole[:len(whole)-1]),
+			"noise":             bytes([]byte(strings.Repeat("chorus", 100))),
+			"a folder":          func(path string) error { return os.Mkdir(path, 0o700) },
+			"a tensor short":    write(tensors[1:], "2"),
+			"another shape":     write(reshaped, "2"),
+			"no step":           write(tensors, ""),
+			"a step below 0":    write(tensors, "-1"),
+			"a step past all":   write(tensors, "5"),
+			"a step of letters": write(tensors, "two"),
+		} {
+			path := filepath.Join(t.TempDir(), "checkpoint")
+			if err := do(path); err != nil {
+				t.Fatal(err)
+			}
+			out, err := run(t.Context(), path, nil)
+			if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "remove the file to begin again") {
+				t.Errorf("%s, %s: error %v", name, damage, err)
+			}
+			if out != nil {
+				t.Errorf("%s, %s: tensors were returned with the error", name, damage)
+			}
+		}
+	}
+}
+
+func TestACheckpointThatCannotBeWrittenIsAnError(t *testing.T) {
+	for name, run := range trainers(t, 2) {
+		if _, err := run(t.Context(), filepath.Join(t.TempDir(), "no folder", "checkpoint"), nil); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestALossThatIsNoNumberIsReported(t *testing.T) {
+	for _, rate := range []float64{1e19, 1e30, math.Inf(1), math.NaN()} {
+		j := anchorJob(t, smallRecipe(20))
+		j.Recipe.LR = rate
+		out, err := Anchor(t.Context(), j)
+		if out != nil || err == nil || !strings.Contains(err.Error(), "use a lower learning rate than "+strconv.FormatFloat(rate, 'g', -1, 64)) {
+			t.Errorf("rate %v: error %v", rate, err)
+		}
+	}
+}
+
+func TestTrainingWithoutTextIsAnError(t *testing.T) {
+	j := anchorJob(t, smallRecipe(2))
+	j.Text = new(Tokens)
+	if _, err := Anchor(t.Context(), j); !errors.Is(err, ErrNoText) {
+		t.Errorf("an anchor: %v", err)
+	}
+	a := trainedAnchor(t, 1)
+	for _, empty := range []func(*ExpertJob){func(j *ExpertJob) { j.Text = new(Tokens) }, func(j *ExpertJob) { j.Public = new(Tokens) }} {
+		j := expertJob(t, a, expertRecipe(2))
+		empty(&j)
+		if _, err := Expert(t.Context(), j); !errors.Is(err, ErrNoText) {
+			t.Errorf("an expert: %v", err)
+		}
+	}
+}
+
+func TestTextShorterThanAWindowIsEnough(t *testing.T) {
+	j := anchorJob(t, smallRecipe(3))
+	j.Text = &Tokens{IDs: []int32{5, 31}, Bytes: 1}
+	if _, err := Anchor(t.Context(), j); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheRateWarmsUpAndFallsToATenth(t *testing.T) {
+	r := Recipe{Steps: 100, WarmUp: 10, LR: 2}
+	for step, want := range map[int]float64{0: 0.2, 4: 1, 9: 2, 10: 2, 55: 1.1, 100: 0.2} {
+		if got := r.rate(step); math.Abs(got-want) > 1e-12 {
+			t.Errorf("the rate of step %d is %v, want %v", step, got, want)
+		}
+	}
+	for step := 10; step < 100; step++ {
+		if r.rate(step+1) >= r.rate(step) {
+			t.Errorf("the rate does not fall at step %d", step)
+		}
+	}
+	all := Recipe{Steps: 5, WarmUp: 5, LR: 1}
+	if got := all.rate(4); got != 1 {
+		t.Errorf("the last step of a run that only warms up has rate %v", got)
+	}
+}
+
+func TestARouterRowStartsHalfWayBetweenItsTextAndThePublic(t *testing.T) {
+	row := make([]float32, 2)
+	bias := discriminant(row, []float32{3, 4}, []float32{0, 0})
+	if math.Abs(float64(row[0])-0.6) > 1e-6 || math.Abs(float64(row[1])-0.8) > 1e-6 || math.Abs(float64(bias)+2.5) > 1e-6 {
+		t.Errorf("row %v, bias %v, want [0.6 0.8] and -2.5", row, bias)
+	}
+	if bias := discriminant(row, []float32{1, 0}, []float32{-3, 0}); bias != 0 {
+		t.Errorf("a bias of %v favours the expert", bias)
+	}
+	if bias := discriminant(row, []float32{1, 2}, []float32{1, 2}); bias != 0 || row[0] != 0 || row[1] != 0 {
+		t.Errorf("texts that do not differ give row %v, bias %v", row, bias)
+	}
+}
