@@ -34,8 +34,8 @@ const scriptPatience = 30 * time.Second
 //	exits CODE COMMAND…      COMMAND ends with that exit code
 //	capture NAME REGEXP      $NAME is what the group in REGEXP matched in the last stdout
 //	await-node [HOME]        the node of HOME, or of $CHORUS_HOME, answers
-//	await-use OFFER          the node of $CHORUS_HOME has OFFER's expert in its mixture
-//	await-end OFFER          the node of $CHORUS_HOME has neither that nor the blob
+//	await-use OFFER [HOME]   that node has OFFER's expert in its mixture
+//	await-end OFFER [HOME]   that node has neither the expert nor its blob
 func TestScripts(t *testing.T) {
 	home := func(ts *testscript.TestScript, args []string) node.Home {
 		if len(args) > 0 {
@@ -45,7 +45,7 @@ func TestScripts(t *testing.T) {
 	}
 	stands := func(done func(node.Expert) bool) func(*testscript.TestScript, bool, []string) {
 		return func(ts *testscript.TestScript, _ bool, args []string) {
-			poll(ts, home(ts, nil), func(s node.Status) bool {
+			poll(ts, home(ts, args[1:]), func(s node.Status) bool {
 				for _, e := range s.Experts {
 					if e.Offer.String() == args[0] {
 						return done(e)
