@@ -16,10 +16,17 @@ import (
 const batchTokens = 2048
 
 // BitsPerByte returns how many bits m needs per byte of text, given as one run of token ids of
-// bytes bytes. The run is cut into windows of length tokens, each predicted without sight of
-// the others; the first token of a window is given, and counted at the mean of the rest.
-// The error says if there is too little text for one window.
+// bytes bytes. The run is cut into windows of length tokens, none of which sees another, and each
+// token of a window predicts the next of the run. So every token but the run's first is predicted,
+// from 1 to length tokens before it, up to the last whole window; the few that are left, and the
+// first, are counted at the mean of the rest.
+//
+// ids must be inside the vocabulary. It is an error if there is too little text for one window, or
+// if the model has fewer positions than a window.
 func BitsPerByte(m *model.Mixture, ids []int32, bytes int64, length int) (float64, error) {
+	if limit := m.Anchor.Config.MaxPositions; length < 1 || length > limit {
+		return 0, fmt.Errorf("windows of %d tokens, expected 1 to %d", length, limit)
+	}
 	windows := (len(ids) - 1) / length
 	if windows < 1 || bytes < 1 {
 		return 0, fmt.Errorf("%d tokens of text are too few to evaluate: at least %d are needed", len(ids), length+1)

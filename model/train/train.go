@@ -71,8 +71,8 @@ type run struct {
 	ids, targets []int32
 }
 
-// train takes the remaining steps. When ctx ends it saves what it has and returns ctx's error.
-func (r *run) train(ctx context.Context, save func() error, report func(Progress)) error {
+// begin prepares the memory of steps.
+func (r *run) begin() {
 	r.grads = gradientsOf(r.mixture, func(name string) []float32 {
 		for _, p := range r.params {
 			if p.name == name {
@@ -81,9 +81,14 @@ func (r *run) train(ctx context.Context, save func() error, report func(Progress
 		}
 		return nil
 	})
-	start, first, saved := time.Now(), r.step, time.Now()
 	rows := r.recipe.Sequences * r.recipe.Length
 	r.ids, r.targets = make([]int32, rows), make([]int32, rows)
+}
+
+// train takes the remaining steps. When ctx ends it saves what it has and returns ctx's error.
+func (r *run) train(ctx context.Context, save func() error, report func(Progress)) error {
+	r.begin()
+	start, first, saved := time.Now(), r.step, time.Now()
 	for r.step < r.recipe.Steps {
 		if ctx.Err() != nil {
 			if err := save(); err != nil {
@@ -96,7 +101,7 @@ func (r *run) train(ctx context.Context, save func() error, report func(Progress
 			return fmt.Errorf("the loss or its gradient became %v at step %d: use a lower learning rate than %v", loss, r.step, r.recipe.LR)
 		}
 		if report != nil {
-			report(Progress{r.step, r.recipe.Steps, loss, float64((r.step-first)*rows) / time.Since(start).Seconds()})
+			report(Progress{r.step, r.recipe.Steps, loss, float64((r.step-first)*len(r.ids)) / time.Since(start).Seconds()})
 		}
 		if time.Since(saved) > saveEvery {
 			if err := save(); err != nil {

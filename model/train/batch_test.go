@@ -1,0 +1,102 @@
+package train
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func counting(n int) *Tokens {
+	t := new(Tokens)
+	for i := range n {
+		t.IDs = append(t.IDs, int32(i))
+	}
+	return t
+}
+
+func TestEveryWindowIsDealtOncePerEpoch(t *testing.T) {
+	const length, sequences, windows = 8, 3, 21
+	for _, tail := range []int{1, 5, length} { // tokens after the last window's, one of them its last target
+		b := newBatcher(counting(windows*length+tail), length, 7)
+		ids, targets := make([]int32, sequences*length), make([]int32, sequences*length)
+		var orders [][]int32
+		for epoch := range 3 {
+			var starts []int32
+			for step := range windows / sequences {
+				b.fill(ids, targets, epoch*windows/sequences+step)
+				for s := range sequences {
+					window := ids[s*length:][:length]
+					starts = append(starts, window[0])
+					for i, id := range window {
+						if id != window[0]+int32(i) || targets[s*length+i] != id+1 {
+							t.Fatalf("window %v has targets %v", window, targets[s*length:][:length])
+						}
+					}
+				}
+			}
+			orders = append(orders, slices.Clone(starts))
+			slices.Sort(starts)
+			for i, at := range starts {
+				if len(starts) != windows || at != int32(i*length) {
+					t.Fatalf("epoch %d dealt windows at %v", epoch, starts)
+				}
+			}
+		}
+		if slices.Equal(orders[0], orders[1]) || slices.Equal(orders[1], orders[2]) || slices.IsSorted(orders[0]) {
+			t.Errorf("epochs are dealt in the orders %v", orders)
+		}
+	}
+}
+
+func TestWhatAStepGetsDependsOnNothingBeforeIt(t *testing.T) {
+	const length, sequences = 8, 4 // 21 windows: steps straddle epochs
+	text := counting(21*length + 1)
+	fill := func(b *batcher, step int) []int32 {
+		ids, targets := make([]int32, sequences*length), make([]int32, sequences*length)
+		b.fill(ids, targets, step)
+		return append(ids, targets...)
+	}
+	used := newBatcher(text, length, 7)
+	for _, step := range []int{0, 1, 2, 17, 5, 40, 4, 5, 6, 0} {
+		if !slices.Equal(fill(used, step), fill(newBatcher(text, length, 7), step)) {
+			t.Errorf("step %d depends on the steps before it", step)
+		}
+	}
+	if slices.Equal(fill(newBatcher(text, length, 7), 0), fill(newBatcher(text, length, 8), 0)) {
+		t.Error("two seeds deal the same windows")
+	}
+}
+
+func TestAShortTextIsRepeated(t *testing.T) {
+	b := newBatcher(counting(3), 8, 1)
+	ids, targets := make([]int32, 8), make([]int32, 8)
+	b.fill(ids, targets, 5)
+	if !slices.Equal(ids, []int32{0, 1, 2, 0, 1, 2, 0, 1}) || !slices.Equal(targets, []int32{1, 2, 0, 1, 2, 0, 1, 2}) {
+		t.Errorf("ids %v, targets %v", ids, targets)
+	}
+}
+
+func TestEncodeEndsEveryDocument(t *testing.T) {
+	encode := func(s string) (ids []int) {
+		for _, f := range strings.Fields(s) {
+			ids = append(ids, len(f))
+		}
+		return ids
+	}
+	docs := []string{"a bb", "    ", "cccc", "dd  "} // of four bytes each
+	for limit, want := range map[int][]int32{0: {1, 2, 9, 9, 4, 9, 2, 9}, 1: {1, 2, 9}, 3: {1, 2, 9}, 4: {1, 2, 9, 9}, 5: {1, 2, 9, 9, 4, 9}, 100: {1, 2, 9, 9, 4, 9, 2, 9}} {
+		got := Encode(docs, encode, 9, limit)
+		if !slices.Equal(got.IDs, want) {
+			t.Errorf("limit %d: %v, want %v", limit, got.IDs, want)
+		}
+		var bytes int64
+		for _, id := range want {
+			if id == 9 { // a document's end
+				bytes += int64(len(docs[0]))
+			}
+		}
+		if got.Bytes != bytes {
+			t.Errorf("limit %d: %d bytes, want %d", limit, got.Bytes, bytes)
+		}
+	}
+}
