@@ -1,10 +1,122 @@
 package train
 
 import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"chorus/model"
 )
+
+// newRun is the training of an anchor whose tensors begin as weight says.
+func newRun(t testing.TB, c model.Config, recipe Recipe, text *Tokens, weight func(p *parameter)) *run {
+	t.Helper()
+	r := &run{recipe: recipe, batches: newBatcher(text, recipe.Length, recipe.Seed)}
+	anchor, err := model.BuildAnchor(c, func(name string, shape ...int) ([]float32, error) {
+		p := newParameter(name, shape)
+		p.decay = len(shape) > 1
+		weight(p)
+		r.params = append(r.params, p)
+		return p.w, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.mixture = model.NewMixture(anchor)
+	r.begin()
+	return r
+}
+
+// ramp gives a tensor values around zero that need no random numbers.
+func ramp(p *parameter) {
+	for i := range p.w {
+		p.w[i] = float32(i%7-3) / 32
+	}
+}
+
+func TestAStepIsAdamWWithAClippedGradient(t *testing.T) {
+	recipe := smallRecipe(9)
+	for _, recipe.Clip = range []float64{0.01, 1e9} {
+		r := newRun(t, smallConfig(), recipe, walkText(5, 3, 2000), ramp)
+		for step := range 4 {
+			var before []parameter
+			for _, p := range r.params {
+				before = append(before, parameter{w: slices.Clone(p.w), m: slices.Clone(p.m), v: slices.Clone(p.v)})
+			}
+			r.once()
+			var norm float64
+			for _, p := range r.params {
+				for _, g := range p.g {
+					norm += float64(g) * float64(g)
+				}
+			}
+			clip := min(1, recipe.Clip/math.Sqrt(norm))
+			rate := recipe.rate(step)
+			for i, p := range r.params {
+				decay := 0.0
+				if p.decay {
+					decay = recipe.WeightDecay
+				}
+				var moved bool
+				for j, g := range p.g {
+					g := float64(g) * clip
+					m := 0.9*float64(before[i].m[j]) + 0.1*g
+					v := 0.95*float64(before[i].v[j]) + 0.05*g*g
+					w := float64(before[i].w[j])
+					unbiased := m / (1 - math.Pow(0.9, float64(step+1)))
+					scale := math.Sqrt(v/(1-math.Pow(0.95, float64(step+1)))) + 1e-8
+					w -= rate * (unbiased/scale + decay*w)
+					if math.Abs(float64(p.w[j])-w) > 1e-3*rate {
+						t.Fatalf("clip %g, step %d: %s[%d] is %v, want %v", recipe.Clip, step, p.name, j, p.w[j], w)
+					}
+					moved = moved || p.w[j] != before[i].w[j]
+				}
+				if !moved && !strings.HasSuffix(p.name, "mlp.gate.weight") {
+					t.Fatalf("step %d leaves %s as it was", step, p.name)
+				}
+			}
+		}
+	}
+}
+
+func TestMatricesDecayAndNothingElse(t *testing.T) {
+	for name, shape := range map[string][]int{
+		"model.embed_tokens.weight": {8, 4}, "model.norm.weight": {4}, "lm_head.weight": {8, 4},
+		"model.layers.0.self_attn.q_proj.weight": {4, 4}, "model.layers.0.self_attn.q_norm.weight": {4},
+	} {
+		p := newParameter(name, shape)
+		initialise(p, rand.New(rand.NewPCG(1, 2)))
+		if want := strings.HasSuffix(name, "proj.weight") || name == "lm_head.weight"; p.decay != want {
+			t.Errorf("%s decays: %v", name, p.decay)
+		}
+	}
+}
+
+func TestAGradientThatIsNoNumberIsReported(t *testing.T) {
+	// One text of one token: every row adds to the last norm's gradient with the same sign, and the
+	// head is so large that the sum overflows, while a norm of zero keeps the logits at zero.
+	text := &Tokens{IDs: slices.Repeat([]int32{5}, 100)}
+	r := newRun(t, smallConfig(), smallRecipe(1), text, func(p *parameter) {
+		ramp(p)
+		switch p.name {
+		case "model.norm.weight":
+			clear(p.w)
+		case "lm_head.weight":
+			for i := range p.w {
+				p.w[i] = -3e38
+				if i/32 == 5 {
+					p.w[i] = 3e38
+				}
+			}
+		}
+	})
+	err := r.train(t.Context(), func() error { return nil }, nil)
+	if err == nil || !strings.Contains(err.Error(), "gradient") {
+		t.Errorf("got %v", err)
+	}
+}
 
 // BenchmarkStep is the speed of training at the sizes that users get: a step of AnchorRecipe on
 // AnchorConfig, and one of ExpertRecipe beside that anchor.
@@ -14,16 +126,6 @@ func BenchmarkStep(b *testing.B) {
 	for i := range text.IDs {
 		text.IDs[i] = int32(i * 97 % Vocabulary)
 	}
-	source := func(r *run) model.Source {
-		return func(name string, shape ...int) ([]float32, error) {
-			p := newParameter(name, shape)
-			for i := range p.w {
-				p.w[i] = float32(i%7-3) / 32
-			}
-			r.params = append(r.params, p)
-			return p.w, nil
-		}
-	}
 	steps := func(b *testing.B, r *run) {
 		for b.Loop() {
 			r.once()
@@ -31,24 +133,21 @@ func BenchmarkStep(b *testing.B) {
 		b.ReportMetric(float64(b.N*len(r.ids))/b.Elapsed().Seconds(), "tokens/s")
 		b.ReportMetric(0, "ns/op")
 	}
-	r := &run{recipe: AnchorRecipe(1), batches: newBatcher(text, AnchorRecipe(1).Length, 1)}
-	anchor, err := model.BuildAnchor(config, source(r))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Run("anchor", func(b *testing.B) {
-		r.mixture = model.NewMixture(anchor)
-		r.begin()
-		steps(b, r)
-	})
+	anchor := newRun(b, config, AnchorRecipe(1), text, ramp)
+	b.Run("anchor", func(b *testing.B) { steps(b, anchor) })
 	b.Run("expert", func(b *testing.B) {
 		recipe := ExpertRecipe(1)
 		r := &run{recipe: recipe, batches: newBatcher(text, recipe.Length, 1), public: newBatcher(text, recipe.Length, 2)}
-		expert, err := model.BuildExpert(config, source(r))
+		expert, err := model.BuildExpert(config, func(name string, shape ...int) ([]float32, error) {
+			p := newParameter(name, shape)
+			ramp(p)
+			r.params = append(r.params, p)
+			return p.w, nil
+		})
 		if err != nil {
 			b.Fatal(err)
 		}
-		r.mixture = model.NewMixture(anchor, expert)
+		r.mixture = model.NewMixture(anchor.mixture.Anchor, expert)
 		r.begin()
 		steps(b, r)
 	})
