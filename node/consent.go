@@ -36,8 +36,26 @@ type Publication struct {
 
 // Publish stores an expert's blob, offers it and leases it to the other members. It may be repeated
 // after an interruption at any moment: an expert that is on offer already is only leased again.
-// It returns the offer's identity.
+// It returns the offer's identity, once the members that are connected have both notices.
 func (n *Node) Publish(ctx context.Context, p Publication) (cid.Cid, error) {
+	offer, err := n.publish(ctx, p)
+	if err != nil || n.single() {
+		return offer, err
+	}
+	// Gossip reaches only those who have said that they listen, which takes a moment after connecting.
+	spreading, cancel := context.WithTimeout(ctx, spreadWithin)
+	defer cancel()
+	if err := n.host.Sync(spreading); err != nil {
+		n.log.Info("offer not spread at once, synchronisation spreads it", slog.Any("error", err))
+	}
+	return offer, nil
+}
+
+// spreadWithin bounds how long Publish waits for members that are slow to take what it signed.
+const spreadWithin = 5 * time.Second
+
+// publish stores, signs and gossips.
+func (n *Node) publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	if err := n.awaitReconciled(ctx, time.Duration(p.WithinSeconds*float64(time.Second))); err != nil {
 		return cid.Undef, err
 	}

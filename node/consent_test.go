@@ -92,6 +92,9 @@ func TestPublishGoesOnAfterAKillAtEveryStep(t *testing.T) {
 			if st := c.standing(alpha, id); st.State != ledger.Active || l.offer != nil && id != l.offer.CID {
 				t.Errorf("published %s, %s, expected the offer that was there under a lease", id, st.State)
 			}
+			if !c.knows(c.nodes["beta"], id, ledger.Active) {
+				t.Error("Publish returned before a member that is connected had the offer and its lease")
+			}
 			c.await("admission", uses(id))
 			again, err := alpha.Publish(ctx, publication(l.path))
 			if err != nil || again != id {
