@@ -42,8 +42,28 @@ func (h *Host) joinTopic() error {
 	if h.topic, err = ps.Join(name); err != nil {
 		return err
 	}
+	events, err := h.topic.EventHandler()
+	if err != nil {
+		return err
+	}
+	h.wg.Go(func() { h.followTopic(events) })
 	_, err = h.topic.Relay() // without a subscription: validate is the one that takes the notices
 	return err
+}
+
+// followTopic synchronises with each member that begins to listen. Gossip goes only to those who have said that
+// they do, a moment after they connect, and that of the moment before would wait for the next minute's synchronisation.
+func (h *Host) followTopic(events *pubsub.TopicEventHandler) {
+	defer events.Cancel()
+	for {
+		e, err := events.NextPeerEvent(h.ctx)
+		if err != nil {
+			return
+		}
+		if m := h.memberOf(e.Peer); m != nil && e.Type == pubsub.PeerJoin {
+			m.signal()
+		}
+	}
 }
 
 // Publish spreads a notice of a feed to all members that are reachable now, after adding it to the host's own

@@ -136,6 +136,25 @@ func TestLateJoinerGetsEverything(t *testing.T) {
 	}
 }
 
+// Members are reconciled before each knows that the other listens to gossip.
+func TestNoticePublishedBeforeThePeerListensArrives(t *testing.T) {
+	c := found(t, "a", "b")
+	for i := range 10 {
+		ma, mb := newMemory(), newMemory()
+		a := c.start(t, "a", ma)
+		b := c.start(t, "b", mb, a)
+		waitReconciled(t, a)
+		n := c.saysAfter(t, nil, "a", fmt.Sprint(i))
+		if err := a.Publish(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		mb.waitFor(t, n)
+		if err := errors.Join(a.Close(), b.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestSyncGoesBothWays(t *testing.T) {
 	c := found(t, "a", "b")
 	one, two := c.says(t, "a", "one"), c.says(t, "a", "two")
