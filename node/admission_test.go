@@ -67,7 +67,9 @@ func TestAdmissionRefusesWhatIsUnfit(t *testing.T) {
 		{"another kind of file", text, nil, "safetensors"},
 	} {
 		offer := c.offerUnchecked("beta", tt.path, tt.offer)
-		refused := func(n *Node) bool { return c.status(n, offer).Refusal != "" }
+		refused := func(n *Node) bool {
+			return c.status(n, offer).Refusal != "" && c.events(n, ledger.EventRefused, offer) > 0
+		}
 		c.await("refusal of "+tt.name, func(n *Node) bool { return c.knows(n, offer, ledger.Active) && refused(n) })
 		for name, n := range c.nodes {
 			e := c.status(n, offer)
