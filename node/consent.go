@@ -112,7 +112,17 @@ func (n *Node) publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	} else if n.active(offer, at) {
 		return offer, nil
 	}
-	return offer, n.sign(ctx, at, lease)
+	return offer, n.sign(ctx, now(), lease)
+}
+
+// blobOf returns the CID and the size that a file has as a blob.
+func blobOf(path string) (cid.Cid, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return cid.Undef, 0, err
+	}
+	defer f.Close()
+	return p2p.BlobCID(f)
 }
 
 // active reports whether an offer is under a lease that has not run out.
@@ -125,15 +135,6 @@ func (n *Node) active(offer cid.Cid, at time.Time) bool {
 // ErrNotSpread is returned when a revocation is signed and stored but no other member has it yet.
 // Whenever one is reached, it gets it.
 var ErrNotSpread = errors.New("the revocation is signed and stored here, but no other member could be reached yet")
-
-func blobOf(path string) (cid.Cid, int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return cid.Undef, 0, err
-	}
-	defer f.Close()
-	return p2p.BlobCID(f)
-}
 
 // Revoke withdraws an offer of this member for ever, or all of them if offer is undefined. It
 // returns the revocation's identity once it is durable here and on one other node; the error wraps
