@@ -311,14 +311,16 @@ func FuzzPieces(f *testing.F) {
 	f.Add("\n", uint8(255))
 	f.Add(strings.Repeat("🙂", 1500), uint8(3))
 	f.Fuzz(func(t *testing.T, s string, times uint8) {
-		text := strings.ToValidUTF8(strings.Repeat(s, 1+int(times)*4), "")
+		// A piece that holds NUL is dropped with its text, after which a repeated text says no more where
+		// the next piece stood.
+		text := strings.ReplaceAll(strings.ToValidUTF8(strings.Repeat(s, 1+int(times)*4), ""), "\x00", "")
 		if len(text) > 64<<10 {
 			return
 		}
 		at := 0
 		for _, p := range pieces([]string{text}) {
 			i := strings.Index(text[at:], p)
-			if i < 0 || strings.TrimSpace(strings.ReplaceAll(text[at:at+i], "\x00", "")) != "" && !strings.ContainsRune(text[at:at+i], 0) {
+			if i < 0 || strings.TrimSpace(text[at:at+i]) != "" {
 				t.Fatalf("a piece is no part of the text, or text before it is lost")
 			}
 			if !usable(p) || len(p) > pieceBytes {
@@ -326,7 +328,7 @@ func FuzzPieces(f *testing.F) {
 			}
 			at += i + len(p)
 		}
-		if rest := text[at:]; strings.TrimSpace(rest) != "" && !strings.ContainsRune(rest, 0) {
+		if rest := text[at:]; strings.TrimSpace(rest) != "" {
 			t.Fatalf("%d bytes at the end are lost", len(rest))
 		}
 		if usable(text) && !strings.Contains(text, onePiece(text)) {
