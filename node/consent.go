@@ -42,7 +42,7 @@ func (n *Node) Publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	if err != nil || n.single() {
 		return offer, err
 	}
-	// Gossip reaches only those who have said that they listen, which takes a moment after connecting.
+	// A command that published ends its node on return: the notices must be with the others by then.
 	spreading, cancel := context.WithTimeout(ctx, spreadWithin)
 	defer cancel()
 	if err := n.host.Sync(spreading); err != nil {

@@ -84,7 +84,7 @@ func (n *Node) Generate(ctx context.Context, r openai.Request, emit func(openai.
 		}
 	}
 	res.Attribution = use.total()
-	return res, use.record()
+	return res, nil // once what was used is on record: see above
 }
 
 // promptIDs returns the tokens to continue: of an empty prompt, the mark between documents.

@@ -82,7 +82,7 @@ func (a *app) revokeCommand() *cobra.Command {
 		Long: `Signs a revocation and sends it to the other members. Every honest node stops using the expert on
 receiving it, within one token, and deletes its copy. A revocation is final: to come back, publish
 again, which makes a new offer. The command succeeds once another member has the notice too.`,
-		Example: `  chorus revoke baguqeerab… --reason "patient withdrew consent"
+		Example: `  chorus revoke bagaaiera… --reason "patient withdrew consent"
   chorus revoke --all`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(c *cobra.Command, given []string) error {

@@ -178,12 +178,8 @@ func (d *demo) stop() error {
 }
 
 func (d *demo) finish(ctx context.Context, keep bool) error {
-	base, err := d.endpoint(d.steward)
-	if err != nil {
-		return err
-	}
 	home := d.steward.home
-	err = d.result(d.report, func() {
+	err := d.result(d.report, func() {
 		d.say("\nWhat next")
 		d.say("   %s holds the members' data folders. Look inside one:", d.dir)
 		d.say("     chorus experts --home %s", home)
@@ -195,6 +191,10 @@ func (d *demo) finish(ctx context.Context, keep bool) error {
 		d.say("   (In a clone of the source, chorus is `go run ./cmd/chorus`. With --keep the demo goes on serving.)")
 	})
 	if err != nil || !keep {
+		return err
+	}
+	base, err := d.endpoint(d.steward)
+	if err != nil {
 		return err
 	}
 	d.say("\nServing at %s/v1 until Ctrl-C. From a second terminal: chorus ask \"The rays of light\"", base)

@@ -20,13 +20,9 @@ const (
 // prompt is a passage from the middle of a held-out document of p's domain: of the first few, the one
 // that the mixture predicts better than the anchor by the most.
 func (d *demo) prompt(p *participant) (prompt string, err error) {
-	c, err := p.domain.read()
-	if err != nil {
-		return "", err
-	}
 	anchor, tok := d.steward.node.Anchor()
 	most := math.Inf(-1)
-	for _, doc := range c.Heldout[:min(promptChoice, len(c.Heldout))] {
+	for _, doc := range p.text.documents[:min(promptChoice, len(p.text.documents))] {
 		text := doc[len(doc)/2:]
 		text = text[strings.IndexByte(text, '\n')+1:]
 		if len(text) > promptBytes {

@@ -22,7 +22,7 @@ func (d *demo) trainAnchor(ctx context.Context) error {
 	if exists(dir) {
 		d.say("   It was trained before: using %s.", dir)
 	}
-	if tier, _ := kernels.Tier(); tier == "portable" {
+	if portable() {
 		d.say("   There are no fast kernels for this processor yet: all training is %d times shorter.", slowdown)
 	}
 	if err := d.app.trainAnchor(ctx, d.public, paced(train.AnchorRecipe(d.seed)), dir); err != nil {
@@ -50,9 +50,14 @@ func (d *demo) trainAnchor(ctx context.Context) error {
 // ends in minutes there too.
 const slowdown = 4
 
+func portable() bool {
+	tier, _ := kernels.Tier()
+	return tier == "portable"
+}
+
 // paced fits a recipe to the machine.
 func paced(r train.Recipe) train.Recipe {
-	if tier, _ := kernels.Tier(); tier == "portable" {
+	if portable() {
 		r.Steps /= slowdown
 	}
 	return r

@@ -223,7 +223,10 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 }
 
 // encoded is a corpus as tokens.
-type encoded struct{ train, heldout *train.Tokens }
+type encoded struct {
+	train, heldout *train.Tokens
+	documents      []string // held out, as text
+}
 
 // heldoutTokens bounds what is evaluated of one domain.
 const heldoutTokens = 16 << 10
@@ -234,7 +237,7 @@ func encodeCorpus(d domain, anchor *model.Anchor, tok *tokenizer.Tokenizer) (e e
 		return e, err
 	}
 	eos := anchor.Config.EOS
-	return encoded{train.Encode(c.Train, tok.Encode, eos, 0), train.Encode(c.Heldout, tok.Encode, eos, heldoutTokens)}, nil
+	return encoded{train.Encode(c.Train, tok.Encode, eos, 0), train.Encode(c.Heldout, tok.Encode, eos, heldoutTokens), c.Heldout}, nil
 }
 
 func (e encoded) bitsPerByte(m *model.Mixture) (float64, error) {
