@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"chorus/durable"
 	"chorus/ledger"
 	"chorus/ledger/notice"
 
@@ -231,19 +232,8 @@ func loadKey(path string) (ed25519.PrivateKey, error) {
 	return private, nil
 }
 
-// writeFile puts a small file in place whole and durably, readable by its owner alone.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
+// writeFile puts a small file in place, readable by its owner alone.
+func writeFile(path string, b []byte) error { return durable.WriteFile(path, durable.Bytes(b)) }
 
 // OpenLedger opens the home's ledger, which no running node may have open.
 func (h Home) OpenLedger() (*ledger.Ledger, error) {

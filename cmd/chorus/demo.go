@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"chorus/durable"
 	"chorus/node"
 	"chorus/node/openai"
 
@@ -160,7 +161,7 @@ func (d *demo) holdTo(settings string) error {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(path, []byte(settings), 0o600)
+	return durable.WriteFile(path, durable.Bytes([]byte(settings)))
 }
 
 func (d *demo) everyone() []*participant { return append([]*participant{d.steward}, d.members...) }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"chorus/durable"
 	"chorus/ledger/notice"
 	"chorus/model"
 	"chorus/model/eval"
@@ -216,7 +217,7 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 	if err != nil {
 		return m, err
 	}
-	if err := os.WriteFile(reportPath(path), b, 0o600); err != nil {
+	if err := durable.WriteFile(reportPath(path), durable.Bytes(b)); err != nil {
 		return m, err
 	}
 	return m, os.Remove(checkpoint)

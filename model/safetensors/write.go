@@ -1,17 +1,15 @@
 package safetensors
 
 import (
-	"bufio"
 	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
+
+	"chorus/durable"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -25,35 +23,14 @@ const headerAlign = 8
 // the reference implementation, tensors of wider elements come first and the
 // rest is by name, which aligns every tensor to its element size.
 //
-// The bytes go to a temporary file beside path, readable by its owner alone,
-// which is synced and then renamed over path; the tensors are not copied in
-// memory.
+// The file is put in place as [durable.WriteFile] does it; the tensors are not
+// copied in memory.
 func Write(path string, tensors []Tensor, metadata map[string]string) error {
 	header, order, err := encodeHeader(tensors, metadata)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	dir, base := filepath.Split(path)
-	dir = cmp.Or(dir, ".")
-	f, err := os.CreateTemp(dir, "."+base+".*.tmp")
-	if err != nil {
-		return err
-	}
-	err = writeTo(f, header, order)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return syncDir(dir)
+	return durable.WriteFile(path, func(w io.Writer) error { return writeTo(w, header, order) })
 }
 
 // encodeHeader checks the tensors and returns the header, its length in front
@@ -140,24 +117,13 @@ func appendInts(b []byte, v []int) []byte {
 }
 
 func writeTo(w io.Writer, header []byte, order []Tensor) error {
-	buf := bufio.NewWriterSize(w, 1<<20)
-	buf.Write(header) // a failure is kept and comes back from Flush
-	for _, t := range order {
-		buf.Write(t.Data)
-	}
-	return buf.Flush()
-}
-
-// syncDir makes a rename inside dir durable. Windows has no such call and
-// orders its metadata by itself.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
+	if _, err := w.Write(header); err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	for _, t := range order {
+		if _, err := w.Write(t.Data); err != nil {
+			return fmt.Errorf("tensor %q: %w", t.Name, err)
+		}
+	}
+	return nil
 }

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+
+	"chorus/durable"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -244,36 +243,8 @@ func (c *component) addsNothing() bool {
 	return false
 }
 
-// Save writes the tokenizer.json that t was parsed from, byte for byte, or
-// changes nothing: a temporary file beside path is synced, then renamed.
+// Save writes the tokenizer.json that t was parsed from, byte for byte, as
+// [durable.WriteFile] does it.
 func (t *Tokenizer) Save(path string) error {
-	dir, base := filepath.Split(path)
-	dir = cmp.Or(dir, ".")
-	f, err := os.CreateTemp(dir, "."+base+".*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(t.file)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	if runtime.GOOS == "windows" { // orders its metadata by itself
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.WriteFile(path, durable.Bytes(t.file))
 }
