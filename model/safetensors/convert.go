@@ -3,6 +3,7 @@ package safetensors
 import (
 	"encoding/binary"
 	"math"
+	"runtime"
 )
 
 // Float32s returns the elements as float32, in a slice of their own. Every
@@ -28,6 +29,7 @@ func (t Tensor) Float32s() []float32 {
 			v[i] = fromFloat16(binary.LittleEndian.Uint16(data[2*i:]))
 		}
 	}
+	runtime.KeepAlive(t.file)
 	return v
 }
 

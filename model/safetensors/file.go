@@ -3,9 +3,11 @@ package safetensors
 import (
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 
 	"github.com/edsrzf/mmap-go"
@@ -13,20 +15,34 @@ import (
 
 // File is an open safetensors file. Its methods, Close apart, are safe for
 // concurrent use.
+//
+// A file from [Open] is released by Close, or when the garbage collector finds
+// that neither the File nor a [Tensor] of it is in use. A slice of Data alone,
+// such as [Tensor.InPlace] gives, does not count as a use: whoever keeps one
+// keeps the File with it, and does not call Close.
 type File struct {
 	tensors  []Tensor       // in the order of their bytes
 	index    map[string]int // name -> position in tensors
 	metadata map[string]string
-	mapping  mmap.MMap // nil for Parse, and after Close
+	mapping  mmap.MMap // nil where the bytes are the collector's, and after Close
+	release  runtime.Cleanup
 }
+
+// readsWhole is where Open maps nothing: a mapped file cannot be deleted on
+// Windows, and a file that may no longer be used must be.
+const readsWhole = runtime.GOOS == "windows"
 
 // Open maps the file into memory and checks it as [Parse] does. The tensors
 // are read in place: opening costs the header only, and pages come in when
-// they are touched.
+// they are touched. On Windows the file is read instead, and memory holds it
+// whole.
 //
-// The file must not be truncated or changed while it is open, or a read of its
-// tensors may fault; write a new file and rename it, as [Write] does.
-func Open(path string) (*File, error) {
+// The file may be deleted while it is open. It must not be truncated or
+// changed, or a read of its tensors may fault; write a new file and rename it,
+// as [Write] does.
+func Open(path string) (*File, error) { return open(path, readsWhole) }
+
+func open(path string, whole bool) (*File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -42,27 +58,42 @@ func Open(path string) (*File, error) {
 	if info.Size() < int64(minFile) || info.Size() > int64(maxInt) {
 		return nil, fmt.Errorf("%s: %d bytes long: %w", path, info.Size(), ErrMalformed)
 	}
+	var file *File
+	if whole {
+		b := make([]byte, info.Size())
+		if _, err := io.ReadFull(f, b); err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+		if file, err = Parse(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return file, nil
+	}
 	m, err := mmap.MapRegion(f, int(info.Size()), mmap.RDONLY, 0, 0)
 	if err != nil {
 		return nil, fmt.Errorf("map %s: %w", path, err)
 	}
-	file, err := Parse(m)
-	if err != nil {
+	if file, err = Parse(m); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), m.Unmap())
 	}
+	for i := range file.tensors {
+		file.tensors[i].file = file
+	}
 	file.mapping = m
+	file.release = runtime.AddCleanup(file, func(m mmap.MMap) { _ = m.Unmap() }, m)
 	return file, nil
 }
 
-// Close ends the mapping of a file from [Open]. After it, the Data of the
-// file's tensors must not be touched: doing so faults. Close must not run
-// while another method does; a second Close does nothing.
+// Close releases a file from [Open] at once. After it, the Data of the file's
+// tensors must not be touched: doing so faults. Close must not run while
+// another method does; a second Close does nothing.
 func (f *File) Close() error {
-	if f.mapping == nil {
-		return nil
-	}
+	f.release.Stop()
 	m := f.mapping
 	f.mapping, f.tensors, f.index = nil, nil, nil
+	if m == nil {
+		return nil
+	}
 	return m.Unmap()
 }
 

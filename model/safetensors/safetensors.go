@@ -63,6 +63,8 @@ type Tensor struct {
 	DType DType
 	Shape []int  // none for a scalar; a dimension may be 0
 	Data  []byte // len == product of Shape × DType.Size(); read-only for tensors of a [File]
+
+	file *File // whose mapping Data lies in; held so that it stays
 }
 
 // checkTensor returns the number of bytes that a tensor of this type and shape

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 
@@ -125,5 +126,6 @@ func writeTo(w io.Writer, header []byte, order []Tensor) error {
 			return fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
 	}
+	runtime.KeepAlive(order)
 	return nil
 }
