@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -19,10 +20,10 @@ func TestParseConfigReadsWhatTransformersWrites(t *testing.T) {
 	}
 	want := Config{
 		VocabSize: 64, HiddenSize: 32, IntermediateSize: 20, Layers: 2, Heads: 4, KVHeads: 2, MaxPositions: 128,
-		RMSNormEps: 1e-6, Experts: 3, TopK: 2, EOS: 63,
+		RMSNormEps: 1e-6, Experts: 3, TopK: 2, EOS: TokenIDs{63},
 	}
 	want.Rope.Theta, want.Rope.Type = 10000, "default"
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -53,18 +54,32 @@ func TestParseConfigAcceptsOtherSpellings(t *testing.T) {
 	}
 	everyHead := base
 	everyHead.KVHeads = base.Heads
+	wide, tied, norm, ends, dense := base, base, base, base, base
+	wide.HeadSize = 16
+	tied.Tied = true
+	norm.NormTopK = true
+	ends.EOS = TokenIDs{1, 2}
+	width := base
+	width.HeadSize = 8
 	for name, test := range map[string]struct {
 		file []byte
 		want Config
 	}{
-		"a head's width that follows":   {configWith(t, map[string]any{"head_dim": 8}), base},
+		"a head's width that follows":   {configWith(t, map[string]any{"head_dim": 8}), width},
+		"a head's width of its own":     {configWith(t, map[string]any{"head_dim": 16}), wide},
+		"a tied head":                   {configWith(t, map[string]any{"tie_word_embeddings": true}), tied},
+		"weights that add up to one":    {configWith(t, map[string]any{"norm_topk_prob": true}), norm},
+		"several ends":                  {configWith(t, map[string]any{"eos_token_id": []int{1, 2}}), ends},
+		"experts by another name":       {configWith(t, map[string]any{"num_experts": nil, "num_local_experts": 1}), base},
+		"experts by both names":         {configWith(t, map[string]any{"num_local_experts": 1}), base},
+		"an OLMo 2":                     {configWith(t, map[string]any{"model_type": "olmo2", "num_experts": nil, "num_experts_per_tok": nil}), dense},
 		"rope as before transformers 5": {configWith(t, map[string]any{"rope_parameters": nil, "rope_theta": 10000}), base},
 		"no scaling of rope":            {[]byte(strings.Replace(string(configWith(t, nil)), "{", `{"rope_scaling": null,`, 1)), base},
 		"null key heads":                {[]byte(strings.Replace(string(configWith(t, map[string]any{"num_key_value_heads": nil})), "{", `{"num_key_value_heads": null,`, 1)), everyHead},
 		"no key heads":                  {configWith(t, map[string]any{"num_key_value_heads": nil}), everyHead},
 		"a field that changes nothing":  {configWith(t, map[string]any{"output_router_logits": true}), base},
 	} {
-		if got, err := ParseConfig(test.file); err != nil || got != test.want {
+		if got, err := ParseConfig(test.file); err != nil || !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
 	}
@@ -75,9 +90,9 @@ func TestParseConfigRefusesWhatWouldBeComputedDifferently(t *testing.T) {
 		field string // of config.json, named in the error
 		value any    // nil removes it
 	}{
-		{"model_type", "olmo2"}, {"model_type", nil}, {"model_type", 3},
-		{"hidden_act", "gelu"}, {"attention_bias", true}, {"tie_word_embeddings", true}, {"norm_topk_prob", true},
-		{"head_dim", 16}, {"head_dim", -8}, {"rope_scaling", map[string]any{"type": "linear"}},
+		{"model_type", "llama"}, {"model_type", nil}, {"model_type", 3},
+		{"hidden_act", "gelu"}, {"attention_bias", true},
+		{"head_dim", 15}, {"head_dim", -8}, {"head_dim", 1 << 20}, {"num_local_experts", 2}, {"rope_scaling", map[string]any{"type": "linear"}},
 		{"vocab_size", nil}, {"vocab_size", 0}, {"vocab_size", -1}, {"vocab_size", 1 << 40}, {"vocab_size", "64"}, {"vocab_size", 64.5},
 		{"hidden_size", 0}, {"hidden_size", 31}, {"hidden_size", 1 << 40}, {"hidden_size", 12},
 		{"intermediate_size", 0}, {"intermediate_size", 1 << 17},
@@ -88,7 +103,7 @@ func TestParseConfigRefusesWhatWouldBeComputedDifferently(t *testing.T) {
 		{"rms_norm_eps", nil}, {"rms_norm_eps", 0}, {"rms_norm_eps", -1}, {"rms_norm_eps", 1e-320}, {"rms_norm_eps", 1e300},
 		{"num_experts", 0}, {"num_experts", -1}, {"num_experts", 1 << 30},
 		{"num_experts_per_tok", 0}, {"num_experts_per_tok", -2}, {"num_experts_per_tok", 2},
-		{"eos_token_id", 64}, {"eos_token_id", -1}, {"eos_token_id", []int{1, 2}},
+		{"eos_token_id", 64}, {"eos_token_id", -1}, {"eos_token_id", []int{1, 64}}, {"eos_token_id", []int{}}, {"eos_token_id", "</s>"}, {"eos_token_id", nil},
 		{"rope_parameters", nil}, {"rope_parameters", map[string]any{"rope_type": "yarn", "rope_theta": 1e4}},
 		{"rope_parameters", map[string]any{"rope_type": "default", "rope_theta": 1e-300}},
 		{"rope_parameters", map[string]any{"rope_type": "default", "rope_theta": -1}},
@@ -97,7 +112,7 @@ func TestParseConfigRefusesWhatWouldBeComputedDifferently(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.field) {
 			t.Errorf("%s %v: error %v, expected one that names the field", test.field, test.value, err)
 		}
-		if c != (Config{}) {
+		if !reflect.DeepEqual(c, Config{}) {
 			t.Errorf("%s %v: a refused file gave %+v", test.field, test.value, c)
 		}
 	}
@@ -134,14 +149,14 @@ func FuzzParseConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if c.Heads*c.HeadDim() != c.HiddenSize || c.MaxPositions*c.HeadDim() > maxRope {
+		if c.QWidth() > maxWidth || c.MaxPositions*c.HeadDim() > maxRope {
 			t.Fatalf("accepted: %+v", c)
 		}
 		again, err := c.Marshal()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := ParseConfig(again); err != nil || got != c {
+		if got, err := ParseConfig(again); err != nil || !reflect.DeepEqual(got, c) {
 			t.Fatalf("%+v is read again as %+v, %v", c, got, err)
 		}
 	})

@@ -2,15 +2,16 @@ package model
 
 import "chorus/kernels"
 
-// A LayerPass holds what one layer computed for a batch of rows. The backward pass reads it;
+// A LayerPass holds what one layer computed for a batch of rows; Q is the width of all queries, KV of all
+// keys. The backward pass reads it;
 // inference lets all layers share one. Buffers grow as needed and are reused.
 type LayerPass struct {
 	X          []float32  // (rows, H) the layer's input
-	QRaw, KRaw []float32  // (rows, H), (rows, KV) before their norms
-	Q          []float32  // (rows, H) after norm and rope
+	QRaw, KRaw []float32  // (rows, Q), (rows, KV) before their norms
+	Q          []float32  // (rows, Q) after norm and rope
 	K, V       []float32  // (rows, KV) after norm and rope; unused where a cache holds them
 	QInv, KInv []float32  // (rows) what RMSNorm keeps
-	Att, LSE   []float32  // (rows, H), (rows, heads)
+	Att, LSE   []float32  // (rows, Q), (rows, heads)
 	O, OInv    []float32  // (rows, H), (rows) attention's output before its norm
 	Hidden     []float32  // (rows, H) after attention: what router and experts read
 	P, PLSE    []float32  // (rows, E), (rows) the router's probabilities
@@ -26,6 +27,7 @@ type SlotPass struct {
 	In            []float32 // (n, H)
 	Gate, Up, Act []float32 // (n, I)
 	Out           []float32 // (n, H)
+	Low           []float32 // (n, r) inside a low-rank projection
 }
 
 // A Pass is a forward computation over Sequences sequences of Length tokens each, with all that
@@ -50,7 +52,7 @@ func (m *Mixture) Forward(p *Pass, ids []int32, sequences, length int) {
 	}
 	x := grow(&p.Layers[0].X, rows*c.HiddenSize)
 	m.embed(x, ids)
-	kv := c.KVHeads * c.HeadDim()
+	kv := c.KVWidth()
 	spans := make([]span, sequences)
 	for l := range p.Layers {
 		t := &p.Layers[l]
@@ -72,7 +74,7 @@ func (m *Mixture) Forward(p *Pass, ids []int32, sequences, length int) {
 func (m *Mixture) embed(x []float32, ids []int32) {
 	h := m.Anchor.Config.HiddenSize
 	for i, id := range ids {
-		copy(x[i*h:(i+1)*h], m.Anchor.Embed.Row(int(id)))
+		m.Anchor.Embed.Row(x[i*h:(i+1)*h], int(id))
 	}
 }
 
@@ -94,12 +96,12 @@ func (m *Mixture) layer(l int, y []float32, t *LayerPass, spans []span, rows int
 	c := m.Anchor.Config
 	w := &m.Anchor.Layers[l]
 	rope := m.Anchor.Rope()
-	h, kv, heads := c.HiddenSize, c.KVHeads*c.HeadDim(), c.HeadLayout()
+	h, q, kv, heads := c.HiddenSize, c.QWidth(), c.KVWidth(), c.HeadLayout()
 
-	kernels.Linear(grow(&t.QRaw, rows*h), t.X, w.Q, rows)
+	kernels.Linear(grow(&t.QRaw, rows*q), t.X, w.Q, rows)
 	kernels.Linear(grow(&t.KRaw, rows*kv), t.X, w.K, rows)
-	kernels.RMSNorm(grow(&t.Q, rows*h), grow(&t.QInv, rows), t.QRaw, w.QNorm, c.RMSNormEps, rows)
-	grow(&t.Att, rows*h)
+	kernels.RMSNorm(grow(&t.Q, rows*q), grow(&t.QInv, rows), t.QRaw, w.QNorm, c.RMSNormEps, rows)
+	grow(&t.Att, rows*q)
 	grow(&t.KInv, rows)
 	grow(&t.LSE, rows*c.Heads)
 	at := 0
@@ -107,9 +109,9 @@ func (m *Mixture) layer(l int, y []float32, t *LayerPass, spans []span, rows int
 		k, v := s.k[s.Past*kv:], s.v[s.Past*kv:]
 		kernels.RMSNorm(k, t.KInv[at:], t.KRaw[at*kv:], w.KNorm, c.RMSNormEps, s.Rows)
 		kernels.Linear(v, t.X[at*h:], w.V, s.Rows)
-		rope.Apply(t.Q[at*h:], c.Heads, s.Past, s.Rows)
+		rope.Apply(t.Q[at*q:], c.Heads, s.Past, s.Rows)
 		rope.Apply(k, c.KVHeads, s.Past, s.Rows)
-		kernels.Attention(t.Att[at*h:], t.LSE[at*c.Heads:], t.Q[at*h:], s.k, s.v, s.Span, heads)
+		kernels.Attention(t.Att[at*q:], t.LSE[at*c.Heads:], t.Q[at*q:], s.k, s.v, s.Span, heads)
 		at += s.Rows
 	}
 	kernels.Linear(grow(&t.O, rows*h), t.Att, w.O, rows)
@@ -126,7 +128,7 @@ func (m *Mixture) layer(l int, y []float32, t *LayerPass, spans []span, rows int
 }
 
 // route computes the router's probabilities over all slots and lists, slot by slot, the rows
-// that chose it among their k. The weights are not normalised again over the chosen.
+// that chose it among their k.
 func (m *Mixture) route(l int, t *LayerPass, rows int) {
 	h, e := m.Anchor.Config.HiddenSize, len(m.Slots)
 	grow(&t.P, rows*e)
@@ -166,20 +168,30 @@ func (f FFN) run(w *SlotPass, hidden []float32) {
 	for a, r := range w.Rows {
 		copy(w.In[a*h:(a+1)*h], hidden[int(r)*h:][:h])
 	}
-	kernels.Linear(grow(&w.Gate, n*i), w.In, f.Gate, n)
-	kernels.Linear(grow(&w.Up, n*i), w.In, f.Up, n)
+	f.Gate.apply(grow(&w.Gate, n*i), w.In, n, &w.Low)
+	f.Up.apply(grow(&w.Up, n*i), w.In, n, &w.Low)
 	kernels.SiLUMul(grow(&w.Act, n*i), w.Gate, w.Up)
-	kernels.Linear(grow(&w.Out, n*h), w.Act, f.Down, n)
+	f.Down.apply(grow(&w.Out, n*h), w.Act, n, &w.Low)
 }
 
-// mix sums the slots' outputs, weighted by the router.
+// mix sums the slots' outputs, weighted by the router: by its probabilities, or where the configuration normalises
+// them, by what they are among the chosen alone.
 func (m *Mixture) mix(t *LayerPass, rows int) {
 	h, e := m.Anchor.Config.HiddenSize, len(m.Slots)
 	clear(grow(&t.Moe, rows*h))
 	for s := range t.Work {
 		w := &t.Work[s]
 		for a, r := range w.Rows {
-			kernels.Axpy(t.Moe[int(r)*h:][:h], t.P[int(r)*e+s], w.Out[a*h:][:h])
+			p := t.P[int(r)*e:][:e]
+			weight := p[s]
+			if m.Anchor.Config.NormTopK {
+				var sum float32
+				for _, c := range t.Chosen[int(r)*m.TopK:][:m.TopK] {
+					sum += p[c]
+				}
+				weight /= sum
+			}
+			kernels.Axpy(t.Moe[int(r)*h:][:h], weight, w.Out[a*h:][:h])
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 func testConfig(vocab, hidden, intermediate, layers, heads, kvHeads int) Config {
 	c := Config{
 		VocabSize: vocab, HiddenSize: hidden, IntermediateSize: intermediate, Layers: layers, Heads: heads, KVHeads: kvHeads,
-		MaxPositions: 1024, RMSNormEps: 1e-6, Experts: 1, TopK: 1,
+		MaxPositions: 1024, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: TokenIDs{0},
 	}
 	c.Rope.Theta, c.Rope.Type = 10000, "default"
 	return c

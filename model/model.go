@@ -16,20 +16,30 @@ import (
 	"sync"
 
 	"chorus/kernels"
+	"chorus/model/safetensors"
 )
 
 // An FFN is one gated feed-forward layer: down(silu(gate·x) ∘ up·x).
 type FFN struct {
-	Gate, Up kernels.Matrix // (I, H)
-	Down     kernels.Matrix // (H, I)
+	Gate, Up Projection // (I, H)
+	Down     Projection // (H, I)
+}
+
+// A Projection is a matrix of an FFN. A low-rank expert's is the public one, which it shares, and a difference
+// of rank r: W + B·A (FlexMoRE, arXiv 2602.08818, section 3).
+type Projection struct {
+	kernels.Matrix                // (Out, In)
+	A              kernels.Matrix // (r, In)
+	B              kernels.Matrix // (Out, r)
 }
 
 // A Layer holds the shared weights of one block: h = x + norm(attention(x)), y = h + norm(moe(h)).
 type Layer struct {
-	Q, O              kernels.Matrix // (H, H)
-	K, V              kernels.Matrix // (KVHeads·HeadDim, H)
-	QNorm             []float32      // (H)
-	KNorm             []float32      // (KVHeads·HeadDim)
+	Q                 kernels.Matrix // (QWidth, H)
+	K, V              kernels.Matrix // (KVWidth, H)
+	O                 kernels.Matrix // (H, QWidth)
+	QNorm             []float32      // (QWidth)
+	KNorm             []float32      // (KVWidth)
 	PostAttentionNorm []float32      // (H)
 	PostFFNNorm       []float32      // (H)
 }
@@ -40,6 +50,10 @@ type Slot struct {
 	FFN    []FFN       // (layers)
 	Router [][]float32 // (layers, H)
 	Bias   [][]float32 // (layers, 1), ≤ 0; nil means 0
+
+	// stored returns a matrix of layer l's FFN, of full rank, as the file has it that the slot was loaded from. It is
+	// nil if the slot was built.
+	stored func(l int, projection string) (safetensors.Tensor, error)
 }
 
 // An Anchor is the public model that every expert is trained against. It is read-only.
@@ -51,6 +65,8 @@ type Anchor struct {
 	Norm   []float32
 	Head   kernels.Matrix // (V, H)
 
+	checkpoint *Checkpoint // where it was loaded from; nil if it was built
+
 	rope     *kernels.Rope
 	ropeOnce sync.Once
 }
@@ -60,6 +76,8 @@ type Expert struct {
 	Slot
 	Anchor   string            // CID of the anchor it was trained against
 	Metadata map[string]string // as its blob carries it
+
+	weights *weights // where it was loaded from; nil if it was built
 }
 
 // A Mixture is the model that runs: the anchor and some experts. It is immutable and cheap to
@@ -92,9 +110,13 @@ func (a *Anchor) Rope() *kernels.Rope {
 // Parameters returns how many numbers the anchor has learned, its router row apart.
 func (a *Anchor) Parameters() int64 {
 	c := a.Config
-	h, kv := int64(c.HiddenSize), int64(c.KVHeads*c.HeadDim())
-	layer := 2*h*h + 2*kv*h + 3*h*int64(c.IntermediateSize) + 3*h + kv
-	return 2*int64(c.VocabSize)*h + h + int64(c.Layers)*layer
+	h, q, kv := int64(c.HiddenSize), int64(c.QWidth()), int64(c.KVWidth())
+	layer := 2*h*q + 2*kv*h + 3*h*int64(c.IntermediateSize) + 2*h + q + kv
+	heads := int64(2)
+	if c.Tied {
+		heads = 1
+	}
+	return heads*int64(c.VocabSize)*h + h + int64(c.Layers)*layer
 }
 
 // HeadLayout returns the layout of attention's heads.

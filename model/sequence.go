@@ -59,7 +59,7 @@ func (s *Sequence) Extend(ids []int32) ([]float32, error) {
 
 func (s *Sequence) extend(ids []int32) {
 	c, rows := s.mixture.Anchor.Config, len(ids)
-	kv := c.KVHeads * c.HeadDim()
+	kv := c.KVWidth()
 	s.mixture.embed(grow(&s.layer.X, rows*c.HiddenSize), ids)
 	for l := range c.Layers {
 		s.k[l] = extendBy(s.k[l], rows*kv)

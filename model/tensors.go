@@ -7,30 +7,34 @@ import (
 )
 
 // A Source gives the values of a named tensor, of the given shape, as float32. It is asked once
-// per tensor, so that loading, initialising and saving share one list of names and shapes.
+// per tensor, so that initialising, training and saving share one list of names and shapes.
 type Source func(name string, shape ...int) ([]float32, error)
 
 // BuildAnchor assembles an anchor from the tensors of a FlexOlmo checkpoint with one expert.
 func BuildAnchor(c Config, src Source) (*Anchor, error) {
 	b := builder{src: src}
-	h, kv := c.HiddenSize, c.KVHeads*c.HeadDim()
+	h := c.HiddenSize
 	a := &Anchor{
 		Config: c,
-		Embed:  b.matrix("model.embed_tokens.weight", c.VocabSize, h),
+		Embed:  b.matrix("model.embed_tokens", c.VocabSize, h),
 		Norm:   b.values("model.norm.weight", h),
-		Head:   b.matrix("lm_head.weight", c.VocabSize, h),
+	}
+	a.Head = a.Embed
+	if !c.Tied {
+		a.Head = b.matrix("lm_head", c.VocabSize, h)
 	}
 	for l := range c.Layers {
 		at := fmt.Sprintf("model.layers.%d.", l)
+		matrix := func(i int) kernels.Matrix {
+			out, in := c.matrixShape(layerMatrices[i])
+			return b.matrix(at+layerMatrices[i], out, in)
+		}
+		vector := func(i int) []float32 {
+			return b.values(at+layerVectors[i]+".weight", c.vectorLength(layerVectors[i]))
+		}
 		a.Layers = append(a.Layers, Layer{
-			Q:                 b.matrix(at+"self_attn.q_proj.weight", h, h),
-			K:                 b.matrix(at+"self_attn.k_proj.weight", kv, h),
-			V:                 b.matrix(at+"self_attn.v_proj.weight", kv, h),
-			O:                 b.matrix(at+"self_attn.o_proj.weight", h, h),
-			QNorm:             b.values(at+"self_attn.q_norm.weight", h),
-			KNorm:             b.values(at+"self_attn.k_norm.weight", kv),
-			PostAttentionNorm: b.values(at+"post_attention_layernorm.weight", h),
-			PostFFNNorm:       b.values(at+"post_feedforward_layernorm.weight", h),
+			Q: matrix(0), K: matrix(1), V: matrix(2), O: matrix(3),
+			QNorm: vector(0), KNorm: vector(1), PostAttentionNorm: vector(2), PostFFNNorm: vector(3),
 		})
 		a.Public.FFN = append(a.Public.FFN, b.ffn(at+"mlp.experts.0.", c))
 		a.Public.Router = append(a.Public.Router, b.values(at+"mlp.gate.weight", 1, h))
@@ -44,13 +48,16 @@ func BuildExpert(c Config, src Source) (*Expert, error) {
 	b := builder{src: src}
 	e := new(Expert)
 	for l := range c.Layers {
-		at := fmt.Sprintf("layers.%d.", l)
-		e.FFN = append(e.FFN, b.ffn(at, c))
-		e.Router = append(e.Router, b.values(at+"router.weight", c.HiddenSize))
-		e.Bias = append(e.Bias, b.values(at+"router.bias", 1))
+		e.FFN = append(e.FFN, b.ffn(fmt.Sprintf("layers.%d.", l), c))
+		e.Router = append(e.Router, b.values(expertTensor(l, "router"), c.HiddenSize))
+		e.Bias = append(e.Bias, b.values(expertBias(l), 1))
 	}
 	return e, b.err
 }
+
+// expertTensor and expertBias are the names of tensors in an expert's blob.
+func expertTensor(l int, name string) string { return fmt.Sprintf("layers.%d.%s.weight", l, name) }
+func expertBias(l int) string                { return fmt.Sprintf("layers.%d.router.bias", l) }
 
 type builder struct {
 	src Source
@@ -67,7 +74,7 @@ func (b *builder) values(name string, shape ...int) []float32 {
 }
 
 func (b *builder) matrix(name string, out, in int) kernels.Matrix {
-	v := b.values(name, out, in)
+	v := b.values(name+".weight", out, in)
 	if b.err != nil {
 		return kernels.Matrix{}
 	}
@@ -75,10 +82,9 @@ func (b *builder) matrix(name string, out, in int) kernels.Matrix {
 }
 
 func (b *builder) ffn(at string, c Config) FFN {
-	h, i := c.HiddenSize, c.IntermediateSize
-	return FFN{
-		Gate: b.matrix(at+"gate_proj.weight", i, h),
-		Up:   b.matrix(at+"up_proj.weight", i, h),
-		Down: b.matrix(at+"down_proj.weight", h, i),
+	matrix := func(name string) Projection {
+		out, in := c.matrixShape(name)
+		return Projection{Matrix: b.matrix(at+name, out, in)}
 	}
+	return FFN{Gate: matrix("gate_proj"), Up: matrix("up_proj"), Down: matrix("down_proj")}
 }

@@ -56,7 +56,7 @@ func (n *Node) examine(ctx context.Context, st ledger.Standing) (a Admitted, err
 		}
 	}
 	path := n.blobs.Path(o.Blob)
-	expert, err := model.LoadExpert(path, n.anchor.Config)
+	expert, err := loadExpert(path, n.anchor)
 	if errors.As(err, new(*fs.PathError)) {
 		return a, err // of this disk, or of a blob that was deleted meanwhile, and not of the expert
 	} else if err != nil {
@@ -69,6 +69,15 @@ func (n *Node) examine(ctx context.Context, st ledger.Standing) (a Admitted, err
 		return a, &Refusal{err}
 	}
 	return Admitted{Offer: st.Notice, Blob: o.Blob, Member: st.Member, Domain: o.Domain, expert: expert, used: n.lastUsed(st.Notice)}, nil
+}
+
+// loadExpert opens an expert's blob that comes from elsewhere.
+func loadExpert(path string, a *model.Anchor) (*model.Expert, error) {
+	e, err := model.LoadExpert(path, a)
+	if err != nil {
+		return nil, err
+	}
+	return e, e.CheckFinite()
 }
 
 // probe runs an expert beside the public FFN on a few tokens: finite weights can still overflow.

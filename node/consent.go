@@ -12,7 +12,6 @@ import (
 
 	"chorus/ledger"
 	"chorus/ledger/notice"
-	"chorus/model"
 	"chorus/p2p"
 
 	"github.com/ipfs/go-cid"
@@ -60,7 +59,7 @@ func (n *Node) publish(ctx context.Context, p Publication) (cid.Cid, error) {
 		return cid.Undef, err
 	}
 	charter := n.ledger.Charter()
-	expert, err := model.LoadExpert(p.Path, n.anchor.Config)
+	expert, err := loadExpert(p.Path, n.anchor)
 	if err != nil {
 		return cid.Undef, err
 	}

@@ -66,7 +66,7 @@ func (n *Node) Generate(ctx context.Context, r openai.Request, emit func(openai.
 		res.CompletionTokens++
 		ids = append(ids, int32(id))
 		next = ids[len(ids)-1:]
-		if id == n.anchor.Config.EOS {
+		if slices.Contains(n.anchor.Config.EOS, id) {
 			res.FinishReason = "stop"
 		} else if text.add(n.tokenizer.Bytes(id)) {
 			res.FinishReason = "stop"
@@ -94,7 +94,7 @@ func (n *Node) promptIDs(r openai.Request) ([]int32, error) {
 		given = n.tokenizer.Encode(r.Prompt)
 	}
 	if len(given) == 0 {
-		given = []int{n.anchor.Config.EOS}
+		given = n.anchor.Config.EOS[:1]
 	}
 	ids := make([]int32, len(given))
 	for i, id := range given {

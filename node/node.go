@@ -181,7 +181,9 @@ func (n *Node) Member() string { return n.config.Member }
 // loadAnchor reads the anchor, after fetching it from whichever member has it if it is not here.
 func (n *Node) loadAnchor(ctx context.Context, o Options) error {
 	dir := n.home.Anchor()
+	fetched := false
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		fetched = true
 		id := n.ledger.Charter().Anchor
 		if !n.blobs.Has(id) {
 			if o.Waiting != nil && len(n.host.Connected()) == 0 {
@@ -200,14 +202,20 @@ func (n *Node) loadAnchor(ctx context.Context, o Options) error {
 		return err
 	}
 	var err error
-	n.anchor, n.tokenizer, err = model.LoadAnchor(dir)
+	if n.anchor, n.tokenizer, err = model.LoadAnchor(dir); err == nil && fetched {
+		err = n.anchor.CheckFinite()
+	}
 	return err
 }
 
 // ImportAnchor takes the anchor's folder dir into a home's store, so that the node can serve it to
 // other members, and returns its CID, which a charter names.
 func (h Home) ImportAnchor(ctx context.Context, dir string) (cid.Cid, error) {
-	if _, _, err := model.LoadAnchor(dir); err != nil {
+	a, _, err := model.LoadAnchor(dir)
+	if err != nil {
+		return cid.Undef, err
+	}
+	if err := a.CheckFinite(); err != nil {
 		return cid.Undef, err
 	}
 	blobs, err := p2p.NewBlobStore(h.blobs())

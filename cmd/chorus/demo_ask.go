@@ -28,7 +28,7 @@ func (d *demo) prompt(p *participant) (prompt string, err error) {
 		if len(text) > promptBytes {
 			text = text[:strings.LastIndexAny(text[:promptBytes], " \n\t")+1]
 		}
-		passage := encoded{heldout: train.Encode([]string{text}, tok.Encode, anchor.Config.EOS, 0)}
+		passage := encoded{heldout: train.Encode([]string{text}, tok.Encode, anchor.Config.EOS[0], 0)}
 		before, err := passage.bitsPerByte(model.NewMixture(anchor))
 		if err != nil {
 			continue // too short

@@ -203,7 +203,7 @@ func (d *demo) assemble(ctx context.Context) error {
 	anchor, _ := d.steward.node.Anchor()
 	var experts []namedExpert
 	for _, p := range d.members {
-		e, err := model.LoadExpert(p.home.ExpertPath(p.domain.name), anchor.Config)
+		e, err := model.LoadExpert(p.home.ExpertPath(p.domain.name), anchor)
 		if err != nil {
 			return err
 		}

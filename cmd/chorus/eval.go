@@ -128,7 +128,7 @@ mixture need for held-out text. Without --data the text is that of the demo.`,
 				if e.State != ledger.Active || !e.Held || e.Refusal != "" {
 					continue
 				}
-				expert, err := model.LoadExpert(e.Path, anchor.Config)
+				expert, err := model.LoadExpert(e.Path, anchor)
 				if err != nil {
 					return err
 				}

@@ -202,7 +202,7 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 	if err := model.SaveExpert(path, id, tensors); err != nil {
 		return m, err
 	}
-	expert, err := model.LoadExpert(path, anchor.Config)
+	expert, err := model.LoadExpert(path, anchor)
 	if err != nil {
 		return m, err
 	}
@@ -237,7 +237,7 @@ func encodeCorpus(d domain, anchor *model.Anchor, tok *tokenizer.Tokenizer) (e e
 	if err != nil {
 		return e, err
 	}
-	eos := anchor.Config.EOS
+	eos := anchor.Config.EOS[0]
 	return encoded{train.Encode(c.Train, tok.Encode, eos, 0), train.Encode(c.Heldout, tok.Encode, eos, heldoutTokens), c.Heldout}, nil
 }
 

@@ -13,25 +13,26 @@ func Alone(a *model.Anchor, e *model.Expert) *model.Mixture { return dense(a, e.
 func Average(a *model.Anchor, experts ...*model.Expert) *model.Mixture {
 	ffn := make([]model.FFN, len(a.Public.FFN))
 	for l := range ffn {
-		mean := func(pick func(model.FFN) kernels.Matrix) kernels.Matrix {
+		mean := func(pick func(model.FFN) model.Projection) model.Projection {
 			public := pick(a.Public.FFN[l])
-			sum := make([]float32, 0, public.Out*public.In)
+			sum, one := make([]float32, public.Out*public.In), make([]float32, public.In)
 			for i := range public.Out {
-				row := append([]float32(nil), public.Row(i)...)
+				row := sum[i*public.In:][:public.In]
+				public.Row(row, i)
 				for _, e := range experts {
-					kernels.Axpy(row, 1, pick(e.FFN[l]).Row(i))
+					pick(e.FFN[l]).Row(one, i)
+					kernels.Axpy(row, 1, one)
 				}
 				for c := range row {
 					row[c] /= float32(1 + len(experts))
 				}
-				sum = append(sum, row...)
 			}
-			return kernels.NewMatrix(public.Out, public.In, sum)
+			return model.Projection{Matrix: kernels.NewMatrix(public.Out, public.In, sum)}
 		}
 		ffn[l] = model.FFN{
-			Gate: mean(func(f model.FFN) kernels.Matrix { return f.Gate }),
-			Up:   mean(func(f model.FFN) kernels.Matrix { return f.Up }),
-			Down: mean(func(f model.FFN) kernels.Matrix { return f.Down }),
+			Gate: mean(func(f model.FFN) model.Projection { return f.Gate }),
+			Up:   mean(func(f model.FFN) model.Projection { return f.Up }),
+			Down: mean(func(f model.FFN) model.Projection { return f.Down }),
 		}
 	}
 	return dense(a, ffn)

@@ -18,7 +18,7 @@ const Vocabulary = 1024
 func AnchorConfig(vocab, eos int) model.Config {
 	c := model.Config{
 		VocabSize: vocab, HiddenSize: 96, IntermediateSize: 256, Layers: 3, Heads: 3, KVHeads: 3,
-		MaxPositions: 1024, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: eos,
+		MaxPositions: 1024, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: model.TokenIDs{eos},
 	}
 	c.Rope.Theta, c.Rope.Type = 10000, "default"
 	return c

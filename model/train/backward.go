@@ -118,7 +118,7 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients
 		if !below && sg.gate == nil {
 			continue
 		}
-		kernels.LinearGradInput(zero(&s.dAct, n*i), s.dOut, ffn.Down, n)
+		kernels.LinearGradInput(zero(&s.dAct, n*i), s.dOut, ffn.Down.Matrix, n)
 		gradWeight(sg.down, s.dOut, w.Act, h, i, n)
 		kernels.SiLUMulGrad(zero(&s.dGate, n*i), zero(&s.dUp, n*i), s.dAct, w.Gate, w.Up)
 		gradWeight(sg.gate, s.dGate, w.In, i, h, n)
@@ -126,8 +126,8 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients
 		if !below {
 			continue
 		}
-		kernels.LinearGradInput(zero(&s.dIn, n*h), s.dGate, ffn.Gate, n)
-		kernels.LinearGradInput(s.dIn, s.dUp, ffn.Up, n)
+		kernels.LinearGradInput(zero(&s.dIn, n*h), s.dGate, ffn.Gate.Matrix, n)
+		kernels.LinearGradInput(s.dIn, s.dUp, ffn.Up.Matrix, n)
 		for a, r := range w.Rows {
 			kernels.Axpy(s.dh[int(r)*h:][:h], 1, s.dIn[a*h:][:h])
 		}
@@ -156,23 +156,23 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients
 func attentionBackward(m *model.Mixture, l int, p *model.Pass, lg *layerGradients, s *scratch, rows int) {
 	c := m.Anchor.Config
 	t, w, rope := &p.Layers[l], &m.Anchor.Layers[l], m.Anchor.Rope()
-	h, kv := c.HiddenSize, c.KVHeads*c.HeadDim()
+	h, qw, kv := c.HiddenSize, c.QWidth(), c.KVWidth()
 	kernels.RMSNormGrad(zero(&s.dO, rows*h), lg.postAttention, s.dh, t.O, w.PostAttentionNorm, t.OInv, rows)
-	kernels.LinearGradInput(zero(&s.dAtt, rows*h), s.dO, w.O, rows)
-	gradWeight(lg.o, s.dO, t.Att, h, h, rows)
-	zero(&s.dQ, rows*h)
+	kernels.LinearGradInput(zero(&s.dAtt, rows*qw), s.dO, w.O, rows)
+	gradWeight(lg.o, s.dO, t.Att, h, qw, rows)
+	zero(&s.dQ, rows*qw)
 	zero(&s.dK, rows*kv)
 	zero(&s.dV, rows*kv)
 	for q := range p.Sequences {
-		a, b := q*p.Length*h, q*p.Length*kv
+		a, b := q*p.Length*qw, q*p.Length*kv
 		kernels.AttentionGrad(s.dQ[a:], s.dK[b:], s.dV[b:], s.dAtt[a:], t.Att[a:], t.LSE[q*p.Length*c.Heads:],
 			t.Q[a:], t.K[b:], t.V[b:], p.Length, c.HeadLayout())
 		rope.Grad(s.dQ[a:], c.Heads, 0, p.Length)
 		rope.Grad(s.dK[b:], c.KVHeads, 0, p.Length)
 	}
-	kernels.RMSNormGrad(zero(&s.dQRaw, rows*h), lg.qNorm, s.dQ, t.QRaw, w.QNorm, t.QInv, rows)
+	kernels.RMSNormGrad(zero(&s.dQRaw, rows*qw), lg.qNorm, s.dQ, t.QRaw, w.QNorm, t.QInv, rows)
 	kernels.RMSNormGrad(zero(&s.dKRaw, rows*kv), lg.kNorm, s.dK, t.KRaw, w.KNorm, t.KInv, rows)
-	gradWeight(lg.q, s.dQRaw, t.X, h, h, rows)
+	gradWeight(lg.q, s.dQRaw, t.X, qw, h, rows)
 	gradWeight(lg.k, s.dKRaw, t.X, kv, h, rows)
 	gradWeight(lg.v, s.dV, t.X, kv, h, rows)
 }

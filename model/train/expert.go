@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"chorus/kernels"
 	"chorus/model"
@@ -68,7 +69,7 @@ func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
 	own := meanHidden(model.NewMixture(j.Anchor), newBatcher(j.Text, j.Recipe.Length, seed), j.Recipe.Sequences)
 	common := meanHidden(model.NewMixture(j.Anchor), newBatcher(j.Public, j.Recipe.Length, seed), j.Recipe.Sequences)
 	for l := range expert.FFN {
-		copyFFN(expert.FFN[l], j.Anchor.Public.FFN[l])
+		copyFFN(r.params, l, j.Anchor.Public.FFN[l])
 		expert.Bias[l][0] = discriminant(expert.Router[l], own[l], common[l])
 	}
 	r.mixture = model.NewMixture(j.Anchor, expert)
@@ -79,10 +80,13 @@ func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
 	return r.tensors(), nil
 }
 
-func copyFFN(dst, src model.FFN) {
-	for _, m := range [][2]kernels.Matrix{{dst.Gate, src.Gate}, {dst.Up, src.Up}, {dst.Down, src.Down}} {
-		for i := range m[0].Out {
-			copy(m[0].Row(i), m[1].Row(i))
+// copyFFN gives the parameters of an expert's FFN in layer l the values of another.
+func copyFFN(params []*parameter, l int, from model.FFN) {
+	for name, m := range map[string]model.Projection{"gate_proj": from.Gate, "up_proj": from.Up, "down_proj": from.Down} {
+		name = fmt.Sprintf("layers.%d.%s.weight", l, name)
+		p := params[slices.IndexFunc(params, func(p *parameter) bool { return p.name == name })]
+		for i := range m.Out {
+			m.Row(p.w[i*m.In:], i)
 		}
 	}
 }

@@ -36,7 +36,7 @@ func walkText(a, b int32, n int) *Tokens {
 func smallConfig() model.Config {
 	c := model.Config{
 		VocabSize: 32, HiddenSize: 32, IntermediateSize: 40, Layers: 2, Heads: 2, KVHeads: 1,
-		MaxPositions: 64, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: 31,
+		MaxPositions: 64, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: model.TokenIDs{31},
 	}
 	c.Rope.Theta, c.Rope.Type = 10000, "default"
 	return c
