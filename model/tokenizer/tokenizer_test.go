@@ -271,6 +271,30 @@ func TestTrainingStopsWhereNothingComesTwice(t *testing.T) {
 	}
 }
 
+func TestTrainingSaysHowFarItIsAndEndsWhenTold(t *testing.T) {
+	texts := loadOracle(t).Train
+	var said []int
+	if _, err := TrainReporting(slices.Values(texts), 400, nil, func(tokens int) error {
+		said = append(said, tokens)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.IsSorted(said) || said[0] != 256 || said[len(said)-1] != 400 {
+		t.Errorf("reported %v", said)
+	}
+	stop := errors.New("stop")
+	tok, err := TrainReporting(slices.Values(texts), 400, nil, func(tokens int) error {
+		if tokens == 300 {
+			return stop
+		}
+		return nil
+	})
+	if tok != nil || err != stop {
+		t.Errorf("%v, %v; want the error of report", tok, err)
+	}
+}
+
 func TestTrainingRefuses(t *testing.T) {
 	for _, c := range []struct {
 		size     int

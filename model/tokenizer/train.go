@@ -25,6 +25,13 @@ const minCount = 2
 // occur twice. Text that looks like a special token is learned as text, except
 // that no merge completes it.
 func Train(texts iter.Seq[string], vocabSize int, specials []string) (*Tokenizer, error) {
+	return TrainReporting(texts, vocabSize, specials, func(int) error { return nil })
+}
+
+// TrainReporting is [Train] that says how far it is: when the texts are counted
+// and after each merge it calls report with the number of tokens so far. An
+// error of report ends the training and comes back as it is.
+func TrainReporting(texts iter.Seq[string], vocabSize int, specials []string, report func(tokens int) error) (*Tokenizer, error) {
 	if least := len(specials) + 256; vocabSize < least || vocabSize > maxVocab {
 		return nil, fmt.Errorf("vocabulary of %d tokens: expected %d to %d", vocabSize, least, maxVocab)
 	}
@@ -33,7 +40,10 @@ func Train(texts iter.Seq[string], vocabSize int, specials []string) (*Tokenizer
 		return nil, fmt.Errorf("special tokens %q: each must be unique and longer than a byte", specials)
 	}
 	tr.count(texts)
-	for len(tr.tokens) < vocabSize && tr.mergeNext() {
+	for more := true; more; more = len(tr.tokens) < vocabSize && tr.mergeNext() {
+		if err := report(len(tr.tokens)); err != nil {
+			return nil, err
+		}
 	}
 	b, err := tr.file(specials)
 	if err != nil {
