@@ -55,7 +55,7 @@ var testAnchor = sync.OnceValues(func() (string, model.Config) {
 	}
 	c := model.Config{
 		VocabSize: tok.VocabSize(), HiddenSize: 16, IntermediateSize: 24, Layers: testLayers, Heads: 2, KVHeads: 2,
-		MaxPositions: 256, RMSNormEps: 1e-6, Experts: 1, TopK: 1,
+		MaxPositions: 256, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: model.TokenIDs{0},
 	}
 	c.Rope.Theta, c.Rope.Type = 10000, "default"
 	tensors, src := randomTensors(1)

@@ -14,7 +14,7 @@ import (
 func config() model.Config {
 	c := model.Config{
 		VocabSize: 29, HiddenSize: 16, IntermediateSize: 12, Layers: 2, Heads: 4, KVHeads: 2,
-		MaxPositions: 64, RMSNormEps: 1e-6, Experts: 1, TopK: 1,
+		MaxPositions: 64, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: model.TokenIDs{0},
 	}
 	c.Rope.Theta, c.Rope.Type = 10000, "default"
 	return c

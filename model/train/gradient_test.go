@@ -148,7 +148,7 @@ func (g *gradientTest) backward(s *scratch, trained func(name string) bool) map[
 func gradientConfig(layers, heads, kvHeads int) model.Config {
 	c := model.Config{
 		VocabSize: 13, HiddenSize: 4 * heads, IntermediateSize: 11, Layers: layers, Heads: heads, KVHeads: kvHeads,
-		MaxPositions: 16, RMSNormEps: 1e-6, Experts: 1, TopK: 1,
+		MaxPositions: 16, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: model.TokenIDs{0},
 	}
 	c.Rope.Theta, c.Rope.Type = 100, "default"
 	return c

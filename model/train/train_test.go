@@ -176,7 +176,9 @@ func anchorBits(t *testing.T, a *model.Anchor) (out []model.Tensor) {
 	vector := func(v []float32) { out = append(out, model.Tensor{Values: slices.Clone(v)}) }
 	matrix := func(m kernels.Matrix) {
 		for i := range m.Out {
-			vector(m.Row(i))
+			row := make([]float32, m.In)
+			m.Row(row, i)
+			vector(row)
 		}
 	}
 	matrix(a.Embed)
@@ -184,7 +186,7 @@ func anchorBits(t *testing.T, a *model.Anchor) (out []model.Tensor) {
 	vector(a.Norm)
 	for l, w := range a.Layers {
 		f := a.Public.FFN[l]
-		for _, m := range []kernels.Matrix{w.Q, w.K, w.V, w.O, f.Gate, f.Up, f.Down} {
+		for _, m := range []kernels.Matrix{w.Q, w.K, w.V, w.O, f.Gate.Matrix, f.Up.Matrix, f.Down.Matrix} {
 			matrix(m)
 		}
 		for _, v := range [][]float32{w.QNorm, w.KNorm, w.PostAttentionNorm, w.PostFFNNorm, a.Public.Router[l]} {
