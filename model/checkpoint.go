@@ -69,7 +69,7 @@ func newCheckpoint(dir string, c Config, w *weights) (*Checkpoint, error) {
 		return nil, fmt.Errorf("%s: %w: it has one FFN a layer, and num_experts is %d", dir, ErrMisfit, c.Experts)
 	}
 	known := make(map[string]bool, len(w.tensors))
-	for _, p := range k.places() {
+	for _, p := range append(k.shared(), k.slots(0, c.Experts)...) {
 		if _, err := w.at(p); err != nil {
 			return nil, err
 		}
@@ -84,10 +84,10 @@ func newCheckpoint(dir string, c Config, w *weights) (*Checkpoint, error) {
 // CheckFinite reads all weights and refuses NaN and infinities. It is for a folder that comes from elsewhere: once.
 func (k *Checkpoint) CheckFinite() error { return k.weights.checkFinite() }
 
-// places lists every tensor.
-func (k *Checkpoint) places() []place {
-	all := k.shared()
-	for e := range k.Config.Experts {
+// slots lists the tensors of the slots from e to before end.
+func (k *Checkpoint) slots(e, end int) []place {
+	var all []place
+	for ; e < end; e++ {
 		for l := range k.Config.Layers {
 			for _, m := range projections {
 				all = append(all, k.projection(l, e, m))

@@ -88,9 +88,9 @@ func (e *Expert) CheckFinite() error { return e.weights.checkFinite() }
 // SaveExpert writes an expert's blob, trained against the anchor of that CID, in bfloat16. The same
 // tensors and anchor give the same bytes.
 func SaveExpert(path, anchor string, tensors []Tensor) error {
-	return writeExpert(path, anchor, rounded(tensors))
+	return safetensors.Write(path, rounded(tensors), expertMetadata(anchor))
 }
 
-func writeExpert(path, anchor string, tensors []safetensors.Tensor) error {
-	return safetensors.Write(path, tensors, map[string]string{metaFormat: formatName, metaAnchor: anchor})
+func expertMetadata(anchor string) map[string]string {
+	return map[string]string{metaFormat: formatName, metaAnchor: anchor}
 }

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ type ExportOptions struct {
 
 	// ShardBytes is the most bytes of tensors in one file, unless a single tensor has more; 0 is 5 GB.
 	ShardBytes int64
+
+	Report func(done, total int64) // bytes written; may be nil
 }
 
 // defaultShard is the size that transformers has split at for years, in bytes.
@@ -31,9 +34,9 @@ const defaultShard = 5_000_000_000
 
 // SaveCheckpoint writes a mixture as a folder that transformers reads as a FlexOlmoForCausalLM: configuration,
 // tokenizer and weights, which keep their bytes. Anchor and experts must have been loaded from files. The folder
-// appears whole or not at all; without o.Lossy, what it would not hold exactly is an [ErrLossy].
-func SaveCheckpoint(dir string, m *Mixture, o ExportOptions) error {
-	x := exporter{m: m, k: m.Anchor.checkpoint, o: o, dtype: safetensors.BF16}
+// appears whole or not at all; the end of ctx is an error. Without o.Lossy, what it would not hold exactly is an [ErrLossy].
+func SaveCheckpoint(ctx context.Context, dir string, m *Mixture, o ExportOptions) error {
+	x := exporter{progress: progress{ctx: ctx, report: o.Report}, m: m, k: m.Anchor.checkpoint, o: o, dtype: safetensors.BF16}
 	if x.k == nil {
 		return errors.New("an anchor that was not loaded from a file cannot be exported")
 	}
@@ -57,11 +60,12 @@ func SaveCheckpoint(dir string, m *Mixture, o ExportOptions) error {
 		if err := x.k.copyBesides(dir); err != nil {
 			return err
 		}
-		return x.write(dir, tensors)
+		return x.writeShards(dir, tensors)
 	})
 }
 
 type exporter struct {
+	progress
 	m     *Mixture
 	k     *Checkpoint
 	o     ExportOptions
@@ -174,17 +178,17 @@ func (x *exporter) gate(l int, name string) safetensors.Tensor {
 	return safetensors.FromFloat32(name, dtype, []int{len(x.m.Slots), x.m.Anchor.Config.HiddenSize}, rows)
 }
 
-// write writes the tensors in their order to as few files as their size allows, and an index if they are several.
-func (x *exporter) write(dir string, tensors []lazyTensor) error {
+// writeShards writes the tensors in their order to as few files as their size allows, and an index if they are several.
+func (x *exporter) writeShards(dir string, tensors []lazyTensor) error {
 	var shards [][]lazyTensor
-	var size, total int64
+	var size int64
 	for _, t := range tensors {
 		n := t.size()
 		if len(shards) == 0 || size+n > x.o.ShardBytes {
 			shards, size = append(shards, nil), 0
 		}
 		shards[len(shards)-1] = append(shards[len(shards)-1], t)
-		size, total = size+n, total+n
+		size, x.total = size+n, x.total+n
 	}
 	if len(shards) == 1 {
 		return x.writeShard(filepath.Join(dir, WeightsFile), shards[0])
@@ -195,7 +199,7 @@ func (x *exporter) write(dir string, tensors []lazyTensor) error {
 		} `json:"metadata"`
 		WeightMap map[string]string `json:"weight_map"`
 	}{WeightMap: make(map[string]string)}
-	index.Metadata.TotalSize = total
+	index.Metadata.TotalSize = x.total
 	for i, shard := range shards {
 		name := fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, len(shards))
 		if err := x.writeShard(filepath.Join(dir, name), shard); err != nil {
@@ -217,7 +221,7 @@ func (x *exporter) writeShard(path string, shard []lazyTensor) error {
 	for _, t := range shard {
 		tensors = append(tensors, safetensors.Tensor{Name: t.name, DType: t.dtype, Shape: t.shape, Data: t.data()})
 	}
-	err := safetensors.Write(path, tensors, map[string]string{"format": "pt"})
+	err := x.write(path, tensors, map[string]string{"format": "pt"})
 	runtime.KeepAlive(x) // whose mixture the tensors' memory belongs to
 	return err
 }

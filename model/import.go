@@ -2,6 +2,7 @@ package model
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,8 +28,8 @@ const maxBesides = 16 << 20
 
 // ImportAnchor makes the anchor's folder dir of a checkpoint's, from: an OLMo 2, or slot 0 of a FlexOlmo. The
 // weights keep their bytes: a checkpoint of one expert is copied file by file, of a larger one the public part.
-// The folder appears whole or not at all.
-func ImportAnchor(dir, from string) error {
+// The folder appears whole or not at all; the end of ctx is an error. report, which may be nil, is told bytes.
+func ImportAnchor(ctx context.Context, dir, from string, report func(done, total int64)) error {
 	k, err := OpenCheckpoint(from)
 	if err != nil {
 		return err
@@ -39,27 +40,31 @@ func ImportAnchor(dir, from string) error {
 	if _, err := k.tokenizer(); err != nil {
 		return err
 	}
-	if err := k.CheckFinite(); err != nil {
+	tensors, err := k.public()
+	if err != nil {
 		return err
 	}
-	return durable.Folder(dir, func(dir string) error {
+	p := &progress{ctx: ctx, report: report}
+	for _, t := range tensors {
+		p.total += 2 * int64(len(t.Data)) // looked at, then written
+	}
+	if err := p.finite(k, append(k.shared(), k.slots(0, 1)...)); err != nil {
+		return err
+	}
+	err = durable.Folder(dir, func(dir string) error {
 		if err := k.copyBesides(dir); err != nil {
 			return err
 		}
 		if k.Config.Experts == 1 {
-			return k.copyWhole(dir)
+			return k.copyWhole(dir, p)
 		}
 		if err := k.writePublicConfig(dir); err != nil {
 			return err
 		}
-		tensors, err := k.public()
-		if err != nil {
-			return err
-		}
-		err = safetensors.Write(filepath.Join(dir, WeightsFile), tensors, map[string]string{"format": "pt"})
-		runtime.KeepAlive(k) // whose memory the tensors are in
-		return err
+		return p.write(filepath.Join(dir, WeightsFile), tensors, map[string]string{"format": "pt"})
 	})
+	runtime.KeepAlive(k) // whose memory the tensors are in
+	return err
 }
 
 // copyBesides copies the tokenizer and what else says how to use a model.
@@ -74,7 +79,7 @@ func (k *Checkpoint) copyBesides(dir string) error {
 		case info.Size() > maxBesides && name != TokenizerFile:
 			return fmt.Errorf("%s: %d bytes, expected at most %d", filepath.Join(k.dir, name), info.Size(), maxBesides)
 		}
-		if err := copyFile(filepath.Join(dir, name), filepath.Join(k.dir, name)); err != nil {
+		if err := new(progress).copyFile(filepath.Join(dir, name), filepath.Join(k.dir, name)); err != nil {
 			return err
 		}
 	}
@@ -82,7 +87,7 @@ func (k *Checkpoint) copyBesides(dir string) error {
 }
 
 // copyWhole copies configuration and weights.
-func (k *Checkpoint) copyWhole(dir string) error {
+func (k *Checkpoint) copyWhole(dir string, p *progress) error {
 	names := []string{ConfigFile}
 	for _, t := range k.weights.tensors {
 		names = append(names, filepath.Base(t.path))
@@ -92,15 +97,14 @@ func (k *Checkpoint) copyWhole(dir string) error {
 	}
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		if err := copyFile(filepath.Join(dir, name), filepath.Join(k.dir, name)); err != nil {
+		if err := p.copyFile(filepath.Join(dir, name), filepath.Join(k.dir, name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// copyFile copies a file, which file systems that can share blocks between files do at once.
-func copyFile(to, from string) (err error) {
+func (p *progress) copyFile(to, from string) error {
 	src, err := os.Open(from)
 	if err != nil {
 		return err
@@ -110,7 +114,7 @@ func copyFile(to, from string) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(dst, src)
+	_, err = io.CopyBuffer(p.to(dst), struct{ io.Reader }{src}, make([]byte, 1<<20))
 	return errors.Join(err, dst.Close())
 }
 
@@ -143,12 +147,16 @@ func (k *Checkpoint) public() ([]safetensors.Tensor, error) {
 		if err != nil {
 			return nil, err
 		}
+		all = append(all, slot...)
+		if k.layout == dense {
+			continue
+		}
 		gate, err := k.weights.read(k.router(l, 0))
 		if err != nil {
 			return nil, err
 		}
 		gate.Name = fmt.Sprintf("model.layers.%d.mlp.gate.weight", l)
-		all = append(append(all, slot...), gate)
+		all = append(all, gate)
 	}
 	return all, nil
 }
@@ -188,20 +196,15 @@ func (k *Checkpoint) slotTensors(l, e int, at string) ([]safetensors.Tensor, err
 // anchor's, bit by bit. The error names the first tensor that is not.
 //
 // The checkpoint is one that transformers reads, or one in OLMo-core's layout, whose own configuration is
-// not read: the anchor's says what the tensors must be. Only OLMo-core's has a bias.
-func ImportExpert(path, dir string, slot int, anchor *Anchor, anchorCID string) error {
+// not read: the anchor's says what the tensors must be. Only OLMo-core's has a bias. The end of ctx is an error;
+// report, which may be nil, is told bytes.
+func ImportExpert(ctx context.Context, path, dir string, slot int, anchor *Anchor, anchorCID string, report func(done, total int64)) error {
 	k, err := openLike(dir, anchor.Config)
 	if err != nil {
 		return err
 	}
 	if slot < 1 || slot >= k.Config.Experts {
 		return fmt.Errorf("%s: there is no expert in slot %d: it has %d slots, of which 0 is the public FFN", dir, slot, k.Config.Experts)
-	}
-	if err := k.sameAs(anchor.checkpoint); err != nil {
-		return err
-	}
-	if err := k.CheckFinite(); err != nil {
-		return err
 	}
 	var all []safetensors.Tensor
 	for l := range k.Config.Layers {
@@ -223,7 +226,17 @@ func ImportExpert(path, dir string, slot int, anchor *Anchor, anchorCID string) 
 		bias.Name, bias.Shape = expertBias(l), []int{1}
 		all = append(append(all, tensors...), router, bias)
 	}
-	err = writeExpert(path, anchorCID, all)
+	p := &progress{ctx: ctx, report: report}
+	for _, t := range all {
+		p.total += 2 * int64(len(t.Data)) // looked at, then written
+	}
+	if err := k.sameAs(anchor.checkpoint, p); err != nil {
+		return err
+	}
+	if err := p.finite(k, k.slots(slot, slot+1)); err != nil {
+		return err
+	}
+	err = p.write(path, all, expertMetadata(anchorCID))
 	runtime.KeepAlive(k) // whose memory the tensors are in
 	return err
 }
@@ -246,7 +259,7 @@ func openLike(dir string, c Config) (*Checkpoint, error) {
 }
 
 // sameAs compares with the anchor what an expert must not have changed.
-func (k *Checkpoint) sameAs(anchor *Checkpoint) error {
+func (k *Checkpoint) sameAs(anchor *Checkpoint, progress *progress) error {
 	if err := k.sameSizes(anchor.Config); err != nil {
 		return err
 	}
@@ -259,8 +272,14 @@ func (k *Checkpoint) sameAs(anchor *Checkpoint) error {
 			mine, theirs = append(mine, k.projection(l, 0, name)), append(theirs, anchor.projection(l, 0, name))
 		}
 	}
+	for _, p := range mine {
+		progress.total += int64(p.out * p.in * k.weights.tensors[p.tensor].DType.Size())
+	}
 	for i, p := range mine {
 		if err := k.sameTensor(p, anchor, theirs[i]); err != nil {
+			return err
+		}
+		if err := progress.add(p.out * p.in * k.weights.tensors[p.tensor].DType.Size()); err != nil {
 			return err
 		}
 	}

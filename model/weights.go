@@ -241,11 +241,15 @@ func (w *weights) checkFinite() error {
 	for _, f := range w.files {
 		for t := range f.Tensors() {
 			if !t.Finite() {
-				return fmt.Errorf("%s: %w: tensor %q holds NaN or an infinity, expected finite numbers", w.tensors[t.Name].path, ErrMisfit, t.Name)
+				return infinite(w.tensors[t.Name])
 			}
 		}
 	}
 	return nil
+}
+
+func infinite(t stored) error {
+	return fmt.Errorf("%s: %w: tensor %q holds NaN or an infinity, expected finite numbers", t.path, ErrMisfit, t.Name)
 }
 
 // only refuses tensors that no name of known stands for.

@@ -155,9 +155,32 @@ func (s *BlobStore) PutDir(ctx context.Context, dir string) (cid.Cid, error) {
 }
 
 func (s *BlobStore) putDir(ctx context.Context, dir string) (cid.Cid, error) {
-	entries, err := os.ReadDir(dir)
+	block, id, err := hashDir(dir, func(path string) (link, error) { return s.put(ctx, path) })
 	if err != nil {
 		return cid.Undef, err
+	}
+	return id, s.putBlock(id.String()+dirExt, block)
+}
+
+// DirCID returns the CID that [BlobStore.PutDir] gives a folder, and stores nothing.
+func DirCID(ctx context.Context, dir string) (cid.Cid, error) {
+	_, id, err := hashDir(dir, func(path string) (link, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return link{}, err
+		}
+		defer f.Close()
+		size, leaves, err := hashChunks(ctxReader{ctx, f}, io.Discard)
+		return rootOf(size, leaves), err
+	})
+	return id, err
+}
+
+// hashDir returns the block and the CID of the directory of dir's files, each of which file names.
+func hashDir(dir string, file func(path string) (link, error)) ([]byte, cid.Cid, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, cid.Undef, err
 	}
 	var files []link
 	for _, e := range entries {
@@ -165,20 +188,16 @@ func (s *BlobStore) putDir(ctx context.Context, dir string) (cid.Cid, error) {
 			continue
 		}
 		if err := checkFileName(e.Name()); err != nil {
-			return cid.Undef, err
+			return nil, cid.Undef, err
 		}
-		l, err := s.put(ctx, filepath.Join(dir, e.Name()))
+		l, err := file(filepath.Join(dir, e.Name()))
 		if err != nil {
-			return cid.Undef, fmt.Errorf("%s: %w", e.Name(), err)
+			return nil, cid.Undef, fmt.Errorf("%s: %w", e.Name(), err)
 		}
 		l.name = e.Name()
 		files = append(files, l)
 	}
-	block, id, err := encodeDir(files)
-	if err != nil {
-		return cid.Undef, err
-	}
-	return id, s.putBlock(id.String()+dirExt, block)
+	return encodeDir(files)
 }
 
 // Delete removes a blob or a directory, and what an interrupted fetch left of it. It ends a fetch of id that is

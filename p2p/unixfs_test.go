@@ -137,6 +137,9 @@ func TestDirectoryCIDIsTheOneOfIPFSAddR(t *testing.T) {
 	if want := "bafybeihh2wzbbk3np23uke5rjkklgfbetxjuens2olb3qfxvrlj3rjj5gm"; id.String() != want {
 		t.Errorf("got %s, want %s", id, want)
 	}
+	if again, err := DirCID(t.Context(), dir); again != id || err != nil {
+		t.Errorf("DirCID says %s, %v, PutDir %s", again, err, id)
+	}
 	empty, err := s.PutDir(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)

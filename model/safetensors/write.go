@@ -27,11 +27,21 @@ const headerAlign = 8
 // The file is put in place as [durable.WriteFile] does it; the tensors are not
 // copied in memory.
 func Write(path string, tensors []Tensor, metadata map[string]string) error {
+	return durable.WriteFile(path, func(w io.Writer) error {
+		if err := Encode(w, tensors, metadata); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		return nil
+	})
+}
+
+// Encode writes to w what [Write] writes to a file.
+func Encode(w io.Writer, tensors []Tensor, metadata map[string]string) error {
 	header, order, err := encodeHeader(tensors, metadata)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
-	return durable.WriteFile(path, func(w io.Writer) error { return writeTo(w, header, order) })
+	return writeTo(w, header, order)
 }
 
 // encodeHeader checks the tensors and returns the header, its length in front
