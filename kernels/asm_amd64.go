@@ -49,16 +49,6 @@ func tile2x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add b
 //go:noescape
 func tile1x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
-// pack8 stores column i of the 8×k matrix src, whose rows are ld apart, in dst[i·stride:].
-//
-//go:noescape
-func pack8(dst *float32, stride int, src *float32, ld int, k int)
-
-// pack4 stores column i of the 4×k matrix src, whose rows are ld apart, in dst[i·stride:].
-//
-//go:noescape
-func pack4(dst *float32, stride int, src *float32, ld int, k int)
-
 // copy32 copies the first 32 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
 //
 //go:noescape
@@ -89,15 +79,55 @@ func copy6(dst *float32, src *float32, ld int, k int)
 //go:noescape
 func copy4(dst *float32, src *float32, ld int, k int)
 
-// matvec16wide computes y = w·x for 16 rows of w that are ld apart.
+// copy32bf16 copies the first 32 elements of k ≥ 1 rows that are ld apart to dst, one after the other. The weights are bfloat16.
 //
 //go:noescape
-func matvec16wide(y *float32, w *float32, ld int, x *float32, k int)
+func copy32bf16(dst *float32, src *uint16, ld int, k int)
 
-// matvec16 computes y = w·x for 16 rows of w that are ld apart.
+// copy16bf16 copies the first 16 elements of k ≥ 1 rows that are ld apart to dst, one after the other. The weights are bfloat16.
 //
 //go:noescape
-func matvec16(y *float32, w *float32, ld int, x *float32, k int)
+func copy16bf16(dst *float32, src *uint16, ld int, k int)
+
+// pack8 stores column i of the 8×k matrix src, whose rows are ld apart, in dst[i·stride:].
+//
+//go:noescape
+func pack8(dst *float32, stride int, src *float32, ld int, k int)
+
+// pack4 stores column i of the 4×k matrix src, whose rows are ld apart, in dst[i·stride:].
+//
+//go:noescape
+func pack4(dst *float32, stride int, src *float32, ld int, k int)
+
+// matvec16wide computes y = w·x, or y += w·x, for 16 rows of w that are ld apart.
+//
+//go:noescape
+func matvec16wide(y *float32, w *float32, ld int, x *float32, k int, add bool)
+
+// matvec16 computes y = w·x, or y += w·x, for 16 rows of w that are ld apart.
+//
+//go:noescape
+func matvec16(y *float32, w *float32, ld int, x *float32, k int, add bool)
+
+// pack8bf16 stores column i of the 8×k matrix src, whose rows are ld apart, in dst[i·stride:]. The weights are bfloat16.
+//
+//go:noescape
+func pack8bf16(dst *float32, stride int, src *uint16, ld int, k int)
+
+// pack4bf16 stores column i of the 4×k matrix src, whose rows are ld apart, in dst[i·stride:]. The weights are bfloat16.
+//
+//go:noescape
+func pack4bf16(dst *float32, stride int, src *uint16, ld int, k int)
+
+// matvec16bf16wide computes y = w·x, or y += w·x, for 16 rows of w that are ld apart. The weights are bfloat16.
+//
+//go:noescape
+func matvec16bf16wide(y *float32, w *uint16, ld int, x *float32, k int, add bool)
+
+// matvec16bf16 computes y = w·x, or y += w·x, for 16 rows of w that are ld apart. The weights are bfloat16.
+//
+//go:noescape
+func matvec16bf16(y *float32, w *uint16, ld int, x *float32, k int, add bool)
 
 // dot8 returns Σ a·b.
 //

@@ -27,7 +27,7 @@ func (t *tiling) attention(out, lse, q, k, v []float32, s Span, h Heads) {
 		defer giveBack(scores)
 		defer giveBack(scaled)
 		scaleQueries(*scaled, q[i*qw+head*h.Dim:], qw, rows, h.Dim)
-		t.serial(*scores, keys, operand{*scaled, h.Dim, true}, operand{k[at:], kw, true}, rows, keys, h.Dim, false)
+		t.serial(*scores, keys, floats(*scaled, h.Dim, true), floats(k[at:], kw, true), rows, keys, h.Dim, false)
 		for r := range rows {
 			row := (*scores)[r*keys:][:keys]
 			l := softmax(row[:past+r+1])
@@ -36,7 +36,7 @@ func (t *tiling) attention(out, lse, q, k, v []float32, s Span, h Heads) {
 				lse[(i+r)*h.Query+head] = l
 			}
 		}
-		t.serial(out[i*qw+head*h.Dim:], qw, operand{*scores, keys, true}, operand{v[at:], kw, false}, rows, h.Dim, keys, false)
+		t.serial(out[i*qw+head*h.Dim:], qw, floats(*scores, keys, true), floats(v[at:], kw, false), rows, h.Dim, keys, false)
 	}
 	if s.Rows*(s.Past+s.Rows)*h.Query*h.Dim <= inline {
 		for p := range h.Query * blocks {
@@ -75,8 +75,8 @@ func (t *tiling) attentionGrad(dq, dk, dv, dout, out, lse, q, k, v []float32, ro
 				qs := (*scaled)[:n*h.Dim]
 				// P = exp(Q·Kᵀ/√Dim - lse), then dS = P∘(dO·Vᵀ - Σ dO∘O)/√Dim.
 				scaleQueries(qs, q[from:], qw, n, h.Dim)
-				t.serial(p, keys, operand{qs, h.Dim, true}, operand{k[at:], kw, true}, n, keys, h.Dim, false)
-				t.serial(d, keys, operand{dout[from:], qw, true}, operand{v[at:], kw, true}, n, keys, h.Dim, false)
+				t.serial(p, keys, floats(qs, h.Dim, true), floats(k[at:], kw, true), n, keys, h.Dim, false)
+				t.serial(d, keys, floats(dout[from:], qw, true), floats(v[at:], kw, true), n, keys, h.Dim, false)
 				for r := range n {
 					seen, row := i+r+1, from+r*qw
 					pr, dr := p[r*keys:][:keys], d[r*keys:][:keys]
@@ -87,9 +87,9 @@ func (t *tiling) attentionGrad(dq, dk, dv, dout, out, lse, q, k, v []float32, ro
 					clear(dr[seen:])
 				}
 				// dV += Pᵀ·dO, dQ += dS·K, dK += dSᵀ·Q.
-				t.serial(dv[at:], kw, operand{p, keys, false}, operand{dout[from:], qw, false}, keys, h.Dim, n, true)
-				t.serial(dq[from:], qw, operand{d, keys, true}, operand{k[at:], kw, false}, n, h.Dim, keys, true)
-				t.serial(dk[at:], kw, operand{d, keys, false}, operand{q[from:], qw, false}, keys, h.Dim, n, true)
+				t.serial(dv[at:], kw, floats(p, keys, false), floats(dout[from:], qw, false), keys, h.Dim, n, true)
+				t.serial(dq[from:], qw, floats(d, keys, true), floats(k[at:], kw, false), n, h.Dim, keys, true)
+				t.serial(dk[at:], kw, floats(d, keys, false), floats(q[from:], qw, false), keys, h.Dim, n, true)
 			}
 		}
 	})

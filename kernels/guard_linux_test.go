@@ -10,9 +10,10 @@ import (
 
 // atPageEnd returns a copy of s whose last byte is followed by a page that faults on any access, and
 // whose first is preceded by one if s fills whole pages.
-func atPageEnd(t *testing.T, s []float32) []float32 {
+func atPageEnd[T float32 | uint16](t *testing.T, s []T) []T {
 	page := os.Getpagesize()
-	size := (len(s)*4 + page - 1) / page * page
+	bytes := len(s) * int(unsafe.Sizeof(s[0]))
+	size := (bytes + page - 1) / page * page
 	m, err := unix.Mmap(-1, 0, size+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		t.Fatal(err)
@@ -23,8 +24,8 @@ func atPageEnd(t *testing.T, s []float32) []float32 {
 			t.Fatal(err)
 		}
 	}
-	inside := m[page+size-len(s)*4 : page+size]
-	c := unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(inside))), len(s))
+	inside := m[page+size-bytes : page+size]
+	c := unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(inside))), len(s))
 	copy(c, s)
 	return c
 }
@@ -37,13 +38,20 @@ func TestNothingBeyondTheSlicesIsTouched(t *testing.T) {
 			for _, rows := range []int{1, 2, 7, 14, 15} {
 				const in = 19
 				x, w, dy := fresh(rows*in), fresh(n*in), fresh(rows*n)
-				m := NewMatrix(n, in, w)
-				Linear(fresh(rows*n), x, m, rows)
-				LinearGradInput(fresh(rows*in), dy, m, rows)
+				half, _ := halves(w)
+				half = atPageEnd(t, half)
+				for _, m := range []Matrix{NewMatrix(n, in, w), NewMatrixBF16(n, in, half)} {
+					Linear(fresh(rows*n), x, m, rows)
+					LinearAdd(fresh(rows*n), x, m, rows)
+					LinearGradInput(fresh(rows*in), dy, m, rows)
+					m.Row(fresh(in), n-1)
+				}
 				LinearGradWeight(fresh(n*in), dy, x, n, in, rows)
-				m = NewMatrix(in, n, w)
-				Linear(fresh(rows*in), dy, m, rows)
-				LinearGradInput(fresh(rows*n), x, m, rows)
+				for _, m := range []Matrix{NewMatrix(in, n, w), NewMatrixBF16(in, n, half)} {
+					Linear(fresh(rows*in), dy, m, rows)
+					LinearAdd(fresh(rows*in), dy, m, rows)
+					LinearGradInput(fresh(rows*n), x, m, rows)
+				}
 				LinearGradWeight(fresh(n*in), x, dy, in, n, rows)
 
 				RMSNorm(fresh(rows*n), fresh(rows), dy, fresh(n), 1e-5, rows)

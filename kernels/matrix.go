@@ -1,44 +1,82 @@
 package kernels
 
-import "fmt"
+import (
+	"fmt"
+	"runtime"
+)
 
 // A Matrix is a weight of shape (Out, In), stored as checkpoints store it: one row per
 // output feature. Its storage is private to this package, so that a faster layout can take
-// its place; callers build one with [NewMatrix] and use it through [Linear] and its gradients.
-// A Matrix is a small value that shares its weights with its copies.
+// its place; callers build one with [NewMatrix] or [NewMatrixBF16] and use it through [Linear]
+// and its gradients. A Matrix is a small value that shares its weights with its copies.
 type Matrix struct {
 	Out, In int
-	w       []float32 // (Out, In)
+	w       []float32 // (Out, In), or
+	h       []uint16  // (Out, In) in bfloat16
+	owner   any       // see Keeping
 }
 
 // NewMatrix returns the matrix of shape (out, in) over w, which it does not copy: a later
 // write to w, such as an optimiser's, is seen by the next product.
 func NewMatrix(out, in int, w []float32) Matrix {
-	if len(w) != out*in {
-		panic(fmt.Sprintf("kernels: matrix of %d×%d over %d values", out, in, len(w)))
-	}
-	return Matrix{out, in, w}
+	checkSize(out, in, len(w))
+	return Matrix{Out: out, In: in, w: w}
 }
 
-// Row returns row i, (In): the embedding of token i when m is an embedding.
-func (m Matrix) Row(i int) []float32 { return m.w[i*m.In : (i+1)*m.In] }
+// NewMatrixBF16 is [NewMatrix] over values in bfloat16, the upper halves of float32: every product
+// with them is what it would be with the same values in float32, to the bit. They are widened
+// as they are read, a few at a time.
+func NewMatrixBF16(out, in int, w []uint16) Matrix {
+	checkSize(out, in, len(w))
+	return Matrix{Out: out, In: in, h: w}
+}
+
+// Keeping returns m as one that keeps owner from the garbage collector: it is for weights in
+// memory that the collector does not manage, such as a mapped file, which owner releases when it
+// is collected.
+func (m Matrix) Keeping(owner any) Matrix {
+	m.owner = owner
+	return m
+}
+
+func checkSize(out, in, n int) {
+	if n != out*in {
+		panic(fmt.Sprintf("kernels: matrix of %d×%d over %d values", out, in, n))
+	}
+}
+
+// Row stores row i in dst, (In): the embedding of token i when m is an embedding.
+func (m Matrix) Row(dst []float32, i int) {
+	m.operand(true).load(dst[:m.In], i*m.In)
+	runtime.KeepAlive(m.owner)
+}
+
+// operand returns m as the side of a product that has its rows as vectors, or its columns.
+func (m Matrix) operand(rows bool) operand { return operand{m.w, m.h, m.In, rows} }
 
 // Linear computes y = x·mᵀ for each of rows rows: x is (rows, In), y is (rows, Out).
-func Linear(y, x []float32, m Matrix, rows int) {
+func Linear(y, x []float32, m Matrix, rows int) { linear(y, x, m, rows, false) }
+
+// LinearAdd adds to y what [Linear] would store there.
+func LinearAdd(y, x []float32, m Matrix, rows int) { linear(y, x, m, rows, true) }
+
+func linear(y, x []float32, m Matrix, rows int, add bool) {
 	y, x = y[:rows*m.Out], x[:rows*m.In]
-	product(y, m.Out, operand{x, m.In, true}, operand{m.w, m.In, true}, rows, m.Out, m.In, false)
+	product(y, m.Out, floats(x, m.In, true), m.operand(true), rows, m.Out, m.In, add)
+	runtime.KeepAlive(m.owner)
 }
 
 // LinearGradInput adds to dx, (rows, In), the gradient of [Linear]'s input: dx += dy·m, with
 // dy (rows, Out).
 func LinearGradInput(dx, dy []float32, m Matrix, rows int) {
 	dx, dy = dx[:rows*m.In], dy[:rows*m.Out]
-	product(dx, m.In, operand{dy, m.Out, true}, operand{m.w, m.In, false}, rows, m.In, m.Out, true)
+	product(dx, m.In, floats(dy, m.Out, true), m.operand(false), rows, m.In, m.Out, true)
+	runtime.KeepAlive(m.owner)
 }
 
 // LinearGradWeight adds to dw, (out, in), the gradient of [Linear]'s weight: dw += dyᵀ·x,
 // with dy (rows, out) and x (rows, in).
 func LinearGradWeight(dw, dy, x []float32, out, in, rows int) {
 	dw, dy, x = dw[:out*in], dy[:rows*out], x[:rows*in]
-	product(dw, in, operand{dy, out, false}, operand{x, in, false}, out, in, rows, true)
+	product(dw, in, floats(dy, out, false), floats(x, in, false), out, in, rows, true)
 }

@@ -5,12 +5,13 @@ package kernels
 func (o operand) pack(dst []float32, stride, n, k int) {
 	dst = dst[:k*stride]
 	if !o.vectors {
-		if n == stride && copyColumns(n, dst, o.data, o.ld, k) {
+		if n == stride && o.copyColumns(n, dst, k) {
 			return
 		}
 		for i := range k {
 			d := dst[i*stride:][:stride]
-			clear(d[copy(d, o.data[i*o.ld:][:n]):])
+			o.load(d[:n], i*o.ld)
+			clear(d[n:])
 		}
 		return
 	}
@@ -19,28 +20,58 @@ func (o operand) pack(dst []float32, stride, n, k int) {
 	}
 	i := 0
 	for ; i+8 <= n; i += 8 {
-		pack8(&dst[i], stride, &o.data[i*o.ld], o.ld, k)
+		o.pack8(dst[i:], stride, i, k)
 	}
 	if n >= 4 && i < n && i+4 != n {
 		// Four rows that end at the last repeat some, with the same values.
 		if i+4 < n {
-			pack4(&dst[i], stride, &o.data[i*o.ld], o.ld, k)
+			o.pack4(dst[i:], stride, i, k)
 		}
 		i = n - 4
 	}
 	if i+4 <= n {
-		pack4(&dst[i], stride, &o.data[i*o.ld], o.ld, k)
+		o.pack4(dst[i:], stride, i, k)
 		return
 	}
 	for ; i < n; i++ {
-		for e, v := range o.data[i*o.ld:][:k] {
-			dst[e*stride+i] = v
+		for e := range k {
+			o.load(dst[e*stride+i:][:1], i*o.ld+e)
 		}
 	}
 }
 
+// pack8 is pack of eight vectors from i on.
+func (o operand) pack8(dst []float32, stride, i, k int) {
+	if o.half != nil {
+		pack8bf16(&dst[0], stride, &o.half[i*o.ld], o.ld, k)
+	} else {
+		pack8(&dst[0], stride, &o.data[i*o.ld], o.ld, k)
+	}
+}
+
+// pack4 is pack of four vectors from i on.
+func (o operand) pack4(dst []float32, stride, i, k int) {
+	if o.half != nil {
+		pack4bf16(&dst[0], stride, &o.half[i*o.ld], o.ld, k)
+	} else {
+		pack4(&dst[0], stride, &o.data[i*o.ld], o.ld, k)
+	}
+}
+
 // copyColumns copies the first n elements of k rows to dst, if there is code for n.
-func copyColumns(n int, dst, src []float32, ld, k int) bool {
+func (o operand) copyColumns(n int, dst []float32, k int) bool {
+	if o.half != nil {
+		switch n {
+		case 32:
+			copy32bf16(&dst[0], &o.half[0], o.ld, k)
+		case 16:
+			copy16bf16(&dst[0], &o.half[0], o.ld, k)
+		default:
+			return false
+		}
+		return true
+	}
+	src, ld := o.data, o.ld
 	switch n {
 	case 32:
 		copy32(&dst[0], &src[0], ld, k)

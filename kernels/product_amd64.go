@@ -14,8 +14,8 @@ type tiling struct {
 	width   int
 	block   int // steps of k for which a packed panel stays in the second-level cache
 	tile    func(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool)
-	matvec  func(y, w []float32, ld int, x []float32, k int) // 16 rows
-	narrow  *tiling                                          // for results of half the width; it gives the same bits
+	matvec  func(y []float32, w operand, x []float32, k int, add bool) // 16 rows
+	narrow  *tiling                                                    // for results of half the width; it gives the same bits
 }
 
 var (
@@ -51,12 +51,20 @@ func tile2(height, k int, a, b []float32, ldb int, c []float32, ldc int, add boo
 	}
 }
 
-func matvec512(y, w []float32, ld int, x []float32, k int) {
-	matvec16wide(&y[0], &w[0], ld, &x[0], k)
+func matvec512(y []float32, w operand, x []float32, k int, add bool) {
+	if w.half != nil {
+		matvec16bf16wide(&y[0], &w.half[0], w.ld, &x[0], k, add)
+	} else {
+		matvec16wide(&y[0], &w.data[0], w.ld, &x[0], k, add)
+	}
 }
 
-func matvec2(y, w []float32, ld int, x []float32, k int) {
-	matvec16(&y[0], &w[0], ld, &x[0], k)
+func matvec2(y []float32, w operand, x []float32, k int, add bool) {
+	if w.half != nil {
+		matvec16bf16(&y[0], &w.half[0], w.ld, &x[0], k, add)
+	} else {
+		matvec16(&y[0], &w.data[0], w.ld, &x[0], k, add)
+	}
 }
 
 const (
@@ -88,10 +96,10 @@ func (t *tiling) product(c []float32, ldc int, a, b operand, m, n, k int, add bo
 		t.serial(c, ldc, a, b, m, n, k, add)
 		return
 	}
-	if m == 1 && a.vectors && b.vectors && !add {
+	if m == 1 && a.vectors && b.vectors {
 		parallelRows((n+15)/16, 4*k, func(i, j int) {
 			i, j = i*16, min(n, j*16)
-			t.vector(c[i:j], a.data, b.from(i, 0), k)
+			t.vector(c[i:j], a.data, b.from(i, 0), k, add)
 		})
 		return
 	}
@@ -104,8 +112,8 @@ func (t *tiling) product(c []float32, ldc int, a, b operand, m, n, k int, add bo
 
 // serial is a product on the calling thread.
 func (t *tiling) serial(c []float32, ldc int, a, b operand, m, n, k int, add bool) {
-	if m == 1 && a.vectors && b.vectors && !add {
-		t.vector(c[:n], a.data, b, k)
+	if m == 1 && a.vectors && b.vectors {
+		t.vector(c[:n], a.data, b, k, add)
 		return
 	}
 	if t.narrow != nil && n <= t.narrow.width {
@@ -119,14 +127,14 @@ func (t *tiling) serial(c []float32, ldc int, a, b operand, m, n, k int, add boo
 	}
 }
 
-// vector computes c = b·a for one vector a, reading b once and as it is.
-func (t *tiling) vector(c, a []float32, b operand, k int) {
+// vector is a product of one vector a, reading b once and as it is.
+func (t *tiling) vector(c, a []float32, b operand, k int, add bool) {
 	j := 0
 	for ; j+16 <= len(c); j += 16 {
-		t.matvec(c[j:], b.data[j*b.ld:], b.ld, a, k)
+		t.matvec(c[j:], b.from(j, 0), a, k, add)
 	}
 	for ; j < len(c); j += t.width {
-		t.panel(c[j:], 0, a, b.from(j, 0), 1, min(t.width, len(c)-j), k, false)
+		t.panel(c[j:], 0, a, b.from(j, 0), 1, min(t.width, len(c)-j), k, add)
 	}
 }
 
@@ -179,7 +187,7 @@ func (t *tiling) panel(c []float32, ldc int, left []float32, b operand, m, n, k 
 		block = 128 // the panel is read so few times that it had better stay in the first-level cache
 	}
 	// Read once, a panel that has the right layout need not be packed.
-	direct := !b.vectors && n == t.width && m <= t.heights[0]
+	direct := !b.vectors && b.half == nil && n == t.width && m <= t.heights[0]
 	var right []float32
 	if !direct {
 		buf := borrow(block * t.width)

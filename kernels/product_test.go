@@ -75,7 +75,7 @@ func (s sum) check(t *testing.T, what string, got float32, terms int) {
 
 var oddSizes = []int{1, 2, 3, 7, 8, 15, 17, 31, 33, 100}
 
-// A linearCase calls one of the three products with rows, in and out as given.
+// checkLinear compares each of the products with float64, with rows, in and out as given.
 func checkLinear(t *testing.T, r *rand.Rand, rows, in, out int, values func(*rand.Rand, int) []float32) {
 	t.Helper()
 	what := fmt.Sprintf("rows %d, in %d, out %d", rows, in, out)
@@ -96,7 +96,22 @@ func checkLinear(t *testing.T, r *rand.Rand, rows, in, out int, values func(*ran
 		}
 	}
 
-	before := values(r, rows*in)
+	before := values(r, rows*out)
+	y, check = guarded(t, before)
+	LinearAdd(y, x, m, rows)
+	check()
+	for i := range rows {
+		for o := range out {
+			var s sum
+			s.add(before[i*out+o], 1)
+			for k := range in {
+				s.add(x[i*in+k], w[o*in+k])
+			}
+			s.check(t, "LinearAdd: "+what, y[i*out+o], in+1)
+		}
+	}
+
+	before = values(r, rows*in)
 	dx, check := guarded(t, before)
 	LinearGradInput(dx, dy, m, rows)
 	check()
@@ -198,8 +213,9 @@ func TestARowGivesTheSameBitsInEveryBatch(t *testing.T) {
 			in, out, rows := size[0], size[1], 300
 			m := NewMatrix(out, in, normals(r, out*in))
 			x, dy := normals(r, rows*in), normals(r, rows*out)
-			y, dx := make([]float32, rows*out), make([]float32, rows*in)
+			y, added, dx := make([]float32, rows*out), slices.Clone(dy), make([]float32, rows*in)
 			Linear(y, x, m, rows)
+			LinearAdd(added, x, m, rows)
 			LinearGradInput(dx, dy, m, rows)
 			for _, n := range []int{1, 2, 3, 5, 13, 14, 15, 16, 29, 64, 200} {
 				first := r.IntN(rows - n + 1)
@@ -207,6 +223,11 @@ func TestARowGivesTheSameBitsInEveryBatch(t *testing.T) {
 				Linear(got, x[first*in:], m, n)
 				if !sameBits(got, y[first*out:][:n*out]) {
 					t.Errorf("in %d, out %d: Linear of %d rows differs from that of %d", in, out, n, rows)
+				}
+				got = slices.Clone(dy[first*out:][:n*out])
+				LinearAdd(got, x[first*in:], m, n)
+				if !sameBits(got, added[first*out:][:n*out]) {
+					t.Errorf("in %d, out %d: LinearAdd of %d rows differs from that of %d", in, out, n, rows)
 				}
 				got = make([]float32, n*in)
 				LinearGradInput(got, dy[first*out:], m, n)

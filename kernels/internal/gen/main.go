@@ -16,13 +16,18 @@ func main() {
 	for _, rows := range []int{6, 4, 2, 1} {
 		tile(rows, avx2)
 	}
-	pack(8)
-	pack(4)
 	for _, width := range []int{32, 16, 14, 8, 6, 4} {
-		copyColumns(width)
+		copyColumns(width, float)
 	}
-	matvec(avx512)
-	matvec(avx2)
+	for _, width := range []int{32, 16} { // weights are the right side, which is packed to tiles' widths
+		copyColumns(width, bfloat16)
+	}
+	for _, e := range []element{float, bfloat16} {
+		pack(8, e)
+		pack(4, e)
+		matvec(avx512, e)
+		matvec(avx2, e)
+	}
 	vectorFunctions()
 	build.Generate()
 }
