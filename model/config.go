@@ -192,13 +192,32 @@ func ParseConfig(b []byte) (Config, error) {
 }
 
 // Marshal returns the `config.json` of a FlexOlmo in bfloat16 that [ParseConfig] and transformers read.
-func (c Config) Marshal() ([]byte, error) { return c.marshal("bfloat16") }
+func (c Config) Marshal() ([]byte, error) { return c.marshal(nil, "bfloat16") }
 
-// marshal is [Config.Marshal] for tensors of another type, in PyTorch's word for it.
-func (c Config) marshal(dtype string) ([]byte, error) {
-	return json.MarshalIndent(struct {
+// marshal returns a FlexOlmo's `config.json` for tensors of a type, in PyTorch's word for it, that says besides
+// what base says, a file of the same model. Rope is written both ways, as transformers before 5 knows only the old.
+func (c Config) marshal(base []byte, dtype string) ([]byte, error) {
+	fields := map[string]any{"pad_token_id": nil} // else transformers takes one that few vocabularies have
+	if base != nil {
+		if err := json.Unmarshal(base, &fields); err != nil {
+			return nil, err
+		}
+	}
+	own, err := json.Marshal(struct {
 		header
 		Config
-		DType string `json:"dtype"`
-	}{header{flexOlmoType, []string{flexOlmo}, "silu", false}, c, dtype}, "", "  ")
+		RopeTheta   float64 `json:"rope_theta"`
+		RopeScaling any     `json:"rope_scaling"`
+		DType       string  `json:"dtype"`
+	}{header{flexOlmoType, []string{flexOlmo}, "silu", false}, c, c.Rope.Theta, nil, dtype})
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"num_local_experts", "torch_dtype", "transformers_version"} {
+		delete(fields, name)
+	}
+	if err := json.Unmarshal(own, &fields); err != nil {
+		return nil, err
+	}
+	return json.MarshalIndent(fields, "", "  ")
 }

@@ -39,6 +39,7 @@ func configWith(t testing.TB, changes map[string]any) []byte {
 	if err := json.Unmarshal(b, &fields); err != nil {
 		t.Fatal(err)
 	}
+	delete(fields, "rope_theta") // the other spelling
 	maps.Copy(fields, changes)
 	maps.DeleteFunc(fields, func(_ string, v any) bool { return v == nil })
 	if b, err = json.Marshal(fields); err != nil {

@@ -49,12 +49,8 @@ func SaveCheckpoint(ctx context.Context, dir string, m *Mixture, o ExportOptions
 	}
 	c := m.Anchor.Config
 	c.Experts, c.TopK = len(m.Slots), m.TopK
-	config, err := c.marshal(map[safetensors.DType]string{safetensors.BF16: "bfloat16", safetensors.F32: "float32"}[x.dtype])
-	if err != nil {
-		return err
-	}
 	return durable.Folder(dir, func(dir string) error {
-		if err := os.WriteFile(filepath.Join(dir, ConfigFile), config, 0o600); err != nil {
+		if err := x.k.writeConfig(dir, c, x.dtype); err != nil {
 			return err
 		}
 		if err := x.k.copyBesides(dir); err != nil {
@@ -69,7 +65,7 @@ type exporter struct {
 	m     *Mixture
 	k     *Checkpoint
 	o     ExportOptions
-	dtype safetensors.DType // the narrowest that holds every tensor
+	dtype safetensors.DType // holds every tensor
 }
 
 // A lazyTensor is a tensor of which the bytes are made when it is written.
@@ -96,10 +92,10 @@ func (x *exporter) tensors() ([]lazyTensor, error) {
 	}
 	var all []lazyTensor
 	add := func(tensors ...safetensors.Tensor) {
+		if widest(tensors) != safetensors.BF16 {
+			x.dtype = safetensors.F32
+		}
 		for _, t := range tensors {
-			if t.DType != safetensors.BF16 {
-				x.dtype = safetensors.F32
-			}
 			all = append(all, lazyTensor{t.Name, t.DType, t.Shape, func() []byte { return t.Data }})
 		}
 	}

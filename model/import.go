@@ -3,7 +3,6 @@ package model
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -48,17 +47,19 @@ func ImportAnchor(ctx context.Context, dir, from string, report func(done, total
 	for _, t := range tensors {
 		p.total += 2 * int64(len(t.Data)) // looked at, then written
 	}
-	if err := p.finite(k, append(k.shared(), k.slots(0, 1)...)); err != nil {
-		return err
-	}
 	err = durable.Folder(dir, func(dir string) error {
+		if err := p.finite(k, append(k.shared(), k.slots(0, 1)...)); err != nil {
+			return err
+		}
 		if err := k.copyBesides(dir); err != nil {
 			return err
 		}
 		if k.Config.Experts == 1 {
 			return k.copyWhole(dir, p)
 		}
-		if err := k.writePublicConfig(dir); err != nil {
+		c := k.Config
+		c.Experts, c.TopK = 1, 1
+		if err := k.writeConfig(dir, c, widest(tensors)); err != nil {
 			return err
 		}
 		return p.write(filepath.Join(dir, WeightsFile), tensors, map[string]string{"format": "pt"})
@@ -118,22 +119,31 @@ func (p *progress) copyFile(to, from string) error {
 	return errors.Join(err, dst.Close())
 }
 
-// writePublicConfig writes the configuration as that of one expert and otherwise as it is.
-func (k *Checkpoint) writePublicConfig(dir string) error {
-	b, err := readSmall(filepath.Join(k.dir, ConfigFile), maxConfig)
+// writeConfig writes c as the configuration, with what else k's own says.
+func (k *Checkpoint) writeConfig(dir string, c Config, dtype safetensors.DType) error {
+	base, err := readSmall(filepath.Join(k.dir, ConfigFile), maxConfig)
 	if err != nil {
 		return err
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(b, &fields); err != nil {
-		return err
+	name := "float32"
+	if dtype == safetensors.BF16 {
+		name = "bfloat16"
 	}
-	delete(fields, "num_local_experts")
-	fields["num_experts"], fields["num_experts_per_tok"] = json.RawMessage("1"), json.RawMessage("1")
-	if b, err = json.MarshalIndent(fields, "", "  "); err != nil {
+	b, err := c.marshal(base, name)
+	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, ConfigFile), b, 0o600)
+}
+
+// widest returns the type that holds the values of all tensors.
+func widest(tensors []safetensors.Tensor) safetensors.DType {
+	for _, t := range tensors {
+		if t.DType != safetensors.BF16 {
+			return safetensors.F32
+		}
+	}
+	return safetensors.BF16
 }
 
 // public returns the shared tensors and slot 0 as a FlexOlmo of one expert has them.

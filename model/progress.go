@@ -20,7 +20,7 @@ type progress struct {
 func (p *progress) add(n int) error {
 	p.done += int64(n)
 	if p.report != nil {
-		p.report(p.done, p.total)
+		p.report(min(p.done, p.total), p.total) // files have headers, too
 	}
 	if p.ctx == nil {
 		return nil

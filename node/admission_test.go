@@ -52,7 +52,7 @@ func TestAdmissionRefusesWhatIsUnfit(t *testing.T) {
 		{"another anchor in the blob", elsewhere, nil, fmt.Sprintf("the blob names anchor %q", other)},
 		{"larger than the charter allows", c.expert(11, nil), func(o *notice.Offer) { o.Size = 64<<10 + 1 }, "the expert has 65537 bytes, the charter allows 65536"},
 		{"not a number", c.expert(12, set(float32(math.NaN()), "layers.1.up_proj.weight")), nil, `tensor "layers.1.up_proj.weight" holds NaN`},
-		{"infinite", c.expert(13, set(float32(math.Inf(-1)), "router.bias")), nil, "holds -Inf"},
+		{"infinite", c.expert(13, set(float32(math.Inf(-1)), "router.bias")), nil, "holds NaN or an infinity"},
 		{"weights that overflow", c.expert(14, set(1e30, "gate_proj.weight", "up_proj.weight", "down_proj.weight", "router.weight")), nil, "the expert computes "},
 		{"a tensor of another shape", c.expert(15, func(t *model.Tensor) {
 			if t.Name == "layers.0.down_proj.weight" {

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"chorus/ledger"
 	"chorus/model"
 	"chorus/model/eval"
+	"chorus/node"
 
 	"github.com/spf13/cobra"
 )
@@ -90,6 +90,22 @@ func (a *app) showBits(rows []bitsRow, texts []namedText) {
 	a.table(out)
 }
 
+// held opens the experts that stand under a lease and are here, and returns the mixture of them.
+func held(s node.Status, anchor *model.Anchor) (experts []namedExpert, mixture *model.Mixture, err error) {
+	var all []*model.Expert
+	for _, e := range s.Experts {
+		if e.State != ledger.Active || !e.Held || e.Refusal != "" {
+			continue
+		}
+		expert, err := model.LoadExpert(e.Path, anchor)
+		if err != nil {
+			return nil, nil, err
+		}
+		experts, all = append(experts, namedExpert{e.Domain, expert}), append(all, expert)
+	}
+	return experts, model.NewMixture(anchor, all...), nil
+}
+
 func (a *app) evalCommand() *cobra.Command {
 	var data []string
 	c := &cobra.Command{
@@ -116,23 +132,15 @@ mixture need for held-out text. Without --data the text is that of the demo.`,
 				return err
 			}
 			if !exists(a.node().Anchor()) {
-				return withHint(errors.New("the anchor is not here yet"), "run `chorus up` once: it fetches the charter's anchor from another member")
+				return a.noAnchor()
 			}
 			anchor, tok, err := model.LoadAnchor(a.node().Anchor())
 			if err != nil {
 				return err
 			}
-			var experts []namedExpert
-			var all []*model.Expert
-			for _, e := range s.Experts {
-				if e.State != ledger.Active || !e.Held || e.Refusal != "" {
-					continue
-				}
-				expert, err := model.LoadExpert(e.Path, anchor)
-				if err != nil {
-					return err
-				}
-				experts, all = append(experts, namedExpert{e.Domain, expert}), append(all, expert)
+			experts, mixture, err := held(s, anchor)
+			if err != nil {
+				return err
 			}
 			var texts []namedText
 			for _, d := range domains {
@@ -142,7 +150,7 @@ mixture need for held-out text. Without --data the text is that of the demo.`,
 				}
 				texts = append(texts, namedText{d.name, text})
 			}
-			rows, err := a.compare(c.Context(), anchor, experts, model.NewMixture(anchor, all...), texts)
+			rows, err := a.compare(c.Context(), anchor, experts, mixture, texts)
 			if err != nil {
 				return err
 			}

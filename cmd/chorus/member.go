@@ -220,21 +220,14 @@ member's experts, assembles the mixture, and serves local programs over the Open
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
-			var fetching *task
+			report, end := a.transfer("anchor")
 			n, err := node.New(ctx, a.node(), node.Options{Serve: true, Log: a.logger(),
 				Waiting: func(addresses []string) {
 					a.say("This node is at %s.\nIt waits for another member, to fetch the anchor from: name one under `peers` in %s, or let one name this node.",
 						list(addresses), filepath.Join(a.home, "config.toml"))
 				},
-				Progress: func(done, total int64) {
-					if fetching == nil {
-						fetching = a.task("anchor", total)
-					}
-					fetching.set(done, "%s of %s", megabytes(done), megabytes(total))
-				}})
-			if fetching != nil {
-				fetching.end()
-			}
+				Progress: report})
+			end()
 			if err != nil {
 				return err
 			}

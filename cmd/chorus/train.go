@@ -27,9 +27,9 @@ const windowTokens = 128
 const endOfText = "<|endoftext|>"
 
 func (a *app) anchorCommand() *cobra.Command {
-	c := &cobra.Command{Use: "anchor", Short: "Make the public model that every expert is trained against"}
+	c := &cobra.Command{Use: "anchor", Short: "Make or take over the public model that every expert is trained against"}
 	group(c)
-	c.AddCommand(a.anchorTrain())
+	c.AddCommand(a.anchorTrain(), a.anchorImport())
 	return c
 }
 
@@ -146,7 +146,7 @@ without --data public=PATH it is the documentation in the Go distribution.`,
 				return err
 			}
 			if !exists(a.node().Anchor()) {
-				return withHint(fmt.Errorf("%s has no anchor yet", a.home), "run `chorus up` once: it fetches the charter's anchor from another member")
+				return a.noAnchor()
 			}
 			r := train.ExpertRecipe(seed)
 			r.Steps = steps
@@ -164,6 +164,10 @@ without --data public=PATH it is the documentation in the Go distribution.`,
 	c.Flags().Uint64Var(&seed, "seed", 1, "the same seed and text give the same expert")
 	c.Flags().IntVar(&steps, "steps", train.ExpertRecipe(0).Steps, "how long to train")
 	return c
+}
+
+func (a *app) noAnchor() error {
+	return withHint(fmt.Errorf("%s has no anchor yet", a.home), "run `chorus up` once: it fetches the charter's anchor from another member")
 }
 
 // trainExpert trains an expert on d against the anchor of home, saves it there with its metrics, and

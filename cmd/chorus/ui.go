@@ -210,6 +210,22 @@ func (t *task) end() {
 	t.ui.bars = nil
 }
 
+// transfer returns what reports bytes to a task that begins with the first, and what ends it.
+func (u *ui) transfer(name string) (report func(done, total int64), end func()) {
+	var t *task
+	report = func(done, total int64) {
+		if t == nil {
+			t = u.task(name, total)
+		}
+		t.set(min(done, total), "%s of %s", megabytes(done), megabytes(total))
+	}
+	return report, func() {
+		if t != nil {
+			t.end()
+		}
+	}
+}
+
 // training reports a run's steps to a task.
 func (t *task) training() func(train.Progress) {
 	var loss float64

@@ -46,39 +46,14 @@ var TextFiles = []string{".txt", ".md", ".jsonl", ".jsonl.gz"}
 // on content too, and about limit bytes are kept for training and a tenth of that held out, so a
 // larger source is sampled evenly.
 func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error) {
-	if suffixes == nil {
-		suffixes = TextFiles
+	docs, skipped, err := readDocuments(suffixes, paths)
+	if err != nil {
+		return nil, err
 	}
-	c := new(Corpus)
-	var docs []string
-	seen := make(map[[32]byte]bool)
-	take := func(text string) {
-		sum := sha256.Sum256([]byte(text))
-		if !usable(text) || seen[sum] {
-			c.Skipped++
-			return
-		}
-		seen[sum] = true
-		docs = append(docs, text)
-	}
-	for _, p := range paths {
-		if err := walk(p, suffixes, take, &c.Skipped); err != nil {
-			return nil, err
-		}
-	}
-	if len(docs) < fewDocuments {
-		docs = pieces(docs)
-	}
-	ranks := make(map[string]uint64, len(docs))
-	for _, d := range docs {
-		ranks[d] = rank(d)
-	}
-	docs = slices.SortedFunc(maps.Keys(ranks), func(a, b string) int {
-		return cmp.Or(cmp.Compare(ranks[a], ranks[b]), strings.Compare(a, b))
-	})
+	c := &Corpus{Skipped: skipped}
 	var train, held int64
 	for _, d := range docs {
-		n, heldOut := int64(len(d)), ranks[d]%10 == 0
+		n, heldOut := int64(len(d)), rank(d)%10 == 0
 		switch {
 		case heldOut && held < limit/10:
 			d = onePiece(d)
@@ -90,9 +65,59 @@ func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error
 		}
 	}
 	if len(c.Train) == 0 || len(c.Heldout) == 0 {
-		return nil, fmt.Errorf("%s: %w for training and for holding out (%d documents, %d skipped)", strings.Join(paths, ", "), ErrNoText, len(docs), c.Skipped)
+		return nil, fmt.Errorf("%s: %w for training and for holding out (%d documents, %d skipped)", strings.Join(paths, ", "), ErrNoText, len(docs), skipped)
 	}
 	return c, nil
+}
+
+// ReadHeldout reads a file or folder as [ReadCorpus] does and holds all of it out: about limit bytes, sampled evenly.
+func ReadHeldout(limit int64, path string) (*Corpus, error) {
+	docs, skipped, err := readDocuments(nil, []string{path})
+	if err != nil {
+		return nil, err
+	}
+	c := &Corpus{Skipped: skipped}
+	for _, d := range docs {
+		if limit -= int64(len(d)); len(c.Heldout) == 0 || limit >= 0 {
+			c.Heldout = append(c.Heldout, d)
+		}
+	}
+	if len(c.Heldout) == 0 {
+		return nil, fmt.Errorf("%s: %w (%d files or records skipped)", path, ErrNoText, skipped)
+	}
+	return c, nil
+}
+
+// readDocuments returns the documents in paths, each once, in an order that depends on their content alone.
+func readDocuments(suffixes, paths []string) (docs []string, skipped int, err error) {
+	if suffixes == nil {
+		suffixes = TextFiles
+	}
+	seen := make(map[[32]byte]bool)
+	take := func(text string) {
+		sum := sha256.Sum256([]byte(text))
+		if !usable(text) || seen[sum] {
+			skipped++
+			return
+		}
+		seen[sum] = true
+		docs = append(docs, text)
+	}
+	for _, p := range paths {
+		if err := walk(p, suffixes, take, &skipped); err != nil {
+			return nil, 0, err
+		}
+	}
+	if len(docs) < fewDocuments {
+		docs = pieces(docs)
+	}
+	ranks := make(map[string]uint64, len(docs))
+	for _, d := range docs {
+		ranks[d] = rank(d)
+	}
+	return slices.SortedFunc(maps.Keys(ranks), func(a, b string) int {
+		return cmp.Or(cmp.Compare(ranks[a], ranks[b]), strings.Compare(a, b))
+	}), skipped, nil
 }
 
 func rank(s string) uint64 {
