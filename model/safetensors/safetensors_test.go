@@ -367,6 +367,12 @@ func FuzzParse(f *testing.F) {
 			if len(x.Float32s())*x.DType.Size() != len(x.Data) {
 				t.Fatalf("tensor %q has %d values in %d bytes", x.Name, len(x.Float32s()), len(x.Data))
 			}
+			if x.Finite() != slowlyFinite(x) {
+				t.Fatalf("tensor %q: Finite is %v of %v", x.Name, x.Finite(), x.Float32s())
+			}
+			if floats, halves, ok := x.InPlace(); ok && len(floats)+len(halves) != len(x.Float32s()) {
+				t.Fatalf("tensor %q has %d values in place, %d copied", x.Name, len(floats)+len(halves), len(x.Float32s()))
+			}
 		}
 		if want := len(b) - lengthSize - int(binary.LittleEndian.Uint64(b)); bytesOf != want {
 			t.Fatalf("tensors of %d bytes in %d bytes of data", bytesOf, want)
