@@ -4,7 +4,7 @@ import "chorus/kernels"
 
 // A LayerPass holds what one layer computed for a batch of rows; Q is the width of all queries, KV of all
 // keys. The backward pass reads it;
-// inference lets all layers share one. Buffers grow as needed and are reused.
+// inference lets all layers share one, and in it all slots. Buffers grow as needed and are reused.
 type LayerPass struct {
 	X          []float32  // (rows, H) the layer's input
 	QRaw, KRaw []float32  // (rows, Q), (rows, KV) before their norms
@@ -19,6 +19,8 @@ type LayerPass struct {
 	Work       []SlotPass // (E)
 	Moe        []float32  // (rows, H) the weighted sum of experts before its norm
 	MoeInv     []float32  // (rows)
+
+	shared *SlotPass // if not nil, where slot after slot does its work, of which nothing but Rows is kept
 }
 
 // A SlotPass is the work of one slot in one layer on the rows that chose it.
@@ -119,10 +121,16 @@ func (m *Mixture) layer(l int, y []float32, t *LayerPass, spans []span, rows int
 	add(t.Hidden, t.X)
 
 	m.route(l, t, rows)
+	clear(grow(&t.Moe, rows*h))
 	for e := range t.Work {
-		m.Slots[e].FFN[l].run(&t.Work[e], t.Hidden)
+		w := &t.Work[e]
+		if t.shared != nil {
+			t.shared.Rows = w.Rows
+			w = t.shared
+		}
+		m.Slots[e].FFN[l].run(w, t.Hidden)
+		m.mix(t, e, w)
 	}
-	m.mix(t, rows)
 	kernels.RMSNorm(y, grow(&t.MoeInv, rows), t.Moe, w.PostFFNNorm, c.RMSNormEps, rows)
 	add(y, t.Hidden)
 }
@@ -174,25 +182,21 @@ func (f FFN) run(w *SlotPass, hidden []float32) {
 	f.Down.apply(grow(&w.Out, n*h), w.Act, n, &w.Low)
 }
 
-// mix sums the slots' outputs, weighted by the router: by its probabilities, or where the configuration normalises
-// them, by what they are among the chosen alone.
-func (m *Mixture) mix(t *LayerPass, rows int) {
+// mix adds what slot s computed in w to the sum of the slots' outputs, weighted by the router: by its probabilities, or
+// where the configuration normalises them, by what they are among the chosen alone.
+func (m *Mixture) mix(t *LayerPass, s int, w *SlotPass) {
 	h, e := m.Anchor.Config.HiddenSize, len(m.Slots)
-	clear(grow(&t.Moe, rows*h))
-	for s := range t.Work {
-		w := &t.Work[s]
-		for a, r := range w.Rows {
-			p := t.P[int(r)*e:][:e]
-			weight := p[s]
-			if m.Anchor.Config.NormTopK {
-				var sum float32
-				for _, c := range t.Chosen[int(r)*m.TopK:][:m.TopK] {
-					sum += p[c]
-				}
-				weight /= sum
+	for a, r := range w.Rows {
+		p := t.P[int(r)*e:][:e]
+		weight := p[s]
+		if m.Anchor.Config.NormTopK {
+			var sum float32
+			for _, c := range t.Chosen[int(r)*m.TopK:][:m.TopK] {
+				sum += p[c]
 			}
-			kernels.Axpy(t.Moe[int(r)*h:][:h], weight, w.Out[a*h:][:h])
+			weight /= sum
 		}
+		kernels.Axpy(t.Moe[int(r)*h:][:h], weight, w.Out[a*h:][:h])
 	}
 }
 

@@ -31,7 +31,9 @@ type Sequence struct {
 // NewSequence returns an empty sequence on m.
 func (m *Mixture) NewSequence() *Sequence {
 	n := m.Anchor.Config.Layers
-	return &Sequence{mixture: m, k: make([][]float32, n), v: make([][]float32, n), usage: make([]uint64, len(m.Slots))}
+	s := &Sequence{mixture: m, k: make([][]float32, n), v: make([][]float32, n), usage: make([]uint64, len(m.Slots))}
+	s.layer.shared = new(SlotPass)
+	return s
 }
 
 // Len returns how many tokens the sequence holds.
@@ -62,8 +64,8 @@ func (s *Sequence) extend(ids []int32) {
 	kv := c.KVWidth()
 	s.mixture.embed(grow(&s.layer.X, rows*c.HiddenSize), ids)
 	for l := range c.Layers {
-		s.k[l] = extendBy(s.k[l], rows*kv)
-		s.v[l] = extendBy(s.v[l], rows*kv)
+		s.k[l] = extendBy(s.k[l], rows*kv, c.MaxPositions*kv)
+		s.v[l] = extendBy(s.v[l], rows*kv, c.MaxPositions*kv)
 		at := span{Span: kernels.Span{Rows: rows, Past: s.tokens}, k: s.k[l], v: s.v[l]}
 		s.mixture.layer(l, grow(&s.pass.Last, rows*c.HiddenSize), &s.layer, []span{at}, rows)
 		s.count(rows)
@@ -93,10 +95,10 @@ func (s *Sequence) count(rows int) {
 	}
 }
 
-// extendBy makes s n longer, doubling its memory when it must.
-func extendBy(s []float32, n int) []float32 {
+// extendBy makes s n longer, of which it never has more than most, doubling its memory when it must.
+func extendBy(s []float32, n, most int) []float32 {
 	if need := len(s) + n; need > cap(s) {
-		bigger := make([]float32, len(s), 1<<bits.Len(uint(need)))
+		bigger := make([]float32, len(s), min(most, 1<<bits.Len(uint(need-1))))
 		copy(bigger, s)
 		s = bigger
 	}

@@ -47,6 +47,31 @@ func TestASequenceComputesTheBitsOfForwardHoweverItIsSplit(t *testing.T) {
 	}
 }
 
+func TestASequenceHoldsNoMoreThanItsContextAndOneSlotsWork(t *testing.T) {
+	c := testConfig(31, 32, 24, 2, 4, 2)
+	c.MaxPositions = 75
+	m, _ := randomMixture(t, c, 3, 3)
+	s := m.NewSequence()
+	for _, id := range randomIDs(rand.New(rand.NewPCG(3, 4)), c.MaxPositions, c.VocabSize) {
+		if _, err := s.Extend([]int32{id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for l := range s.k {
+		if most := c.MaxPositions * c.KVWidth(); cap(s.k[l]) > most || cap(s.v[l]) > most {
+			t.Errorf("layer %d holds %d and %d keys and values for %d", l, cap(s.k[l]), cap(s.v[l]), most)
+		}
+	}
+	for e, w := range s.layer.Work {
+		if cap(w.In)+cap(w.Gate)+cap(w.Up)+cap(w.Act)+cap(w.Out) > 0 {
+			t.Errorf("slot %d has memory of its own", e)
+		}
+	}
+	if rows := cap(s.layer.shared.Gate) / c.IntermediateSize; rows != 1 {
+		t.Errorf("the slots' work is on memory for %d tokens at a time, expected 1", rows)
+	}
+}
+
 func TestSequencesOfOneMixtureDoNotDisturbEachOther(t *testing.T) {
 	c := testConfig(31, 32, 24, 2, 4, 2)
 	m, _ := randomMixture(t, c, 2, 2)
