@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"time"
 	"unicode/utf8"
 
 	"chorus/model"
+	"chorus/model/chat"
 	"chorus/node/openai"
 )
 
@@ -85,6 +87,52 @@ func (n *Node) Generate(ctx context.Context, r openai.Request, emit func(openai.
 	}
 	res.Attribution = use.total()
 	return res, nil // once what was used is on record: see above
+}
+
+// A chatTemplate is the anchor's, or why there is none.
+type chatTemplate struct {
+	*chat.Template
+	err error
+}
+
+// loadChat reads the chat template of the anchor's folder. A node serves without one, or with one that it
+// cannot read: then it answers no chats.
+func (n *Node) loadChat(dir string) {
+	n.chat.Template, n.chat.err = chat.Load(dir)
+	if n.chat.err != nil && !errors.Is(n.chat.err, chat.ErrNone) {
+		n.log.Warn("the chat template cannot be used, so chats are refused", slog.Any("error", n.chat.err))
+	}
+}
+
+// ChatPrompt renders a chat by the anchor's template. As with transformers, what the template writes of special
+// tokens counts as such and none is added. The text of a message never does: a message that spells one is refused,
+// since it could pretend to be other turns.
+func (n *Node) ChatPrompt(messages []openai.Message) ([]int, error) {
+	refuse := func(param, format string, args ...any) ([]int, error) {
+		return nil, &openai.Error{Status: http.StatusBadRequest, Type: "invalid_request_error", Param: param, Message: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case errors.Is(n.chat.err, chat.ErrNone):
+		return refuse("model", "%s has no chat template, so it cannot answer chats: use /v1/completions", n.ModelName())
+	case n.chat.err != nil:
+		return refuse("model", "the chat template of %s cannot be used here, as the node's log says: use /v1/completions", n.ModelName())
+	}
+	turns := make([]chat.Message, len(messages))
+	for i, m := range messages {
+		ids := n.tokenizer.EncodeSpecial(m.Content)
+		if at := slices.IndexFunc(ids, n.tokenizer.IsSpecial); at >= 0 {
+			return refuse("messages", "messages[%d] contains the special token %s, which only the chat template may write", i, n.tokenizer.Bytes(ids[at]))
+		}
+		turns[i] = chat.Message{Role: m.Role, Content: m.Content}
+	}
+	text, err := n.chat.Render(turns, true)
+	if refusal := (*chat.Refusal)(nil); errors.As(err, &refusal) {
+		return refuse("messages", "%s", refusal.Message)
+	}
+	if err != nil {
+		return refuse("messages", "the chat template of %s makes no prompt of these messages: %v", n.ModelName(), err)
+	}
+	return n.tokenizer.EncodeSpecial(text), nil
 }
 
 // promptIDs returns the tokens to continue: of an empty prompt, the mark between documents.

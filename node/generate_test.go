@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -277,6 +279,72 @@ func TestGenerateRefusesPromptsThatTheModelCannotRead(t *testing.T) {
 	r, err := n.Generate(t.Context(), openai.Request{PromptIDs: make([]int, config.MaxPositions-1), MaxTokens: 9}, func(openai.Token) error { return nil })
 	if err != nil || r.CompletionTokens != 1 || r.FinishReason != "length" {
 		t.Errorf("the longest prompt: %+v, %v", r, err)
+	}
+}
+
+// chatting gives the anchor of a member's home a chat template, before its node starts.
+func (c *consortium) chatting(name, template string) {
+	c.Helper()
+	dir, _ := testAnchor()
+	to := c.homes[name].Anchor()
+	c.must(os.CopyFS(to, os.DirFS(dir)))
+	c.must(os.WriteFile(filepath.Join(to, "tokenizer_config.json"), []byte(`{"bos_token":"<|endoftext|>","eos_token":{"content":"<|endoftext|>"}}`), 0o600))
+	c.must(os.WriteFile(filepath.Join(to, "chat_template.jinja"), []byte(template), 0o600))
+}
+
+func TestChatPromptIsTheAnchorsTemplateWithItsSpecialTokens(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha")
+	c.chatting("alpha", `{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content ~ eos_token }}{% else %}{{ m.content }}{% endif %}|{% endfor %}`+
+		`{% if add_generation_prompt %}the{% endif %}`)
+	c.up("alpha")
+	n := c.nodes["alpha"]
+	ids, err := n.ChatPrompt([]openai.Message{{Role: "user", Content: "cat é"}, {Role: "assistant", Content: "dog"}})
+	c.must(err)
+	_, tok := n.Anchor()
+	end, _ := tok.SpecialID("<|endoftext|>")
+	want := slices.Concat([]int{end}, tok.Encode("cat é|dog"), []int{end}, tok.Encode("|the"))
+	if !slices.Equal(ids, want) {
+		t.Errorf("%v, expected %v", ids, want)
+	}
+	var steps []openai.Token
+	r, err := n.Generate(t.Context(), openai.Request{PromptIDs: ids, MaxTokens: 5}, func(s openai.Token) error {
+		steps = append(steps, s)
+		return nil
+	})
+	c.must(err)
+	prompt := make([]int32, len(ids))
+	for i, id := range ids {
+		prompt[i] = int32(id)
+	}
+	if got := continuation(n, n.Mixture().Mixture, prompt, 5); said(steps) != textOf(n, got) || r.PromptTokens != len(ids) {
+		t.Errorf("answered %q to %d tokens, expected %q to %d", said(steps), r.PromptTokens, textOf(n, got), len(ids))
+	}
+}
+
+func TestChatsThatCannotBeAskedAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		template       string // none if empty
+		content        string
+		param, message string
+	}{
+		"no template":         {"", "x", "model", "chorus has no chat template, so it cannot answer chats: use /v1/completions"},
+		"not supported":       {"{% include 'x' %}", "x", "model", "the chat template of chorus cannot be used here, as the node's log says: use /v1/completions"},
+		"the template's word": {"{{ raise_exception('no ' ~ messages[0].content) }}", "cats", "messages", "no cats"},
+		"beyond the template": {"{{ messages[0].content + 1 }}", "x", "messages", "the chat template of chorus makes no prompt of these messages: line 1: str + int is not supported"},
+		"a special token":     {"{{ messages[0].content }}", "a<|endoftext|>b", "messages", "messages[0] contains the special token <|endoftext|>, which only the chat template may write"},
+	} {
+		c := found(t, terms{}, "alpha")
+		if tt.template != "" {
+			c.chatting("alpha", tt.template)
+		}
+		c.up("alpha")
+		ids, err := c.nodes["alpha"].ChatPrompt([]openai.Message{{Role: "user", Content: tt.content}})
+		var e *openai.Error
+		if !errors.As(err, &e) || e.Status != http.StatusBadRequest || e.Type != "invalid_request_error" || e.Param != tt.param || e.Message != tt.message || ids != nil {
+			t.Errorf("%s: %v, %#v", name, ids, err)
+		}
 	}
 }
 

@@ -40,6 +40,7 @@ type Node struct {
 	host      *p2p.Host
 	anchor    *model.Anchor
 	tokenizer *tokenizer.Tokenizer
+	chat      chatTemplate
 
 	mixture atomic.Pointer[Mixture]
 	used    sync.Map // offer CID → *atomic.Int64, unix nanoseconds of the last token it took part in
@@ -201,6 +202,7 @@ func (n *Node) loadAnchor(ctx context.Context, o Options) error {
 	} else if err != nil {
 		return err
 	}
+	n.loadChat(dir)
 	var err error
 	if n.anchor, n.tokenizer, err = model.LoadAnchor(dir); err == nil && fetched {
 		err = n.anchor.CheckFinite()

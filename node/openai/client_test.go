@@ -143,3 +143,68 @@ func TestOpenAIClientListsTheModel(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func chat(messages ...client.ChatCompletionMessageParamUnion) client.ChatCompletionNewParams {
+	return client.ChatCompletionNewParams{Model: "chorus", Messages: messages}
+}
+
+func TestOpenAIClientChats(t *testing.T) {
+	f := &fake{tokens: []string{"Light", " is", " bent"}, finish: "stop"}
+	c := newClient(t, f)
+	q := chat(client.SystemMessage("be brief"), client.DeveloperMessage("be kind"),
+		client.UserMessage([]client.ChatCompletionContentPartUnionParam{client.TextContentPart("What is"), client.TextContentPart("light?")}), client.AssistantMessage("Well"), client.UserMessage("?"))
+	q.MaxCompletionTokens, q.Temperature, q.Seed = client.Int(7), client.Float(0.5), client.Int(3)
+	q.Stop = client.ChatCompletionNewParamsStopUnion{OfString: client.String("\n")}
+	a, err := c.Chat.Completions.New(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(a.Choices) != 1 || a.Choices[0].Message.Content != "Light is bent" || a.Choices[0].Message.Role != "assistant" || a.Choices[0].FinishReason != "stop" || a.Usage.TotalTokens != 7 || a.Model != "chorus" || a.Object != "chat.completion" {
+		t.Errorf("%+v", a)
+	}
+	want := []Message{{"system", "be brief"}, {"system", "be kind"}, {"user", "What is\nlight?"}, {"assistant", "Well"}, {"user", "?"}}
+	if r := f.asked[0]; !slices.Equal(f.chats[0], want) || r.MaxTokens != 7 || r.Temperature != 0.5 || r.Seed != 3 || !slices.Equal(r.Stop, []string{"\n"}) {
+		t.Errorf("the backend was asked %+v of %q", r, f.chats[0])
+	}
+}
+
+func TestOpenAIClientReadsAStreamedChat(t *testing.T) {
+	for _, usage := range []bool{false, true} {
+		c := newClient(t, &fake{tokens: []string{"Light", " is", "", " bent"}, finish: "length"})
+		q := chat(client.UserMessage("x"))
+		if usage {
+			q.StreamOptions = client.ChatCompletionStreamOptionsParam{IncludeUsage: client.Bool(true)}
+		}
+		s := c.Chat.Completions.NewStreaming(t.Context(), q)
+		var sum client.ChatCompletionAccumulator
+		for s.Next() {
+			if !sum.AddChunk(s.Current()) {
+				t.Errorf("a chunk that does not fit: %+v", s.Current())
+			}
+		}
+		if err := s.Err(); err != nil || len(sum.Choices) != 1 || sum.Usage.TotalTokens != map[bool]int64{false: 0, true: 8}[usage] {
+			t.Fatalf("usage %v: %+v, %v", usage, sum.ChatCompletion, err)
+		}
+		if m := sum.Choices[0]; m.Message.Content != "Light is bent" || m.Message.Role != "assistant" || m.FinishReason != "length" {
+			t.Errorf("usage %v: %+v", usage, m)
+		}
+	}
+}
+
+func TestOpenAIClientSeesThatAChatFailed(t *testing.T) {
+	c := newClient(t, &fake{tokens: []string{"Light"}, fail: errors.New("disk is full")})
+	s := c.Chat.Completions.NewStreaming(t.Context(), chat(client.UserMessage("x")))
+	n := 0
+	for s.Next() {
+		n++
+	}
+	if s.Err() == nil || n != 1 {
+		t.Errorf("%d chunks and %v, expected one and an error", n, s.Err())
+	}
+	c = newClient(t, &fake{mute: invalid("messages", "turns must alternate")})
+	_, err := c.Chat.Completions.New(t.Context(), chat(client.UserMessage("x")))
+	var e *client.Error
+	if !errors.As(err, &e) || e.StatusCode != http.StatusBadRequest || e.Param != "messages" || e.Message != "turns must alternate" {
+		t.Errorf("%v", err)
+	}
+}

@@ -13,12 +13,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -28,10 +27,19 @@ type Backend interface {
 	// ModelName is the one model that is served, and Owner who assembled it.
 	ModelName() string
 	Owner() string
+	// ChatPrompt returns the tokens after which the model says the assistant's next turn. It refuses with
+	// an [*Error] if the model knows no chats, or not this one.
+	ChatPrompt(messages []Message) ([]int, error)
 	// Generate continues r's prompt and calls emit for each token before it computes the next. If emit
 	// returns an error, generation ends and the error is returned. What the experts did is on
 	// record when Generate returns.
 	Generate(ctx context.Context, r Request, emit func(Token) error) (Result, error)
+}
+
+// A Message is one turn of a chat.
+type Message struct {
+	Role    string // "system", "user" or "assistant"
+	Content string
 }
 
 // A Request is a prompt and how to continue it.
@@ -86,8 +94,9 @@ func invalid(param, format string, args ...any) *Error {
 }
 
 const (
-	maxBody          = 1 << 20 // bytes of a request
-	defaultMaxTokens = 16      // OpenAI's
+	maxBody          = 1 << 20       // bytes of a request
+	defaultMaxTokens = 16            // OpenAI's, of a completion
+	allTokens        = math.MaxInt32 // of a chat, whose answer has all the room that there is
 )
 
 type server struct {
@@ -102,9 +111,7 @@ func New(b Backend, log *slog.Logger) http.Handler {
 	mux.HandleFunc("GET /v1/models", s.models)
 	mux.HandleFunc("GET /v1/models/{id...}", s.model)
 	mux.HandleFunc("POST /v1/completions", s.completions)
-	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, invalid("model", "%s has no chat template, so it cannot answer chats: use /v1/completions", b.ModelName()))
-	})
+	mux.HandleFunc("POST /v1/chat/completions", s.chat)
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &Error{Status: http.StatusNotFound, Type: "invalid_request_error", Code: "unknown_url",
 			Message: fmt.Sprintf("%s %s is not here", r.Method, r.URL.Path)})
@@ -163,129 +170,6 @@ func (s *server) known(model string) error {
 			Message: fmt.Sprintf("model %q is not here: this node serves %q", model, s.backend.ModelName())}
 	}
 	return nil
-}
-
-func (s *server) completions(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		err = &Error{Status: http.StatusRequestEntityTooLarge, Type: "invalid_request_error", Message: fmt.Sprintf("the request is larger than %d bytes", maxBody)}
-	}
-	var c completionRequest
-	var req Request
-	if err == nil {
-		c, req, err = parseCompletion(body)
-	}
-	if err == nil {
-		err = s.known(c.Model)
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	a := answer{ID: "cmpl-" + uuid.NewString(), Object: "text_completion", Created: time.Now().Unix(), Model: c.Model}
-	if c.Stream {
-		s.stream(w, r, a, req, c.StreamOptions.IncludeUsage)
-		return
-	}
-	var text strings.Builder
-	result, err := s.backend.Generate(r.Context(), req, func(t Token) error {
-		text.WriteString(t.Text)
-		return nil
-	})
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, a.with(text.String(), result.FinishReason).used(result).attributed(result.Attribution))
-}
-
-// stream answers with server-sent events: a chunk per token, one with the finish reason and the
-// attribution of the whole, one with the usage if it was asked for, and the end mark.
-func (s *server) stream(w http.ResponseWriter, r *http.Request, a answer, req Request, usage bool) {
-	flush := http.NewResponseController(w)
-	started := false
-	send := func(v any) error {
-		if !started {
-			started = true
-			w.Header().Set("Content-Type", "text/event-stream")
-			w.Header().Set("Cache-Control", "no-store")
-		}
-		b, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil {
-			return err
-		}
-		return flush.Flush()
-	}
-	result, err := s.backend.Generate(r.Context(), req, func(t Token) error {
-		return send(a.with(t.Text, "").attributed(t.Attribution))
-	})
-	switch {
-	case err != nil && !started:
-		s.fail(w, r, err)
-		return
-	case err != nil:
-		// Only an aborted connection after the error makes every client see a failure.
-		_ = send(map[string]any{"error": s.public(r, err)})
-		panic(http.ErrAbortHandler)
-	}
-	_ = send(a.with("", result.FinishReason).attributed(result.Attribution))
-	if usage {
-		u := a.used(result)
-		u.Choices = []choice{}
-		_ = send(u)
-	}
-	_, _ = io.WriteString(w, "data: [DONE]\n\n")
-}
-
-// answer is OpenAI's text_completion object, whole or a chunk of a stream.
-type answer struct {
-	ID      string       `json:"id"`
-	Object  string       `json:"object"`
-	Created int64        `json:"created"`
-	Model   string       `json:"model"`
-	Choices []choice     `json:"choices"`
-	Usage   *tokenCounts `json:"usage"`
-	Chorus  *extension   `json:"chorus,omitempty"`
-}
-
-type choice struct {
-	Index        int     `json:"index"`
-	Text         string  `json:"text"`
-	LogProbs     any     `json:"logprobs"`
-	FinishReason *string `json:"finish_reason"`
-}
-
-type tokenCounts struct {
-	Prompt     int `json:"prompt_tokens"`
-	Completion int `json:"completion_tokens"`
-	Total      int `json:"total_tokens"`
-}
-
-// extension is what chorus adds to an answer.
-type extension struct {
-	Attribution []Share `json:"attribution"`
-}
-
-func (a answer) with(text, finish string) answer {
-	c := choice{Text: text}
-	if finish != "" {
-		c.FinishReason = &finish
-	}
-	a.Choices = []choice{c}
-	return a
-}
-
-func (a answer) used(r Result) answer {
-	a.Usage = &tokenCounts{r.PromptTokens, r.CompletionTokens, r.PromptTokens + r.CompletionTokens}
-	return a
-}
-
-func (a answer) attributed(shares []Share) answer {
-	a.Chorus = &extension{shares}
-	return a
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -23,11 +23,13 @@ type fake struct {
 	tokens []string
 	finish string
 	fail   error         // after the tokens
+	mute   error         // what ChatPrompt answers, if not nil
 	begun  chan struct{} // closed after the tokens, if not nil; generation then waits for the end of its context
 
 	mu    sync.Mutex
-	asked []Request // guarded by mu
-	heard []error   // guarded by mu: how each generation ended
+	asked []Request   // guarded by mu
+	chats [][]Message // guarded by mu
+	heard []error     // guarded by mu: how each generation ended
 }
 
 func (f *fake) ModelName() string { return "chorus" }
@@ -37,6 +39,17 @@ var (
 	stepShares  = []Share{{Expert: "anchor", Weight: 1, Share: 0.25}, {Expert: "bafyblob", Offer: "bagoffer", Member: "clinic", Domain: "cats", Weight: 3, Share: 0.75}}
 	wholeShares = []Share{{Expert: "anchor", Weight: 10, Share: 0.5}, {Expert: "bafyblob", Offer: "bagoffer", Member: "clinic", Domain: "cats", Weight: 10, Share: 0.5}}
 )
+
+// ChatPrompt gives a token for each message, the number of its bytes.
+func (f *fake) ChatPrompt(messages []Message) (ids []int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.chats = append(f.chats, messages)
+	for _, m := range messages {
+		ids = append(ids, len(m.Content))
+	}
+	return ids, f.mute
+}
 
 func (f *fake) Generate(ctx context.Context, r Request, emit func(Token) error) (_ Result, err error) {
 	f.mu.Lock()
@@ -243,7 +256,10 @@ func TestErrorsAreOpenAIs(t *testing.T) {
 		{"no JSON", "POST", "/v1/completions", `{`, nil, 400, "invalid_request_error", nil, nil},
 		{"unsupported", "POST", "/v1/completions", `{"model":"chorus","prompt":"x","echo":true}`, nil, 400, "invalid_request_error", nil, "echo"},
 		{"wrong type", "POST", "/v1/completions", `{"model":"chorus","prompt":"x","max_tokens":"9"}`, nil, 400, "invalid_request_error", nil, "max_tokens"},
-		{"chat", "POST", "/v1/chat/completions", `{"model":"chorus","messages":[]}`, nil, 400, "invalid_request_error", nil, "model"},
+		{"chat of no messages", "POST", "/v1/chat/completions", `{"model":"chorus","messages":[]}`, nil, 400, "invalid_request_error", nil, "messages"},
+		{"chat with an unknown model", "POST", "/v1/chat/completions", `{"model":"gpt-4","messages":[{"role":"user","content":"x"}]}`, nil, 404, "invalid_request_error", "model_not_found", "model"},
+		{"the backend's own of a chat", "POST", "/v1/chat/completions", `{"model":"chorus","messages":[{"role":"user","content":"x"}]}`, teapot, 418, "tea", "short_and_stout", "prompt"},
+		{"too large a chat", "POST", "/v1/chat/completions", `{"model":"` + strings.Repeat("x", maxBody) + `"}`, nil, 413, "invalid_request_error", nil, nil},
 		{"too large", "POST", "/v1/completions", `{"model":"chorus","prompt":"` + strings.Repeat("x", maxBody) + `"}`, nil, 413, "invalid_request_error", nil, nil},
 		{"the backend's own", "POST", "/v1/completions", good, teapot, 418, "tea", "short_and_stout", "prompt"},
 		{"wrapped", "POST", "/v1/completions", good, fmt.Errorf("deep: %w", teapot), 418, "tea", "short_and_stout", "prompt"},

@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"strings"
 )
 
-// completionRequest is the body of POST /v1/completions. Fields that are not here do not change
-// an answer and are ignored, as OpenAI's own clients send some that few servers know.
-type completionRequest struct {
+// settings are the fields that completions and chats have in common. Fields that are not here do not
+// change an answer and are ignored, as OpenAI's own clients send some that few servers know.
+type settings struct {
 	Model         string          `json:"model"`
-	Prompt        json.RawMessage `json:"prompt"`
 	MaxTokens     *int            `json:"max_tokens"`
 	Temperature   *float64        `json:"temperature"`
 	TopP          *float64        `json:"top_p"`
@@ -24,44 +24,74 @@ type completionRequest struct {
 
 	// Each of these would change the answer and is refused unless it asks for nothing.
 	N                *int               `json:"n"`
-	BestOf           *int               `json:"best_of"`
-	LogProbs         *int               `json:"logprobs"`
-	Echo             bool               `json:"echo"`
-	Suffix           *string            `json:"suffix"`
 	LogitBias        map[string]float64 `json:"logit_bias"`
 	PresencePenalty  float64            `json:"presence_penalty"`
 	FrequencyPenalty float64            `json:"frequency_penalty"`
 }
 
+// completionRequest is the body of POST /v1/completions.
+type completionRequest struct {
+	settings
+	Prompt json.RawMessage `json:"prompt"`
+
+	// Refused as above.
+	BestOf   *int    `json:"best_of"`
+	LogProbs *int    `json:"logprobs"`
+	Echo     bool    `json:"echo"`
+	Suffix   *string `json:"suffix"`
+}
+
+// An unsupported field asks for what would change the answer and is not here.
+type unsupported struct {
+	param string
+	asked bool
+}
+
 const maxStops = 4 // OpenAI's limit
+
+// unmarshal reads a body into what is one of the requests.
+func unmarshal(body []byte, into any, what string) error {
+	err := json.Unmarshal(body, into)
+	if err == nil {
+		return nil
+	}
+	param := ""
+	if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
+		param, _, _ = strings.Cut(strings.TrimPrefix(kind.Field, "settings."), ".")
+	}
+	return invalid(param, "the body is not the JSON of a %s request: %v", what, err)
+}
 
 // parseCompletion reads and checks a body. Every error it returns is an [*Error].
 func parseCompletion(body []byte) (c completionRequest, r Request, err error) {
-	if err := json.Unmarshal(body, &c); err != nil {
-		param := ""
-		if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
-			param = kind.Field
-		}
-		return c, r, invalid(param, "the body is not the JSON of a completion request: %v", err)
+	if err := unmarshal(body, &c, "completion"); err != nil {
+		return c, r, err
 	}
-	for _, f := range []struct {
-		param  string
-		unlike bool
-	}{
-		{"n", c.N != nil && *c.N != 1},
-		{"best_of", c.BestOf != nil && *c.BestOf != 1},
-		{"logprobs", c.LogProbs != nil},
-		{"echo", c.Echo},
-		{"suffix", c.Suffix != nil && *c.Suffix != ""},
-		{"logit_bias", len(c.LogitBias) > 0},
-		{"presence_penalty", c.PresencePenalty != 0},
-		{"frequency_penalty", c.FrequencyPenalty != 0},
-	} {
-		if f.unlike {
-			return c, r, invalid(f.param, "%s is not supported here: leave it out", f.param)
+	r, err = c.request(defaultMaxTokens,
+		unsupported{"best_of", c.BestOf != nil && *c.BestOf != 1},
+		unsupported{"logprobs", c.LogProbs != nil},
+		unsupported{"echo", c.Echo},
+		unsupported{"suffix", c.Suffix != nil && *c.Suffix != ""},
+	)
+	if err != nil {
+		return c, r, err
+	}
+	return c, r, parsePrompt(c.Prompt, &r)
+}
+
+// request checks the settings, with maxTokens where none is given. The prompt is still to come.
+func (c settings) request(maxTokens int, more ...unsupported) (r Request, err error) {
+	for _, f := range append(more,
+		unsupported{"n", c.N != nil && *c.N != 1},
+		unsupported{"logit_bias", len(c.LogitBias) > 0},
+		unsupported{"presence_penalty", c.PresencePenalty != 0},
+		unsupported{"frequency_penalty", c.FrequencyPenalty != 0},
+	) {
+		if f.asked {
+			return r, invalid(f.param, "%s is not supported here: leave it out", f.param)
 		}
 	}
-	r = Request{MaxTokens: defaultMaxTokens, Temperature: 1, TopP: 1, Seed: rand.Uint64()}
+	r = Request{MaxTokens: maxTokens, Temperature: 1, TopP: 1, Seed: rand.Uint64()}
 	if c.MaxTokens != nil {
 		r.MaxTokens = *c.MaxTokens
 	}
@@ -76,16 +106,16 @@ func parseCompletion(body []byte) (c completionRequest, r Request, err error) {
 	}
 	switch {
 	case r.MaxTokens < 1:
-		return c, r, invalid("max_tokens", "max_tokens is %d, expected at least 1", r.MaxTokens)
+		return r, invalid("max_tokens", "max_tokens is %d, expected at least 1", r.MaxTokens)
 	case !(r.Temperature >= 0 && r.Temperature <= 2):
-		return c, r, invalid("temperature", "temperature is %v, expected 0 to 2", r.Temperature)
+		return r, invalid("temperature", "temperature is %v, expected 0 to 2", r.Temperature)
 	case !(r.TopP > 0 && r.TopP <= 1):
-		return c, r, invalid("top_p", "top_p is %v, expected more than 0 and at most 1", r.TopP)
+		return r, invalid("top_p", "top_p is %v, expected more than 0 and at most 1", r.TopP)
 	}
 	if r.Stop, err = oneOrMany(c.Stop); err != nil || len(r.Stop) > maxStops {
-		return c, r, invalid("stop", "stop is a string or up to %d strings", maxStops)
+		return r, invalid("stop", "stop is a string or up to %d strings", maxStops)
 	}
-	return c, r, parsePrompt(c.Prompt, &r)
+	return r, nil
 }
 
 // parsePrompt accepts OpenAI's four forms, as long as they hold one prompt.
