@@ -65,6 +65,8 @@ func newCheckpoint(dir string, c Config, w *weights) (*Checkpoint, error) {
 		k.layout = olmoCore
 		k.biased = w.has("blocks.0.feed_forward_moe.router.expert_bias")
 	}
+	// As in transformers 5, a head that is there is used even if the configuration ties it to the embedding.
+	k.Config.Tied = c.Tied && !w.has(k.named("lm_head"))
 	if k.layout == dense && c.Experts != 1 {
 		return nil, fmt.Errorf("%s: %w: it has one FFN a layer, and num_experts is %d", dir, ErrMisfit, c.Experts)
 	}
@@ -158,14 +160,12 @@ func (k *Checkpoint) embed() place {
 
 func (k *Checkpoint) norm() place { return whole(k.named("model.norm"), k.Config.HiddenSize) }
 
-// head returns the name of the head's tensor. As in transformers 5, one that is there is used even if the
-// configuration ties it to the embedding.
+// head returns the name of the head's tensor.
 func (k *Checkpoint) head() string {
-	name := k.named("lm_head")
-	if _, there := k.weights.tensors[name]; !there && k.Config.Tied {
+	if k.Config.Tied {
 		return k.embed().tensor
 	}
-	return name
+	return k.named("lm_head")
 }
 
 func (k *Checkpoint) layerMatrix(l int, name string) place {

@@ -1,6 +1,7 @@
-// Package eval measures how well a model predicts text it was not trained on.
+// Package eval measures a model: how well it predicts text it was not trained on, beside other ways of merging
+// experts, and whether it computes what another implementation computes with the same weights.
 //
-// Begin with [BitsPerByte]. The unit, bits per byte of UTF-8, does not depend on the tokenizer, so
+// Begin with [BitsPerByte], or with [Fidelity]. The unit, bits per byte of UTF-8, does not depend on the tokenizer, so
 // models with different vocabularies can be compared.
 package eval
 
