@@ -255,7 +255,8 @@ type verdict struct {
 }
 
 func (r *safetensorsRun) judge(files [][]byte) (v []verdict, err error) {
-	return v, r.oracle.ask(map[string]any{"do": "judge", "files": files}, &v)
+	err = r.oracle.ask(map[string]any{"do": "judge", "files": files}, &v)
+	return v, err
 }
 
 // malformed asks both about files that break the format, or that chorus does not accept.
