@@ -104,6 +104,7 @@ func TestHostileTemplatesEnd(t *testing.T) {
 		"deep, as JSON":    "{% set n = namespace(x=[]) %}{% for i in range(90000) %}{% set n.x = {'a': n.x} %}{% endfor %}{{ n.x|tojson }}",
 		"deep, compared":   "{% set n = namespace(x=[]) %}{% set m = namespace(x=[]) %}{% for i in range(9000) %}{% set n.x = [n.x] %}{% set m.x = [m.x] %}{% endfor %}{{ n.x == m.x }}",
 		"wide, compared":   "{% set n = namespace(x=1) %}{% set m = namespace(x=1) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% set m.x = [m.x, m.x] %}{% endfor %}{{ n.x == m.x }}",
+		"long chains":      "{% macro m() %}{{ (m()" + strings.Repeat("~''", 50000) + ")" + strings.Repeat("|trim", 50000) + strings.Repeat(" or 0", 50000) + " }}{% endmacro %}{{ m() }}",
 		"replacing":        "{% set x = ('a' * 1000000)|replace('a', 'b' * 100000) %}",
 		"joining":          "{% set x = range(90000)|join('b' * 100000) %}",
 		"indenting":        "{% set x = ('a\\n' * 1000000)|indent(256) %}",

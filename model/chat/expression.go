@@ -8,51 +8,66 @@ import (
 // expression reads one in full, with "a if b else c".
 func (p *parser) expression() expression {
 	defer p.deeper()()
-	e := p.plain()
-	for p.take("if") {
-		then, test := e, p.plain()
-		otherwise := expression(func(*run, *scope) value { return undefined{"an if without else"} })
-		if p.take("else") {
-			otherwise = p.expression()
-		}
-		e = func(r *run, s *scope) value {
-			if truth(test(r, s)) {
-				return then(r, s)
-			}
-			return otherwise(r, s)
-		}
+	then := p.plain()
+	if !p.take("if") {
+		return then
 	}
-	return e
+	test := p.plain()
+	otherwise := constant(undefined{"an if without else"})
+	if p.take("else") {
+		otherwise = p.expression()
+	}
+	return func(r *run, s *scope) value {
+		if truth(test(r, s)) {
+			return then(r, s)
+		}
+		return otherwise(r, s)
+	}
+}
+
+// A step is what is done to a value that an expression has come to. Chains are lists of steps and not
+// expressions in expressions, so that only nesting takes stack.
+type step func(r *run, s *scope, v value) value
+
+func chain(e expression, steps []step) expression {
+	if len(steps) == 0 {
+		return e
+	}
+	return func(r *run, s *scope) value {
+		v := e(r, s)
+		for _, do := range steps {
+			r.spend(stepCost)
+			v = do(r, s, v)
+		}
+		return v
+	}
 }
 
 // plain reads an expression without "if".
 func (p *parser) plain() expression {
 	defer p.deeper()()
-	e := p.conjunction()
-	for p.take("or") {
-		a, b := e, p.conjunction()
-		e = func(r *run, s *scope) value {
-			if v := a(r, s); truth(v) {
-				return v
-			}
-			return b(r, s)
-		}
-	}
-	return e
+	return p.either(p.conjunction, "or", true)
 }
 
-func (p *parser) conjunction() expression {
-	e := p.negation()
-	for p.take("and") {
-		a, b := e, p.negation()
-		e = func(r *run, s *scope) value {
-			if v := a(r, s); !truth(v) {
-				return v
-			}
-			return b(r, s)
-		}
+func (p *parser) conjunction() expression { return p.either(p.negation, "and", false) }
+
+// either reads operands with a word between them: the value is that of the first whose truth settles it, or else the last.
+func (p *parser) either(operand func() expression, word string, settles bool) expression {
+	all := []expression{operand()}
+	for p.take(word) {
+		all = append(all, operand())
 	}
-	return e
+	if len(all) == 1 {
+		return all[0]
+	}
+	return func(r *run, s *scope) (v value) {
+		for _, e := range all {
+			if v = e(r, s); truth(v) == settles {
+				break
+			}
+		}
+		return v
+	}
 }
 
 func (p *parser) negation() expression {
@@ -116,6 +131,7 @@ func (p *parser) comparison() expression {
 // binary reads operands of one precedence, which are joined from the left.
 func (p *parser) binary(operand func() expression, operators ...string) expression {
 	e := operand()
+	var steps []step
 	for {
 		op := ""
 		for _, o := range operators {
@@ -125,10 +141,10 @@ func (p *parser) binary(operand func() expression, operators ...string) expressi
 			}
 		}
 		if op == "" {
-			return e
+			return chain(e, steps)
 		}
-		a, b := e, operand()
-		e = func(r *run, s *scope) value { return r.arithmetic(op, a(r, s), b(r, s)) }
+		with := operand()
+		steps = append(steps, func(r *run, s *scope, v value) value { return r.arithmetic(op, v, with(r, s)) })
 	}
 }
 
@@ -272,31 +288,31 @@ func (p *parser) dict() expression {
 
 // postfix reads members, items, slices and calls.
 func (p *parser) postfix(e expression) expression {
+	var steps []step
 	for {
-		of := e
 		switch {
 		case p.take("."):
-			if t := p.peek(); t.kind == intToken {
+			if p.peek().kind == intToken {
 				index := p.primary()
-				e = func(r *run, s *scope) value { return r.item(of(r, s), index(r, s)) }
+				steps = append(steps, func(r *run, s *scope, v value) value { return r.item(v, index(r, s)) })
 				continue
 			}
 			t := p.expectKind(nameToken, "the name of a member")
 			if t.text[0] == '_' {
 				fail(t.line, "the member %q is not supported", t.text)
 			}
-			e = func(r *run, s *scope) value { return r.attribute(of(r, s), t.text) }
+			steps = append(steps, func(r *run, _ *scope, v value) value { return r.attribute(v, t.text) })
 		case p.take("["):
-			e = p.subscript(of)
+			steps = append(steps, p.subscript())
 		case p.take("("):
-			e = p.call(of)
+			steps = append(steps, p.call())
 		default:
-			return e
+			return chain(e, steps)
 		}
 	}
 }
 
-func (p *parser) subscript(of expression) expression {
+func (p *parser) subscript() step {
 	parts := [3]expression{constant(nil), constant(nil), constant(nil)}
 	colons := 0
 	for !p.is("]") {
@@ -316,16 +332,17 @@ func (p *parser) subscript(of expression) expression {
 	}
 	p.expect("]")
 	if colons == 0 {
-		return func(r *run, s *scope) value { return r.item(of(r, s), parts[0](r, s)) }
+		return func(r *run, s *scope, v value) value { return r.item(v, parts[0](r, s)) }
 	}
-	return func(r *run, s *scope) value { return r.slice(of(r, s), parts[0](r, s), parts[1](r, s), parts[2](r, s)) }
+	return func(r *run, s *scope, v value) value {
+		return r.slice(v, parts[0](r, s), parts[1](r, s), parts[2](r, s))
+	}
 }
 
-func (p *parser) call(of expression) expression {
+func (p *parser) call() step {
 	line := p.peek().line
 	given := p.args()
-	return func(r *run, s *scope) value {
-		f := of(r, s)
+	return func(r *run, s *scope, f value) value {
 		a := given.eval(r, s)
 		r.line = line
 		switch f := f.(type) {
@@ -384,8 +401,8 @@ func (a arguments) eval(r *run, s *scope) args {
 
 // filtered reads the filters and tests after a value. A call can follow them too.
 func (p *parser) filtered(e expression) expression {
+	var steps []step
 	for {
-		of := e
 		switch {
 		case p.take("|"):
 			t := p.expectKind(nameToken, "the name of a filter")
@@ -402,27 +419,26 @@ func (p *parser) filtered(e expression) expression {
 					fail(t.line, "the argument %q of the filter %q is not supported", name, t.text)
 				}
 			}
-			e = func(r *run, s *scope) value {
-				v := of(r, s)
+			steps = append(steps, func(r *run, s *scope, v value) value {
 				a := given.eval(r, s)
 				r.line = t.line
 				return f.on(r, t.text, v, a)
-			}
+			})
 		case p.take("is"):
-			e = p.test(of)
+			steps = append(steps, p.test())
 			if p.is("is") {
 				p.unexpected("the end of the test")
 			}
 		case p.is("(") && p.peek().kind == operatorToken:
 			p.next()
-			e = p.call(of)
+			steps = append(steps, p.call())
 		default:
-			return e
+			return chain(e, steps)
 		}
 	}
 }
 
-func (p *parser) test(of expression) expression {
+func (p *parser) test() step {
 	not := p.take("not")
 	t := p.expectKind(nameToken, "the name of a test")
 	f, ok := tests[t.text]
@@ -444,8 +460,7 @@ func (p *parser) test(of expression) expression {
 	if want := map[bool]int{true: 1}[f.takes]; len(given.list) != want || given.named != nil {
 		fail(t.line, "the test %q takes %d arguments", t.text, want)
 	}
-	return func(r *run, s *scope) value {
-		v := of(r, s)
+	return func(r *run, s *scope, v value) value {
 		a := value(nil)
 		if f.takes {
 			a = given.list[0](r, s)
