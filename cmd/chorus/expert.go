@@ -20,7 +20,7 @@ import (
 func (a *app) expertCommand() *cobra.Command {
 	c := &cobra.Command{Use: "expert", Short: "Take over an expert that was trained elsewhere, or make one smaller"}
 	group(c)
-	c.AddCommand(a.expertImport())
+	c.AddCommand(a.expertImport(), a.expertCompress())
 	return c
 }
 
