@@ -288,7 +288,7 @@ func (c *consortium) chatting(name, template string) {
 	dir, _ := testAnchor()
 	to := c.homes[name].Anchor()
 	c.must(os.CopyFS(to, os.DirFS(dir)))
-	c.must(os.WriteFile(filepath.Join(to, "tokenizer_config.json"), []byte(`{"bos_token":"<|endoftext|>","eos_token":{"content":"<|endoftext|>"}}`), 0o600))
+	c.must(os.WriteFile(filepath.Join(to, "tokenizer_config.json"), []byte(`{"bos_token":"<|endoftext|>","eos_token":"<|endoftext|>"}`), 0o600))
 	c.must(os.WriteFile(filepath.Join(to, "chat_template.jinja"), []byte(template), 0o600))
 }
 

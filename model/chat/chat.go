@@ -15,11 +15,10 @@
 package chat
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,10 +28,7 @@ import (
 
 const (
 	templateFile = "chat_template.jinja"
-	configFile   = "tokenizer_config.json"
-
-	maxTemplate = 1 << 20 // bytes of a template
-	maxConfig   = 8 << 20 // bytes of a tokenizer_config.json, which may list every added token
+	maxTemplate  = 1 << 20 // bytes
 )
 
 // ErrNone is returned by [Load] for a folder without a chat template.
@@ -52,6 +48,7 @@ type Message struct {
 // A Template is immutable and may be used concurrently.
 type Template struct {
 	body   statement
+	reads  map[string]bool   // the variables that it reads
 	tokens map[string]string // bos_token and the like
 	now    func() time.Time  // nil: the clock
 }
@@ -60,37 +57,37 @@ type Template struct {
 // `chat_template` of `tokenizer_config.json`, of several the one named "default". Its error names the
 // file, and for a template the line.
 func Load(dir string) (*Template, error) {
-	config, err := readFile(filepath.Join(dir, configFile), maxConfig)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	c, err := readConfig(dir)
+	if err != nil {
 		return nil, err
-	}
-	src, err := readFile(filepath.Join(dir, templateFile), maxTemplate)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	var c tokenizerConfig
-	if config != nil {
-		if c, err = parseConfig(config); err != nil {
-			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, configFile), err)
-		}
 	}
 	name := templateFile
-	if src == nil {
-		if c.template == nil {
-			return nil, ErrNone
-		}
+	src, err := readFile(dir, templateFile, maxTemplate)
+	switch {
+	case err != nil:
+		return nil, err
+	case src == nil && c.template == nil:
+		return nil, ErrNone
+	case src == nil:
 		name, src = configFile+": chat_template", []byte(*c.template)
 	}
 	t, err := newTemplate(string(src), c.tokens)
+	if err == nil {
+		err = c.names(t.reads)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
 	}
 	return t, nil
 }
 
-// readFile returns nil and an error if there is no such file or it is too large.
-func readFile(path string, limit int64) ([]byte, error) {
+// readFile returns nil if there is no such file.
+func readFile(dir, name string, limit int64) ([]byte, error) {
+	path := filepath.Join(dir, name)
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +99,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	if int64(len(b)) > limit {
 		return nil, fmt.Errorf("%s: larger than %d bytes", path, limit)
 	}
-	return append([]byte{}, b...), nil
+	return b, nil
 }
 
 func newTemplate(src string, tokens map[string]string) (*Template, error) {
@@ -112,70 +109,11 @@ func newTemplate(src string, tokens map[string]string) (*Template, error) {
 	if !utf8.ValidString(src) {
 		return nil, errors.New("not UTF-8")
 	}
-	body, err := parse(src)
+	body, reads, err := parse(src)
 	if err != nil {
 		return nil, err
 	}
-	return &Template{body: body, tokens: tokens}, nil
-}
-
-// tokenizerConfig is what counts here of a tokenizer_config.json.
-type tokenizerConfig struct {
-	template *string
-	tokens   map[string]string
-}
-
-func parseConfig(b []byte) (c tokenizerConfig, err error) {
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(b, &fields); err != nil {
-		return c, err
-	}
-	c.tokens = make(map[string]string)
-	for name, raw := range fields {
-		if strings.HasSuffix(name, "_token") {
-			c.token(name, raw)
-		}
-	}
-	var extra map[string]json.RawMessage // a list is of tokens without a name
-	if json.Unmarshal(fields["extra_special_tokens"], &extra) == nil {
-		for name, raw := range extra {
-			c.token(name, raw)
-		}
-	}
-	raw, ok := fields["chat_template"]
-	if !ok || bytes.Equal(raw, []byte("null")) {
-		return c, nil
-	}
-	if json.Unmarshal(raw, &c.template) == nil {
-		return c, nil
-	}
-	var several []struct{ Name, Template string }
-	if err := json.Unmarshal(raw, &several); err != nil {
-		return c, errors.New("chat_template is neither a text nor a list of texts with names")
-	}
-	c.template = nil
-	for _, t := range several {
-		if t.Name == "default" {
-			c.template = &t.Template
-		}
-	}
-	return c, nil
-}
-
-// token reads a special token: a text, or an object with its content. Others are no token, such as
-// add_bos_token, which is a bool.
-func (c *tokenizerConfig) token(name string, raw json.RawMessage) {
-	var text *string
-	if json.Unmarshal(raw, &text) != nil {
-		var object struct{ Content *string }
-		if json.Unmarshal(raw, &object) != nil {
-			return
-		}
-		text = object.Content
-	}
-	if text != nil {
-		c.tokens[name] = *text
-	}
+	return &Template{body: body, reads: reads, tokens: tokens}, nil
 }
 
 // Render gives the prompt for a conversation. With generate the prompt ends where the assistant's

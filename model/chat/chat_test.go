@@ -26,12 +26,11 @@ func TestLoadTakesTheTemplateThatTransformersTakes(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		"a text":   {map[string]string{configFile: `{"chat_template":"A{{ bos_token }}","bos_token":"<s>"}`}, "A<s>"},
-		"a list":   {map[string]string{configFile: `{"chat_template":[{"name":"tool_use","template":"T"},{"name":"default","template":"D{{ eos_token }}"}],"eos_token":{"content":"</s>","lstrip":false}}`}, "D</s>"},
-		"a file":   {map[string]string{templateFile: "F{{ bos_token }}{{ messages[0].content }}\n"}, "Fhi"},
-		"both":     {map[string]string{templateFile: "F{{ pad_token }}", configFile: `{"chat_template":"A","pad_token":"<pad>"}`}, "F<pad>"},
-		"no token": {map[string]string{configFile: `{"chat_template":"{{ bos_token is defined }}{{ add_bos_token is defined }}{{ unk_token }}","bos_token":null,"add_bos_token":true}`}, "FalseFalse"},
-		"empty":    {map[string]string{templateFile: "", configFile: `{"chat_template":"A"}`}, ""},
+		"a text":  {map[string]string{configFile: `{"chat_template":"A{{ bos_token }}","bos_token":"<s>"}`}, "A<s>"},
+		"a list":  {map[string]string{configFile: `{"chat_template":[{"name":"tool_use","template":"T"},{"name":"default","template":"D"}]}`}, "D"},
+		"a file":  {map[string]string{templateFile: "F{{ messages[0].content }}\n"}, "Fhi"},
+		"both":    {map[string]string{templateFile: "F{{ pad_token }}", configFile: `{"chat_template":"A","pad_token":"<pad>"}`}, "F<pad>"},
+		"nothing": {map[string]string{templateFile: "", configFile: `{"chat_template":"A"}`}, ""},
 	} {
 		m, err := Load(folder(t, tt.files))
 		if err != nil {
@@ -44,6 +43,40 @@ func TestLoadTakesTheTemplateThatTransformersTakes(t *testing.T) {
 	}
 }
 
+// What transformers 5.0.0 has for the tokens of such a folder.
+func TestSpecialTokensAreThoseThatTransformersHas(t *testing.T) {
+	const (
+		src   = "{{ bos_token }} {{ eos_token }} {{ pad_token }} {{ foo_token }} {{ add_bos_token }}"
+		fast  = `"tokenizer_class":"PreTrainedTokenizerFast"`
+		plain = `{"content":"<c>","lstrip":false,"rstrip":false,"normalized":false,"single_word":false}`
+		added = `{"__type":"AddedToken","content":"<c>","lstrip":false,"rstrip":false,"normalized":false,"single_word":false,"special":true}`
+	)
+	for name, tt := range map[string]struct{ config, older, want string }{
+		"none named":               {`{` + fast + `}`, "", "    "},
+		"texts":                    {`{` + fast + `,"bos_token":"<s>","eos_token":"</s>","foo_token":"<f>","add_bos_token":true}`, "", "<s> </s>  <f> "},
+		"objects":                  {`{` + fast + `,"bos_token":` + added + `,"foo_token":` + added + `}`, "", "<c>   <c> "},
+		"an object of no type":     {`{` + fast + `,"foo_token":` + plain + `}`, "", "    "},
+		"null":                     {`{"tokenizer_class":"GPT2Tokenizer","bos_token":"<s>","eos_token":null,"pad_token":null}`, "", "<s>    "},
+		"extra ones":               {`{` + fast + `,"extra_special_tokens":{"foo_token":"<f>"}}`, "", "   <f> "},
+		"a list of extra ones":     {`{` + fast + `,"extra_special_tokens":["<f>"],"foo_token":"<g>"}`, "", "   <g> "},
+		"the older file":           {`{` + fast + `,"bos_token":"<s>"}`, `{"bos_token":"<b>","eos_token":` + plain + `,"foo_token":"<f>"}`, "<b> <c>  <f> "},
+		"the older file, replaced": {`{` + fast + `,"bos_token":"<s>","added_tokens_decoder":{}}`, `{"bos_token":"<b>","eos_token":"<e>"}`, "<s>    "},
+	} {
+		files := map[string]string{templateFile: src, configFile: tt.config}
+		if tt.older != "" {
+			files[mapFile] = tt.older
+		}
+		m, err := Load(folder(t, files))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got, err := m.Render(nil, true); err != nil || got != tt.want {
+			t.Errorf("%s: %q, %v, expected %q", name, got, err, tt.want)
+		}
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
 	for name, tt := range map[string]struct {
 		files map[string]string
@@ -51,6 +84,11 @@ func TestLoadRefuses(t *testing.T) {
 	}{
 		"a construct by file and line": {map[string]string{templateFile: "a\n{% include 'x' %}"}, `chat_template.jinja: line 2: the statement "include" is not supported here`},
 		"one in the config":            {map[string]string{configFile: `{"chat_template":"{{ x|attr('y') }}"}`}, `tokenizer_config.json: chat_template: line 1: the filter "attr" is not supported`},
+		"a token that is not named":    {map[string]string{templateFile: "{{ bos_token }}"}, "chat_template.jinja: the template reads bos_token, and tokenizer_config.json does not say what it is"},
+		"one that a class may have":    {map[string]string{configFile: `{"chat_template":"{% for m in messages %}{{ eos_token }}{% endfor %}","tokenizer_class":"GPT2Tokenizer","bos_token":"<s>"}`}, "the template reads eos_token"},
+		"a token that is none":         {map[string]string{configFile: `{"bos_token":7}`}, "tokenizer_config.json: bos_token is neither a text nor a token"},
+		"an object that is none":       {map[string]string{configFile: `{"bos_token":{"content":"<s>"}}`}, "tokenizer_config.json: bos_token is neither a text nor a token"},
+		"an older file that is none":   {map[string]string{mapFile: `[]`}, "special_tokens_map.json: "},
 		"a config that is no JSON":     {map[string]string{configFile: `{`}, "tokenizer_config.json: "},
 		"a template that is no text":   {map[string]string{configFile: `{"chat_template":7}`}, "neither a text nor a list"},
 		"bytes that are no text":       {map[string]string{templateFile: "\xff"}, "not UTF-8"},

@@ -31,6 +31,7 @@ type parser struct {
 	nesting    int
 	loops      int // the loops around this statement, up to a macro or a generation tag
 	frames     []*frame
+	reads      map[string]bool // every variable that is read anywhere
 }
 
 // A frame is a part of the template with variables of its own.
@@ -39,8 +40,8 @@ type frame struct {
 	inner map[string]bool // read or set in a frame inside it, and not before in this one
 }
 
-// parse compiles a template. Its errors name the line.
-func parse(src string) (body statement, err error) {
+// parse compiles a template, and says which variables it reads. Its errors name the line.
+func parse(src string) (body statement, reads map[string]bool, err error) {
 	defer func() {
 		if e := recover(); e != nil {
 			s, ok := e.(syntaxError)
@@ -50,13 +51,13 @@ func parse(src string) (body statement, err error) {
 			err = s.err
 		}
 	}()
-	p := &parser{tokens: lex(src), statements: statements}
+	p := &parser{tokens: lex(src), statements: statements, reads: make(map[string]bool)}
 	p.enter()
 	body = p.body()
 	if p.peek().kind != endToken {
 		p.unexpected("a statement")
 	}
-	return body, nil
+	return body, p.reads, nil
 }
 
 func (p *parser) peek() token { return p.tokens[p.at] }
@@ -139,6 +140,7 @@ func (p *parser) read(t token) string {
 		fail(t.line, "%q is not supported", t.text)
 	}
 	p.frames[len(p.frames)-1].names[t.text] = true
+	p.reads[t.text] = true
 	return t.text
 }
 
