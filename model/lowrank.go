@@ -21,13 +21,13 @@ import (
 // (FlexMoRE, arXiv 2602.08818, section 3). The router's rows and biases keep their bytes.
 //
 // The factors are stored in bfloat16. Rounding them costs a quarter of a percent of the difference's norm, whatever its
-// size and rank: what is left out below full rank is far more. A blob is smaller than the expert's own below a rank of
-// I·H/(I+H).
+// size and rank: what is left out below full rank is far more. A blob is smaller than that of an expert in bfloat16 at
+// ranks below I·H/(I+H).
 //
 // It is an error if rank is below 1 or above the lesser of I and H, or if a matrix of e is low-rank already: what
-// was lost before would be lost twice. The end of ctx is an error, once the matrix in hand is done. Either leaves path
-// as it was. report, which may be nil, is told matrices. The same expert gives the same bytes on the same kind of
-// processor. The blob is held in memory until it is written.
+// was lost before would be lost twice. The end of ctx is an error, as soon as the product or decomposition in hand is
+// done. Either leaves path as it was. report, which may be nil, is told matrices. The same expert gives the same bytes
+// on the same kind of processor. The blob is held in memory until it is written.
 func CompressExpert(ctx context.Context, path string, e *Expert, a *Anchor, rank int, report func(done, total int)) error {
 	c := a.Config
 	if most := min(c.HiddenSize, c.IntermediateSize); rank < 1 || rank > most {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"chorus/kernels"
+	"chorus/model/safetensors"
 )
 
 // A compressible is an anchor, and the blob of an expert that was trained from its public FFN.
@@ -270,6 +271,11 @@ func TestCompressingKeepsTheRouterAndWhoseExpertItIs(t *testing.T) {
 	if e.Anchor != "bafyanchor" || e.Metadata[metaFormat] != formatName {
 		t.Errorf("anchor %q, metadata %q", e.Anchor, e.Metadata)
 	}
+	for name, x := range e.weights.tensors {
+		if x.DType != safetensors.BF16 {
+			t.Errorf("%s is stored as %s", name, x.DType)
+		}
+	}
 	for l := range e.FFN {
 		sameBits(t, "the router's row", e.Router[l], f.expert.Router[l])
 		sameBits(t, "the bias", e.Bias[l], f.expert.Bias[l])
@@ -492,5 +498,25 @@ func TestCompressingEndsWithItsContext(t *testing.T) {
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the blob is there: %v", err)
 		}
+	}
+}
+
+// ending is a context that ends when it is asked for the third time.
+type ending struct {
+	context.Context
+	asked int
+}
+
+func (c *ending) Err() error {
+	if c.asked++; c.asked > 2 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestASketchEndsBetweenItsProducts(t *testing.T) {
+	_, err := sketchSVD(&ending{Context: t.Context()}, make([]float32, 30*20), 30, 20, 4)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got error %v from a context that ended under way", err)
 	}
 }
