@@ -21,8 +21,17 @@ func (t Tensor) Float32s() []float32 {
 			v[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
 		}
 	case BF16:
-		for i := range v {
-			v[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(data[2*i:])) << 16)
+		rest := v
+		for len(rest) >= 4 && len(data) >= 8 {
+			w := binary.LittleEndian.Uint64(data)
+			rest[0] = math.Float32frombits(uint32(w) << 16)
+			rest[1] = math.Float32frombits(uint32(w) & 0xffff0000)
+			rest[2] = math.Float32frombits(uint32(w>>32) << 16)
+			rest[3] = math.Float32frombits(uint32(w>>32) & 0xffff0000)
+			rest, data = rest[4:], data[8:]
+		}
+		for i := range rest {
+			rest[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(data[2*i:])) << 16)
 		}
 	case F16:
 		for i := range v {

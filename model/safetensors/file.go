@@ -32,6 +32,9 @@ type File struct {
 // Windows, and a file that may no longer be used must be.
 const readsWhole = runtime.GOOS == "windows"
 
+// usualHeader is more, in bytes, than the header of a file with a few hundred tensors.
+const usualHeader = 64 << 10
+
 // Open maps the file into memory and checks it as [Parse] does. The tensors
 // are read in place: opening costs the header only, and pages come in when
 // they are touched. On Windows the file is read instead, and memory holds it
@@ -69,6 +72,9 @@ func open(path string, whole bool) (*File, error) {
 		}
 		return file, nil
 	}
+	// A read brings in little more than was asked for. A fault in the mapping would bring in as much as the device reads
+	// ahead, which may be megabytes for every file. An error shows when the same bytes are parsed.
+	_, _ = f.ReadAt(make([]byte, min(info.Size(), usualHeader)), 0)
 	m, err := mmap.MapRegion(f, int(info.Size()), mmap.RDONLY, 0, 0)
 	if err != nil {
 		return nil, fmt.Errorf("map %s: %w", path, err)
