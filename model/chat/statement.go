@@ -154,8 +154,8 @@ func (p *parser) setStatement(line int) statement {
 		}
 	}
 	p.expectKind(endBlock, "%}")
-	declare()
 	body := p.apart("endset")
+	declare()
 	return func(r *run, s *scope) flow {
 		assign(r, s, r.capture(body, s.inner()))
 		return goOn

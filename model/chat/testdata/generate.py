@@ -372,6 +372,7 @@ UNSUPPORTED = r"""
 {% for m in messages %}{{ tools }}{% endfor %}{% set tools = 2 %}{{ tools }}
 {% macro m() %}{{ bos_token }}{% endmacro %}{{ m() }}{% set bos_token = 'q' %}{{ m() }}
 {% set loop = 1 %}{{ loop }}
+{% set bos_token %}{{ bos_token }}{% endset %}{{ bos_token }}
 {{ "%s" % 1 }}
 {{ 'a' * 3 }}{{ 3 * 'a' }}{{ [1] * 2 }}
 {{ d.b.real }}
