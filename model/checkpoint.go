@@ -1,8 +1,12 @@
 package model
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"chorus/kernels"
 	"chorus/model/safetensors"
@@ -47,11 +51,43 @@ func OpenCheckpoint(dir string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
+	if err := c.addEnds(filepath.Join(dir, generationFile)); err != nil {
+		return nil, err
+	}
 	w, err := openWeights(dir)
 	if err != nil {
 		return nil, err
 	}
 	return newCheckpoint(dir, c, w)
+}
+
+// generationFile says how transformers generates with a model: of interest here are the tokens that end a text, which
+// for a model that chats may be more than its configuration says.
+const generationFile = "generation_config.json"
+
+// addEnds adds the end tokens of a generation_config.json, if it is there, to c's.
+func (c *Config) addEnds(path string) error {
+	b, err := readSmall(path, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	var more struct {
+		EOS TokenIDs `json:"eos_token_id"`
+	}
+	if err := json.Unmarshal(b, &more); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for _, id := range more.EOS {
+		if !slices.Contains(c.EOS, id) {
+			c.EOS = append(slices.Clip(c.EOS), id)
+		}
+	}
+	if err := c.check(); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
 }
 
 func newCheckpoint(dir string, c Config, w *weights) (*Checkpoint, error) {

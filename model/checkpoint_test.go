@@ -293,6 +293,25 @@ func TestAnAnchorAndItsExpertsComeOutOfACheckpointAndGoBackIntoOne(t *testing.T)
 	}
 }
 
+func TestATextEndsWithAnyTokenThatEitherConfigurationNames(t *testing.T) {
+	dir := flexFolder(t, 1, func(c *Config) { c.EOS = TokenIDs{3} }).write(t)
+	for file, want := range map[string]TokenIDs{
+		`{"eos_token_id": [5, 3]}`: {3, 5}, `{"eos_token_id": 3}`: {3}, `{"eos_token_id": null}`: {3}, `{}`: {3},
+		`{"eos_token_id": 100277}`: nil, `{"eos_token_id": "</s>"}`: nil, `eos`: nil,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, generationFile), []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		k, err := OpenCheckpoint(dir)
+		switch {
+		case want == nil && (err == nil || !strings.Contains(err.Error(), generationFile)):
+			t.Errorf("%s: %v", file, err)
+		case want != nil && (err != nil || !slices.Equal(k.Config.EOS, want)):
+			t.Errorf("%s: %v, %v", file, k, err)
+		}
+	}
+}
+
 func TestADenseModelIsAnAnchor(t *testing.T) {
 	f := flexFolder(t, 1, nil)
 	want := logitsOf(openMixture(t, f.write(t)))

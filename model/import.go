@@ -19,7 +19,7 @@ import (
 
 // besides are files that stand in a checkpoint's folder and say how to use it. They are taken over as they are.
 var besides = []string{
-	"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json",
+	"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", generationFile,
 }
 
 // maxBesides is the size in bytes of the largest of these.
