@@ -1,0 +1,47 @@
+package main
+
+import "testing"
+
+// The codes are those that LLVM's assembler gives for the texts.
+func TestInstructionsHaveTheCodesOfAnotherAssembler(t *testing.T) {
+	check := func(code, want uint32, text, wantText string) {
+		t.Helper()
+		if code != want || text != wantText {
+			t.Errorf("%#08x %s, want %#08x %s", code, text, want, wantText)
+		}
+	}
+	for _, c := range []struct {
+		i    instruction
+		v    []vec
+		code uint32
+		text string
+	}{
+		{fadd, []vec{5, 18, 31}, 0x4e3fd645, "fadd v5.4s, v18.4s, v31.4s"},
+		{fsub, []vec{5, 18, 31}, 0x4ebfd645, "fsub v5.4s, v18.4s, v31.4s"},
+		{fmul, []vec{5, 18, 31}, 0x6e3fde45, "fmul v5.4s, v18.4s, v31.4s"},
+		{fdiv, []vec{5, 18, 31}, 0x6e3ffe45, "fdiv v5.4s, v18.4s, v31.4s"},
+		{fmin, []vec{5, 18, 31}, 0x4ebff645, "fmin v5.4s, v18.4s, v31.4s"},
+		{fmaxnm, []vec{5, 18, 31}, 0x4e3fc645, "fmaxnm v5.4s, v18.4s, v31.4s"},
+		{fcmgt, []vec{5, 18, 31}, 0x6ebfe645, "fcmgt v5.4s, v18.4s, v31.4s"},
+		{bic, []vec{5, 18, 31}, 0x4e7f1e45, "bic v5.16b, v18.16b, v31.16b"},
+		{faddD, []vec{5, 18, 31}, 0x4e7fd645, "fadd v5.2d, v18.2d, v31.2d"},
+		{fmlaD, []vec{5, 18, 31}, 0x4e7fce45, "fmla v5.2d, v18.2d, v31.2d"},
+		{fneg, []vec{5, 18}, 0x6ea0fa45, "fneg v5.4s, v18.4s"},
+		{fsqrt, []vec{5, 18}, 0x6ea1fa45, "fsqrt v5.4s, v18.4s"},
+		{frintn, []vec{5, 18}, 0x4e218a45, "frintn v5.4s, v18.4s"},
+		{fcvtns, []vec{5, 18}, 0x4e21aa45, "fcvtns v5.4s, v18.4s"},
+		{fcvtl, []vec{5, 18}, 0x0e617a45, "fcvtl v5.2d, v18.2s"},
+		{fcvtl2, []vec{5, 18}, 0x4e617a45, "fcvtl2 v5.2d, v18.4s"},
+		{fmaxnmv, []vec{5, 18}, 0x6e30ca45, "fmaxnmv s5, v18.4s"},
+		{faddp, []vec{5, 18}, 0x7e30da45, "faddp s5, v18.2s"},
+		{faddpD, []vec{5, 18}, 0x7e70da45, "faddp d5, v18.2d"},
+		{halve, []vec{5, 18}, 0x4f3f0645, "sshr v5.4s, v18.4s, #1"},
+	} {
+		code, text := c.i.encode(c.v...)
+		check(code, c.code, text, c.text)
+	}
+	for lane, want := range []uint32{0x4f9f1245, 0x4fbf1245, 0x4f9f1a45, 0x4fbf1a45} {
+		code, text := encodeByElement(5, 18, 31, lane)
+		check(code, want, text, "fmla v5.4s, v18.4s, v31.s["+string(rune('0'+lane))+"]")
+	}
+}
