@@ -493,3 +493,31 @@ func TestWhatAnExportCannotHoldIsRefusedUnlessTheLossIsAccepted(t *testing.T) {
 	}
 	sameBits(t, "without the bias", logitsOf(openMixture(t, out)), logitsOf(openMixture(t, f.write(t))))
 }
+
+// Whatever an index says, a folder is refused by name or opens as the model that it is.
+func FuzzIndex(f *testing.F) {
+	index := `{"metadata": {"total_size": 8}, "weight_map": {"model.norm.weight": "model-0.safetensors"}}`
+	for _, seed := range []string{index, `{}`, `{"weight_map": {"a": "../b"}}`, `{"weight_map": {"": ""}}`, `{"weight_map": {"a": null}}`, `[]`, `{"weight_map": {"a": "."}}`} {
+		f.Add([]byte(seed))
+	}
+	dir := f.TempDir()
+	norm := safetensors.FromFloat32("model.norm.weight", safetensors.BF16, []int{4}, make([]float32, 4))
+	if err := safetensors.Write(filepath.Join(dir, "model-0.safetensors"), []safetensors.Tensor{norm}, nil); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(filepath.Join(dir, IndexFile), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w, err := openWeights(dir)
+		if err != nil {
+			if !strings.Contains(err.Error(), dir) {
+				t.Fatalf("%q: the error does not name the folder: %v", b, err)
+			}
+			return
+		}
+		if len(w.tensors) != 1 || w.tensors["model.norm.weight"].path != filepath.Join(dir, "model-0.safetensors") {
+			t.Fatalf("%q opens as %v", b, w.tensors)
+		}
+	})
+}
