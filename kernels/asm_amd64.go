@@ -19,6 +19,11 @@ func tile8x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add b
 //go:noescape
 func tile4x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
+// tile3x32 computes the 3×32 tile c = a·b, or c += a·b, with a packed as (k, 3) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile3x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
 // tile2x32 computes the 2×32 tile c = a·b, or c += a·b, with a packed as (k, 2) and rows of b and c ldb and ldc apart.
 //
 //go:noescape
@@ -39,6 +44,11 @@ func tile6x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add b
 //go:noescape
 func tile4x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
+// tile3x16 computes the 3×16 tile c = a·b, or c += a·b, with a packed as (k, 3) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile3x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
 // tile2x16 computes the 2×16 tile c = a·b, or c += a·b, with a packed as (k, 2) and rows of b and c ldb and ldc apart.
 //
 //go:noescape
@@ -48,6 +58,151 @@ func tile2x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add b
 //
 //go:noescape
 func tile1x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile14x32 computes the 14×32 tile c = a·b, or c += a·b, with a packed as (k, 14) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile14x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile8x32 computes the 8×32 tile c = a·b, or c += a·b, with a packed as (k, 8) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile8x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile4x32 computes the 4×32 tile c = a·b, or c += a·b, with a packed as (k, 4) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile4x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile3x32 computes the 3×32 tile c = a·b, or c += a·b, with a packed as (k, 3) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile3x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile2x32 computes the 2×32 tile c = a·b, or c += a·b, with a packed as (k, 2) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile2x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile1x32 computes the 1×32 tile c = a·b, or c += a·b, with a packed as (k, 1) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile1x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile6x16 computes the 6×16 tile c = a·b, or c += a·b, with a packed as (k, 6) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile6x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile4x16 computes the 4×16 tile c = a·b, or c += a·b, with a packed as (k, 4) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile4x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile3x16 computes the 3×16 tile c = a·b, or c += a·b, with a packed as (k, 3) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile3x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile2x16 computes the 2×16 tile c = a·b, or c += a·b, with a packed as (k, 2) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile2x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile1x16 computes the 1×16 tile c = a·b, or c += a·b, with a packed as (k, 1) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile1x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// dottile14x32 computes the 14×32 tile c = a·b, or c += a·b, with a packed as (words, 14), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile14x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile8x32 computes the 8×32 tile c = a·b, or c += a·b, with a packed as (words, 8), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile8x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile4x32 computes the 4×32 tile c = a·b, or c += a·b, with a packed as (words, 4), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile4x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile3x32 computes the 3×32 tile c = a·b, or c += a·b, with a packed as (words, 3), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile3x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile2x32 computes the 2×32 tile c = a·b, or c += a·b, with a packed as (words, 2), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile2x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile1x32 computes the 1×32 tile c = a·b, or c += a·b, with a packed as (words, 1), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile1x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// int8tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile7x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile4x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile3x32 computes the 3×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile3x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile2x32 computes the 2×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile2x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile1x32 computes the 1×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile1x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int4tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int4tile7x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int4tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int4tile4x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int4tile3x32 computes the 3×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int4tile3x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int4tile2x32 computes the 2×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int4tile2x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int4tile1x32 computes the 1×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int4tile1x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// roundwide rounds n, a multiple of 32, elements of x to bfloat16.
+//
+//go:noescape
+func roundwide(n int, dst *float32, x *float32)
+
+// quantisewide stores each of groups ≥ 1 groups of 32 elements of x as ten words: its scale, minus raised times the sum of its integers, and its integers.
+//
+//go:noescape
+func quantisewide(groups int, dst *float32, x *float32, raised int32)
 
 // copy32 copies the first 32 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
 //

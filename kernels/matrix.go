@@ -6,14 +6,15 @@ import (
 )
 
 // A Matrix is a weight of shape (Out, In), stored as checkpoints store it: one row per
-// output feature. Its storage is private to this package, so that a faster layout can take
-// its place; callers build one with [NewMatrix] or [NewMatrixBF16] and use it through [Linear]
+// output feature, or in one of the layouts of [Matrix.Pack], which products read faster. Its storage is
+// private to this package; callers build one with [NewMatrix] or [NewMatrixBF16] and use it through [Linear]
 // and its gradients. A Matrix is a small value that shares its weights with its copies.
 type Matrix struct {
 	Out, In int
 	w       []float32 // (Out, In), or
-	h       []uint16  // (Out, In) in bfloat16
-	owner   any       // see Keeping
+	h       []uint16  // (Out, In) in bfloat16, or
+	packed  *packed
+	owner   any // see Keeping
 }
 
 // NewMatrix returns the matrix of shape (out, in) over w, which it does not copy: a later
@@ -47,6 +48,11 @@ func checkSize(out, in, n int) {
 
 // Row stores row i in dst, (In): the embedding of token i when m is an embedding.
 func (m Matrix) Row(dst []float32, i int) {
+	if m.packed != nil {
+		m.packed.row(dst[:m.In], i)
+		runtime.KeepAlive(m.packed)
+		return
+	}
 	m.operand(true).load(dst[:m.In], i*m.In)
 	runtime.KeepAlive(m.owner)
 }
@@ -62,14 +68,22 @@ func LinearAdd(y, x []float32, m Matrix, rows int) { linear(y, x, m, rows, true)
 
 func linear(y, x []float32, m Matrix, rows int, add bool) {
 	y, x = y[:rows*m.Out], x[:rows*m.In]
+	if m.packed != nil {
+		m.packed.linear(y, x, rows, add)
+		return
+	}
 	product(y, m.Out, floats(x, m.In, true), m.operand(true), rows, m.Out, m.In, add)
 	runtime.KeepAlive(m.owner)
 }
 
 // LinearGradInput adds to dx, (rows, In), the gradient of [Linear]'s input: dx += dy·m, with
-// dy (rows, Out).
+// dy (rows, Out). It is exact for the weights as they are stored: it rounds no gradients, whatever m's format.
 func LinearGradInput(dx, dy []float32, m Matrix, rows int) {
 	dx, dy = dx[:rows*m.In], dy[:rows*m.Out]
+	if m.packed != nil {
+		m.packed.gradInput(dx, dy, rows)
+		return
+	}
 	product(dx, m.In, floats(dy, m.Out, true), m.operand(false), rows, m.In, m.Out, true)
 	runtime.KeepAlive(m.owner)
 }

@@ -49,6 +49,16 @@ func (o operand) load(dst []float32, at int) {
 	}
 }
 
+const (
+	// packedMax is the most elements of the left side that are packed at a time.
+	packedMax = 1 << 20
+
+	// inline is the work, in multiplications, that one thread does sooner than two share it; a
+	// product of fewer rows than memoryRows takes as long as one of so many, which is what reading b takes.
+	inline     = 1 << 18
+	memoryRows = 8
+)
+
 // product computes c = a·b, or c += a·b, where c is (m, n) with rows ldc apart, on the active tier.
 func product(c []float32, ldc int, a, b operand, m, n, k int, add bool) {
 	switch {

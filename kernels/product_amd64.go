@@ -31,6 +31,8 @@ func tile512(height, k int, a, b []float32, ldb int, c []float32, ldc int, add b
 		tile8x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 4:
 		tile4x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
+	case 3:
+		tile3x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 2:
 		tile2x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 1:
@@ -44,6 +46,8 @@ func tile2(height, k int, a, b []float32, ldb int, c []float32, ldc int, add boo
 		tile6x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 4:
 		tile4x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
+	case 3:
+		tile3x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 2:
 		tile2x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 1:
@@ -70,14 +74,6 @@ func matvec2(y []float32, w operand, x []float32, k int, add bool) {
 const (
 	maxHeight = 14
 	maxWidth  = 32
-
-	// packedMax is the most elements of the left side that are packed at a time.
-	packedMax = 1 << 20
-
-	// inline is the work, in multiplications, that one thread does sooner than two share it; a
-	// product of fewer rows than memoryRows takes as long as one of so many, which is what reading b takes.
-	inline     = 1 << 18
-	memoryRows = 8
 )
 
 // height returns that of the next tile when rows remain.

@@ -14,6 +14,8 @@ type tier struct {
 	// depends on k alone.
 	product func(c []float32, ldc int, a, b operand, m, n, k int, add bool)
 
+	tiles [formats]*tiles // of packed matrices; nil for a format that can do with product
+
 	attention     func(out, lse, q, k, v []float32, s Span, h Heads)                     // see [Attention]
 	attentionGrad func(dq, dk, dv, dout, out, lse, q, k, v []float32, rows int, h Heads) // see [AttentionGrad]
 
@@ -23,6 +25,7 @@ type tier struct {
 var portableTier = tier{
 	name:      "portable",
 	product:   productPortable,
+	tiles:     tilesPortable,
 	attention: attentionPortable, attentionGrad: attentionGradPortable,
 	vectors: vectorsPortable,
 }

@@ -10,12 +10,24 @@ import "github.com/mmcloughlin/avo/build"
 
 func main() {
 	build.ConstraintExpr("amd64")
-	for _, rows := range []int{14, 8, 4, 2, 1} {
-		tile(rows, avx512)
+	for _, e := range []element{float, bfloat16} {
+		for _, rows := range []int{14, 8, 4, 3, 2, 1} {
+			tile(rows, avx512, e)
+		}
+		for _, rows := range []int{6, 4, 3, 2, 1} {
+			tile(rows, avx2, e)
+		}
 	}
-	for _, rows := range []int{6, 4, 2, 1} {
-		tile(rows, avx2)
+	for _, rows := range []int{14, 8, 4, 3, 2, 1} {
+		dotTile(rows)
 	}
+	for _, bits := range []int{8, 4} {
+		for _, rows := range []int{7, 4, 3, 2, 1} {
+			groupTile(rows, bits)
+		}
+	}
+	roundPairs()
+	quantise()
 	for _, width := range []int{32, 16, 14, 8, 6, 4} {
 		copyColumns(width, float)
 	}

@@ -29,15 +29,19 @@ func label(name string) func(string) LabelRef {
 }
 
 // tile emits the micro-kernel of a product of matrices: a tile of rows by two registers stays in
-// registers over all of k, B is loaded once a step and A is broadcast from memory.
-func tile(rows int, set isa) {
-	const unroll = 4
+// registers over all of k, B is loaded once a step and A is broadcast from memory. Words of B hold
+// elements e of as many steps.
+func tile(rows int, set isa, e element) {
+	unroll := 4 / e.perWord() // words
 	width := 2 * int(set)
-	name := fmt.Sprintf("tile%dx%d", rows, width)
+	name, holds := fmt.Sprintf("tile%dx%d", rows, width), ""
+	if e == bfloat16 {
+		name, holds = "bf16"+name, " Words of b hold two bfloat16, those of two steps."
+	}
 	at := label(name)
 	TEXT(name, NOSPLIT, "func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)")
-	Doc(fmt.Sprintf("%s computes the %d×%d tile c = a·b, or c += a·b, with a packed as (k, %d) and rows of b and c ldb and ldc apart.",
-		name, rows, width, rows))
+	Doc(fmt.Sprintf("%s computes the %d×%d tile c = a·b, or c += a·b, with a packed as (k, %d) and rows of b and c ldb and ldc apart.%s",
+		name, rows, width, rows, holds))
 	Pragma("noescape")
 	k := Load(Param("k"), GP64())
 	a := Load(Param("a"), GP64())
@@ -55,18 +59,7 @@ func tile(rows int, set isa) {
 	for i := range acc {
 		acc[i] = [2]reg.VecVirtual{set.register(), set.register()}
 	}
-	cr := GP64()
-	eachRow := func(f func(i, j int, m Mem)) {
-		MOVQ(c, cr)
-		for i := range rows {
-			for j := range 2 {
-				f(i, j, Mem{Base: cr, Disp: j * int(set) * 4})
-			}
-			if i < rows-1 {
-				ADDQ(ldc, cr)
-			}
-		}
-	}
+	eachRow := rowsOf(rows, int(set)*4, c, ldc)
 	TESTB(add, add)
 	JNZ(at("load"))
 	for i := range rows {
@@ -83,15 +76,11 @@ func tile(rows int, set isa) {
 	JMP(at("start"))
 	Label(string(at("load")))
 	eachRow(func(i, j int, m Mem) { VMOVUPS(m, acc[i][j]) })
+	Label(string(at("start")))
 
-	step := func(u int, b Mem) {
-		var bv [2]reg.VecVirtual
-		for j := range bv {
-			bv[j] = set.register()
-			VMOVUPS(b.Offset(j*int(set)*4), bv[j])
-		}
+	multiply := func(step int, bv [2]reg.VecVirtual) {
 		for i := range rows {
-			m := Mem{Base: a, Disp: (u*rows + i) * 4}
+			m := Mem{Base: a, Disp: (step*rows + i) * 4}
 			if set == avx512 {
 				VFMADD231PS_BCST(m, bv[0], acc[i][0])
 				VFMADD231PS_BCST(m, bv[1], acc[i][1])
@@ -103,31 +92,85 @@ func tile(rows int, set isa) {
 			VFMADD231PS(t, bv[1], acc[i][1])
 		}
 	}
-	Label(string(at("start")))
-	SUBQ(Imm(unroll), k)
+	var high reg.VecVirtual
+	if e == bfloat16 {
+		high = set.register()
+		VBROADCASTSS(constantBits(0xffff0000), high)
+	}
+	// steps emits those of word u, or the first of them alone.
+	steps := func(u int, b Mem, all bool) {
+		var bv [2]reg.VecVirtual
+		for j := range bv {
+			bv[j] = set.register()
+			VMOVUPS(b.Offset(j*int(set)*4), bv[j])
+			if e == bfloat16 {
+				VPSLLD(Imm(16), bv[j], bv[j])
+			}
+		}
+		multiply(u*e.perWord(), bv)
+		if e == bfloat16 && all {
+			for j := range bv {
+				if set == avx512 {
+					VPANDD(b.Offset(j*int(set)*4), high, bv[j])
+				} else {
+					VPAND(b.Offset(j*int(set)*4), high, bv[j])
+				}
+			}
+			multiply(u*e.perWord()+1, bv)
+		}
+	}
+	odd := k
+	if e == bfloat16 {
+		odd = GP64()
+		MOVQ(k, odd)
+		SHRQ(Imm(1), k)
+	}
+	SUBQ(U32(unroll), k)
 	JL(at("rest"))
 	Label(string(at("loop")))
-	step(0, Mem{Base: b})
-	step(1, Mem{Base: b, Index: ldb, Scale: 1})
-	step(2, Mem{Base: b, Index: ldb, Scale: 2})
-	step(3, Mem{Base: b, Index: ldb3, Scale: 1})
-	LEAQ(Mem{Base: b, Index: ldb, Scale: 4}, b)
-	ADDQ(Imm(unroll*uint64(rows)*4), a)
-	SUBQ(Imm(unroll), k)
+	for u, m := range []Mem{{Base: b}, {Base: b, Index: ldb, Scale: 1}, {Base: b, Index: ldb, Scale: 2}, {Base: b, Index: ldb3, Scale: 1}}[:unroll] {
+		steps(u, m, true)
+	}
+	LEAQ(Mem{Base: b, Index: ldb, Scale: uint8(unroll)}, b)
+	ADDQ(U32(4*rows*4), a)
+	SUBQ(U32(unroll), k)
 	JGE(at("loop"))
 	Label(string(at("rest")))
-	ADDQ(Imm(unroll), k)
-	JZ(at("store"))
+	ADDQ(U32(unroll), k)
+	JZ(at("last"))
 	Label(string(at("one")))
-	step(0, Mem{Base: b})
+	steps(0, Mem{Base: b}, true)
 	ADDQ(ldb, b)
-	ADDQ(Imm(uint64(rows)*4), a)
+	ADDQ(U32(rows*e.perWord()*4), a)
 	DECQ(k)
 	JNZ(at("one"))
-	Label(string(at("store")))
+	Label(string(at("last")))
+	if e == bfloat16 {
+		TESTQ(U32(1), odd)
+		JZ(at("store"))
+		steps(0, Mem{Base: b}, false)
+		Label(string(at("store")))
+	}
 	eachRow(func(i, j int, m Mem) { VMOVUPS(acc[i][j], m) })
 	VZEROUPPER()
 	RET()
+}
+
+// rowsOf returns a function that calls another for the two registers of each row of the tile at c, whose rows are ldc
+// bytes apart.
+func rowsOf(rows, registerBytes int, c, ldc reg.Register) func(func(i, j int, m Mem)) {
+	row := GP64()
+	return func(f func(i, j int, m Mem)) {
+		MOVQ(c, row)
+		for i := range rows {
+			for j := range 2 {
+				f(i, j, Mem{Base: row, Disp: j * registerBytes})
+			}
+			if i < rows-1 {
+				ADDQ(ldc, row)
+			}
+		}
+	}
 }
 
 func zero(r reg.VecVirtual, set isa) {

@@ -1,0 +1,395 @@
+package kernels
+
+import (
+	"encoding/binary"
+	"math"
+	"runtime"
+	"unsafe"
+)
+
+// A Format is how a packed [Matrix] holds its weights, and the arithmetic of its products. The names of the first two
+// say what is stored; their products are those of the unpacked matrix, to the bit.
+type Format int
+
+const (
+	// Float32 holds weights in 4 bytes.
+	Float32 Format = iota
+
+	// BFloat16 holds weights in 2 bytes, rounded to the nearest bfloat16, which changes none of a matrix in bfloat16.
+	// They are widened as they are read: inputs and sums stay float32.
+	BFloat16
+
+	// BFloat16Dot holds weights as BFloat16 does, and rounds inputs in the same way, row by row. Their products are exact
+	// and summed in float32: besides what rounding to 8 bits does to weights and inputs, which is at most 2⁻⁸ of each, the
+	// error is within that of In+2 roundings of float32. Numbers below 2⁻¹²⁶ count as zero.
+	BFloat16Dot
+
+	// Int8 holds weights in 8.5 bits: integers from -127 to 127, and a scale in bfloat16 for each group of 32 along a row, so that a
+	// weight is within 1/250 of the largest of its group. Inputs are rounded in the same way, row by row, with
+	// scales in float32, to within 1/253 of the largest of their group. Products in a group are summed exactly and groups, in
+	// order, in float32. A group of inputs that are all below 10⁻³⁰ may count as zero; one that holds an infinity or NaN gives NaN or
+	// infinities.
+	Int8
+
+	// Int4 is Int8 with weights in 4.5 bits: integers from -8 to 7, each weight to within 1/7 of the largest of
+	// its group.
+	Int4
+
+	formats
+)
+
+const (
+	// panelWidth is how many outputs are packed side by side.
+	panelWidth = 32
+
+	// groupSize is how many weights of a row share a scale.
+	groupSize = 32
+
+	// groupWords is what a group of inputs takes on the left side of a product with integers, in words.
+	groupWords = 2 + groupSize/4
+)
+
+// packed is the storage of a packed matrix: panels of panelWidth outputs, the last filled up with zeros. A panel is read from end
+// to end, whether by one row of inputs or by many. It is a sequence of words of 32 bits, in vectors of panelWidth,
+// one for each output:
+//
+//	Float32     (in) weights
+//	BFloat16    (in/2, rounded up) pairs of weights that follow each other in a row, the first in the lower half
+//	Int8, Int4  (in/32, rounded up) groups; see group.go
+type packed struct {
+	format  Format
+	out, in int
+	data    []byte // (panels, panelBytes)
+	memory  *memory
+}
+
+// panelBytes returns what the first words words of a panel's left side meet: all of them, or whole blocks.
+func (f Format) panelBytes(words int) int {
+	switch f {
+	case Float32, BFloat16Dot:
+		return words * 4 * panelWidth
+	case BFloat16:
+		return (words + 1) / 2 * 4 * panelWidth
+	default:
+		return words / groupWords * f.groupBytes()
+	}
+}
+
+// words returns how many words a row of inputs takes on the left side of a product.
+func (f Format) words(in int) int {
+	switch f {
+	case Float32, BFloat16:
+		return in
+	case BFloat16Dot:
+		return (in + 1) / 2
+	default:
+		return (in + groupSize - 1) / groupSize * groupWords
+	}
+}
+
+func (p *packed) panels() int { return (p.out + panelWidth - 1) / panelWidth }
+
+// panel returns panels i to j.
+func (p *packed) panel(i, j int) []byte {
+	size := p.format.panelBytes(p.format.words(p.in))
+	return p.data[i*size : j*size]
+}
+
+// Pack returns a copy of m in a layout that products read from end to end, in memory with large pages where the
+// system has them. Rounding aside, see [Format], it stands for the same matrix; writes to the weights under m are not
+// seen by it. It takes no more than In×Out words besides.
+func (m Matrix) Pack(f Format) Matrix {
+	if f < 0 || f >= formats {
+		panic("kernels: no such format")
+	}
+	p := &packed{format: f, out: m.Out, in: m.In}
+	p.data, p.memory = allocate(p.panels() * f.panelBytes(f.words(m.In)))
+	if m.In > 0 {
+		parallel(p.panels(), func(i int) { p.fill(i, m) })
+	}
+	return Matrix{Out: m.Out, In: m.In, packed: p}
+}
+
+// fill packs panel i of m.
+func (p *packed) fill(i int, m Matrix) {
+	buf := borrow(panelWidth * p.in)
+	defer giveBack(buf)
+	rows, n := *buf, min(panelWidth, p.out-i*panelWidth)
+	for r := range n {
+		m.Row(rows[r*p.in:][:p.in], i*panelWidth+r)
+	}
+	clear(rows[n*p.in:])
+	panel := p.panel(i, i+1)
+	switch p.format {
+	case Float32:
+		for k := range p.in {
+			for r := range panelWidth {
+				binary.LittleEndian.PutUint32(panel[(k*panelWidth+r)*4:], math.Float32bits(rows[r*p.in+k]))
+			}
+		}
+	case BFloat16, BFloat16Dot:
+		clear(panel[len(panel)-4*panelWidth:])
+		for k := range p.in {
+			for r := range panelWidth {
+				binary.LittleEndian.PutUint16(panel[(k/2*panelWidth+r)*4+k%2*2:], roundBFloat16(rows[r*p.in+k]))
+			}
+		}
+	default:
+		p.format.fillGroups(panel, rows, p.in)
+	}
+}
+
+// row stores row i in dst, (in).
+func (p *packed) row(dst []float32, i int) {
+	panel, r := p.panel(i/panelWidth, i/panelWidth+1), i%panelWidth
+	switch p.format {
+	case Float32:
+		for k := range dst {
+			dst[k] = math.Float32frombits(binary.LittleEndian.Uint32(panel[(k*panelWidth+r)*4:]))
+		}
+	case BFloat16, BFloat16Dot:
+		for k := range dst {
+			dst[k] = widened(binary.LittleEndian.Uint16(panel[(k/2*panelWidth+r)*4+k%2*2:]))
+		}
+	default:
+		p.format.groupsRow(dst, panel, r)
+	}
+}
+
+// widened returns a bfloat16, the upper half of a float32.
+func widened(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
+
+// roundBFloat16 rounds v to the nearest bfloat16, to even of two.
+func roundBFloat16(v float32) uint16 {
+	bits := math.Float32bits(v)
+	if v != v {
+		h := uint16(bits >> 16)
+		if h&0x7f == 0 {
+			h |= 1 << 6 // what is cut off must not leave an infinity
+		}
+		return h
+	}
+	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
+}
+
+// unpacked calls f with the rows of p as float32, some at a time: rows from i on, each of p.in elements and ld apart, and
+// aligned for gonum.
+func (p *packed) unpacked(f func(rows []float32, ld, i, n int)) {
+	ld := (p.in + 3) &^ 3
+	step := max(1, stagedMax/max(1, panelWidth*ld)) * panelWidth
+	buf := borrow(max(1, min(step, p.out)*ld))
+	defer giveBack(buf)
+	for i := 0; i < p.out; i += step {
+		n := min(step, p.out-i)
+		for r := range n {
+			p.row((*buf)[r*ld:][:p.in], i+r)
+		}
+		f(*buf, ld, i, n)
+	}
+}
+
+// linear is [Linear] and [LinearAdd].
+func (p *packed) linear(y, x []float32, rows int, add bool) {
+	switch t := active.tiles[p.format]; {
+	case rows == 0 || p.out == 0:
+	case p.in == 0:
+		if !add {
+			clear(y)
+		}
+	case t != nil:
+		t.linear(y, x, p, rows, add)
+	default:
+		p.unpacked(func(w []float32, ld, i, n int) {
+			product(y[i:], p.out, floats(x, p.in, true), floats(w, ld, true), rows, n, p.in, add)
+		})
+	}
+	runtime.KeepAlive(p)
+}
+
+// gradInput is [LinearGradInput].
+func (p *packed) gradInput(dx, dy []float32, rows int) {
+	p.unpacked(func(w []float32, ld, i, n int) {
+		product(dx, p.in, floats(dy[min(i, len(dy)):], p.out, true), floats(w, ld, false), rows, p.in, n, true)
+	})
+	runtime.KeepAlive(p)
+}
+
+// tiles are a tier's functions for one format. As in a [tiling], tiles carry their sums from block to block, so that neither
+// heights nor blocks nor threads nor the batch that a row travels in can change a bit.
+type tiles struct {
+	heights []int // descending, to 1
+	block   int   // words of the left side for which a panel stays in the second-level cache
+	few     int   // the same, for so few rows that it had better stay in the first
+
+	// encode stores a row of inputs x as the words of a product's left side; nil if those are its elements.
+	encode func(dst, x []float32)
+
+	// strip packs height rows of words, which are ld apart, as (words, height); nil if 1 is the only height.
+	strip func(dst, rows []float32, ld, height, words int)
+
+	// tile computes the tile c = a·b, or c += a·b, of height rows that are ldc apart, over words words of each.
+	tile func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool)
+}
+
+// height returns that of the next tile when rows remain: the largest after which no row is left alone, for a single one takes
+// as long as two.
+func (t *tiles) height(rows int) int {
+	for _, h := range t.heights {
+		if h == rows || h < rows && (h < rows-1 || h <= 2) {
+			return h
+		}
+	}
+	return 1
+}
+
+// strips calls f for each strip of rows i to end.
+func (t *tiles) strips(i, end int, f func(i, height int)) {
+	for i < end {
+		h := t.height(end - i)
+		f(i, h)
+		i += h
+	}
+}
+
+// whole returns how many of rows are in strips of the tallest tiles, which come first.
+func (t *tiles) whole(rows int) int {
+	tallest := t.heights[0]
+	whole := rows - rows%tallest
+	if whole > 0 && rows-whole == 1 && tallest > 2 {
+		whole -= tallest
+	}
+	return whole
+}
+
+func (t *tiles) linear(y, x []float32, p *packed, rows int, add bool) {
+	words, tallest := p.format.words(p.in), t.heights[0]
+	most := max(8, packedMax/words/tallest) * tallest
+	for i := 0; i < rows; i += most {
+		t.chunk(y[i*p.out:], x[i*p.in:], p, min(most, rows-i), words, add)
+	}
+}
+
+// pieceBytes is the least of the weights that a thread claims at a time.
+const pieceBytes = 64 << 10
+
+// chunk is a product whose left side is packed at once.
+func (t *tiles) chunk(y, x []float32, p *packed, rows, words int, add bool) {
+	left, small := x, max(rows, memoryRows)*p.out*p.in <= inline
+	if rows > 1 || t.encode != nil {
+		buf := borrow(rows * words)
+		defer giveBack(buf)
+		left = *buf
+		t.prepare(left, x, p.in, rows, words)
+	}
+	panels := p.panels()
+	if small {
+		t.multiply(y, left, p, 0, rows, 0, panels, words, add)
+		return
+	}
+	tallest := t.heights[0]
+	per := max(1, pieceBytes/p.format.panelBytes(words))
+	if rows > tallest {
+		per = 1
+	}
+	across, whole := (panels+per-1)/per, t.whole(rows)
+	// Enough pieces to keep all threads busy, but each of eight strips at least, so that reading a panel pays.
+	split := min((4*runtime.GOMAXPROCS(0)+across-1)/across, max(1, whole/tallest/8))
+	height := (whole/tallest + split - 1) / split * tallest
+	parallel(across*split, func(piece int) {
+		j, i := piece/split*per, min(whole, piece%split*height)
+		end := min(whole, i+height)
+		if piece%split == split-1 {
+			end = rows
+		}
+		t.multiply(y, left, p, i, end, j, min(panels, j+per), words, add)
+	})
+}
+
+// prepare packs rows of x into strips.
+func (t *tiles) prepare(left, x []float32, in, rows, words int) {
+	strip := func(i, h int) {
+		dst, src, ld := left[i*words:][:h*words], x[i*in:], in
+		if t.encode != nil {
+			encoded := dst
+			if h > 1 {
+				buf := borrow(h * words)
+				defer giveBack(buf)
+				encoded = *buf
+			}
+			for r := range h {
+				t.encode(encoded[r*words:][:words], x[(i+r)*in:][:in])
+			}
+			src, ld = encoded, words
+		}
+		if h > 1 {
+			t.strip(dst, src, ld, h, words)
+		} else if t.encode == nil {
+			copy(dst, src)
+		}
+	}
+	if rows*words <= inline/4 {
+		t.strips(0, rows, strip)
+		return
+	}
+	whole, group := t.whole(rows), 4*t.heights[0]
+	pieces := (whole + group - 1) / group
+	parallel(pieces+1, func(g int) {
+		if g == pieces {
+			t.strips(whole, rows, strip)
+		} else {
+			t.strips(g*group, min(whole, (g+1)*group), strip)
+		}
+	})
+}
+
+// multiply computes rows i to end of the outputs of panels j to last.
+func (t *tiles) multiply(y, left []float32, p *packed, i, end, j, last, words int, add bool) {
+	for ; j < last; j++ {
+		b, n := p.panel(j, j+1), min(panelWidth, p.out-j*panelWidth)
+		block := t.block
+		switch {
+		case end-i <= t.heights[len(t.heights)-1]:
+			block = words
+		case end-i <= 2*t.heights[0]:
+			block = t.few
+		}
+		var edge *[]float32
+		if n < panelWidth {
+			edge = borrow(t.heights[0] * panelWidth)
+		}
+		for at := 0; at < words; at += block {
+			steps, more := min(block, words-at), add || at > 0
+			bAt := b[p.format.panelBytes(at):]
+			t.strips(i, end, func(i, h int) {
+				a, c := left[i*words+at*h:][:steps*h], y[i*p.out+j*panelWidth:]
+				if n == panelWidth {
+					t.tile(h, steps, a, bAt, c[:(h-1)*p.out+n], p.out, more)
+					return
+				}
+				tmp := *edge
+				if more {
+					for r := range h {
+						copy(tmp[r*panelWidth:], c[r*p.out:][:n])
+					}
+				}
+				t.tile(h, steps, a, bAt, tmp, panelWidth, more)
+				for r := range h {
+					copy(c[r*p.out:][:n], tmp[r*panelWidth:])
+				}
+			})
+		}
+		if edge != nil {
+			giveBack(edge)
+		}
+	}
+}
+
+// words32 returns b, whose address is a multiple of 4, as words.
+func words32(b []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
+}
+
+// bytesOf returns the memory of w.
+func bytesOf(w []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(w))), 4*len(w))
+}
