@@ -72,6 +72,9 @@ func runLarge(ctx context.Context, dir string, keep bool) (err error) {
 			defer os.RemoveAll(dir)
 		}
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
 	r := &largeRun{&tally{}, ctx, dir}
 	whole := madeUp{layers: 2, experts: 7, shard: smallShards}
 	checkpoint := filepath.Join(dir, "chorus-trial-large")
