@@ -32,6 +32,46 @@ func tile2x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
 //go:noescape
 func tile1x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
 
+// bf16tile6x16 computes the 6×16 tile c = a·b, or c += a·b, with a packed as (k, 6) and rows of b and c ldb and ldc apart. A row of b is words of two steps of k in bfloat16.
+//
+//go:noescape
+func bf16tile6x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile5x16 computes the 5×16 tile c = a·b, or c += a·b, with a packed as (k, 5) and rows of b and c ldb and ldc apart. A row of b is words of two steps of k in bfloat16.
+//
+//go:noescape
+func bf16tile5x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile4x16 computes the 4×16 tile c = a·b, or c += a·b, with a packed as (k, 4) and rows of b and c ldb and ldc apart. A row of b is words of two steps of k in bfloat16.
+//
+//go:noescape
+func bf16tile4x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile3x16 computes the 3×16 tile c = a·b, or c += a·b, with a packed as (k, 3) and rows of b and c ldb and ldc apart. A row of b is words of two steps of k in bfloat16.
+//
+//go:noescape
+func bf16tile3x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tile2x32 computes the 2×32 tile c = a·b, or c += a·b, with a packed as (k, 2) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile2x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tile1x32 computes the 1×32 tile c = a·b, or c += a·b, with a packed as (k, 1) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile1x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile2x32 computes the 2×32 tile c = a·b, or c += a·b, with a packed as (k, 2) and rows of b and c ldb and ldc apart. A row of b is words of two steps of k in bfloat16.
+//
+//go:noescape
+func bf16tile2x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile1x32 computes the 1×32 tile c = a·b, or c += a·b, with a packed as (k, 1) and rows of b and c ldb and ldc apart. A row of b is words of two steps of k in bfloat16.
+//
+//go:noescape
+func bf16tile1x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+
 // copy16 copies the first 16 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
 //
 //go:noescape

@@ -69,117 +69,117 @@ start:
 	SUBS $4, R0
 	BLT rest
 loop:
+	FLDPQ 0(R2), (F24, F25)
+	FLDPQ 32(R2), (F26, F27)
+	ADD R3, R2
 	FLDPQ 0(R1), (F28, F29)
 	FMOVQ 32(R1), F30
-	FLDPQ 0(R2), (F24, F25)
-	FLDPQ 32(R2), (F26, F27)
-	ADD R3, R2
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
-	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
-	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
 	WORD $0x4fbc1304 // fmla v4.4s, v24.4s, v28.s[1]
-	WORD $0x4fbc1325 // fmla v5.4s, v25.4s, v28.s[1]
-	WORD $0x4fbc1346 // fmla v6.4s, v26.4s, v28.s[1]
-	WORD $0x4fbc1367 // fmla v7.4s, v27.4s, v28.s[1]
 	WORD $0x4f9c1b08 // fmla v8.4s, v24.4s, v28.s[2]
-	WORD $0x4f9c1b29 // fmla v9.4s, v25.4s, v28.s[2]
-	WORD $0x4f9c1b4a // fmla v10.4s, v26.4s, v28.s[2]
-	WORD $0x4f9c1b6b // fmla v11.4s, v27.4s, v28.s[2]
 	WORD $0x4fbc1b0c // fmla v12.4s, v24.4s, v28.s[3]
-	WORD $0x4fbc1b2d // fmla v13.4s, v25.4s, v28.s[3]
-	WORD $0x4fbc1b4e // fmla v14.4s, v26.4s, v28.s[3]
-	WORD $0x4fbc1b6f // fmla v15.4s, v27.4s, v28.s[3]
 	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
-	WORD $0x4f9d1331 // fmla v17.4s, v25.4s, v29.s[0]
-	WORD $0x4f9d1352 // fmla v18.4s, v26.4s, v29.s[0]
-	WORD $0x4f9d1373 // fmla v19.4s, v27.4s, v29.s[0]
 	WORD $0x4fbd1314 // fmla v20.4s, v24.4s, v29.s[1]
+	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
+	WORD $0x4fbc1325 // fmla v5.4s, v25.4s, v28.s[1]
+	WORD $0x4f9c1b29 // fmla v9.4s, v25.4s, v28.s[2]
+	WORD $0x4fbc1b2d // fmla v13.4s, v25.4s, v28.s[3]
+	WORD $0x4f9d1331 // fmla v17.4s, v25.4s, v29.s[0]
 	WORD $0x4fbd1335 // fmla v21.4s, v25.4s, v29.s[1]
+	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
+	WORD $0x4fbc1346 // fmla v6.4s, v26.4s, v28.s[1]
+	WORD $0x4f9c1b4a // fmla v10.4s, v26.4s, v28.s[2]
+	WORD $0x4fbc1b4e // fmla v14.4s, v26.4s, v28.s[3]
+	WORD $0x4f9d1352 // fmla v18.4s, v26.4s, v29.s[0]
 	WORD $0x4fbd1356 // fmla v22.4s, v26.4s, v29.s[1]
+	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
+	WORD $0x4fbc1367 // fmla v7.4s, v27.4s, v28.s[1]
+	WORD $0x4f9c1b6b // fmla v11.4s, v27.4s, v28.s[2]
+	WORD $0x4fbc1b6f // fmla v15.4s, v27.4s, v28.s[3]
+	WORD $0x4f9d1373 // fmla v19.4s, v27.4s, v29.s[0]
 	WORD $0x4fbd1377 // fmla v23.4s, v27.4s, v29.s[1]
 	FLDPQ 0(R2), (F24, F25)
 	FLDPQ 32(R2), (F26, F27)
 	ADD R3, R2
 	WORD $0x4f9d1b00 // fmla v0.4s, v24.4s, v29.s[2]
-	WORD $0x4f9d1b21 // fmla v1.4s, v25.4s, v29.s[2]
-	WORD $0x4f9d1b42 // fmla v2.4s, v26.4s, v29.s[2]
-	WORD $0x4f9d1b63 // fmla v3.4s, v27.4s, v29.s[2]
 	WORD $0x4fbd1b04 // fmla v4.4s, v24.4s, v29.s[3]
-	WORD $0x4fbd1b25 // fmla v5.4s, v25.4s, v29.s[3]
-	WORD $0x4fbd1b46 // fmla v6.4s, v26.4s, v29.s[3]
-	WORD $0x4fbd1b67 // fmla v7.4s, v27.4s, v29.s[3]
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
-	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
-	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
-	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
 	WORD $0x4fbe130c // fmla v12.4s, v24.4s, v30.s[1]
-	WORD $0x4fbe132d // fmla v13.4s, v25.4s, v30.s[1]
-	WORD $0x4fbe134e // fmla v14.4s, v26.4s, v30.s[1]
-	WORD $0x4fbe136f // fmla v15.4s, v27.4s, v30.s[1]
 	WORD $0x4f9e1b10 // fmla v16.4s, v24.4s, v30.s[2]
-	WORD $0x4f9e1b31 // fmla v17.4s, v25.4s, v30.s[2]
-	WORD $0x4f9e1b52 // fmla v18.4s, v26.4s, v30.s[2]
-	WORD $0x4f9e1b73 // fmla v19.4s, v27.4s, v30.s[2]
 	WORD $0x4fbe1b14 // fmla v20.4s, v24.4s, v30.s[3]
+	WORD $0x4f9d1b21 // fmla v1.4s, v25.4s, v29.s[2]
+	WORD $0x4fbd1b25 // fmla v5.4s, v25.4s, v29.s[3]
+	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
+	WORD $0x4fbe132d // fmla v13.4s, v25.4s, v30.s[1]
+	WORD $0x4f9e1b31 // fmla v17.4s, v25.4s, v30.s[2]
 	WORD $0x4fbe1b35 // fmla v21.4s, v25.4s, v30.s[3]
+	WORD $0x4f9d1b42 // fmla v2.4s, v26.4s, v29.s[2]
+	WORD $0x4fbd1b46 // fmla v6.4s, v26.4s, v29.s[3]
+	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
+	WORD $0x4fbe134e // fmla v14.4s, v26.4s, v30.s[1]
+	WORD $0x4f9e1b52 // fmla v18.4s, v26.4s, v30.s[2]
 	WORD $0x4fbe1b56 // fmla v22.4s, v26.4s, v30.s[3]
+	WORD $0x4f9d1b63 // fmla v3.4s, v27.4s, v29.s[2]
+	WORD $0x4fbd1b67 // fmla v7.4s, v27.4s, v29.s[3]
+	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
+	WORD $0x4fbe136f // fmla v15.4s, v27.4s, v30.s[1]
+	WORD $0x4f9e1b73 // fmla v19.4s, v27.4s, v30.s[2]
 	WORD $0x4fbe1b77 // fmla v23.4s, v27.4s, v30.s[3]
+	FLDPQ 0(R2), (F24, F25)
+	FLDPQ 32(R2), (F26, F27)
+	ADD R3, R2
 	FLDPQ 48(R1), (F28, F29)
 	FMOVQ 80(R1), F30
-	FLDPQ 0(R2), (F24, F25)
-	FLDPQ 32(R2), (F26, F27)
-	ADD R3, R2
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
-	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
-	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
 	WORD $0x4fbc1304 // fmla v4.4s, v24.4s, v28.s[1]
-	WORD $0x4fbc1325 // fmla v5.4s, v25.4s, v28.s[1]
-	WORD $0x4fbc1346 // fmla v6.4s, v26.4s, v28.s[1]
-	WORD $0x4fbc1367 // fmla v7.4s, v27.4s, v28.s[1]
 	WORD $0x4f9c1b08 // fmla v8.4s, v24.4s, v28.s[2]
-	WORD $0x4f9c1b29 // fmla v9.4s, v25.4s, v28.s[2]
-	WORD $0x4f9c1b4a // fmla v10.4s, v26.4s, v28.s[2]
-	WORD $0x4f9c1b6b // fmla v11.4s, v27.4s, v28.s[2]
 	WORD $0x4fbc1b0c // fmla v12.4s, v24.4s, v28.s[3]
-	WORD $0x4fbc1b2d // fmla v13.4s, v25.4s, v28.s[3]
-	WORD $0x4fbc1b4e // fmla v14.4s, v26.4s, v28.s[3]
-	WORD $0x4fbc1b6f // fmla v15.4s, v27.4s, v28.s[3]
 	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
-	WORD $0x4f9d1331 // fmla v17.4s, v25.4s, v29.s[0]
-	WORD $0x4f9d1352 // fmla v18.4s, v26.4s, v29.s[0]
-	WORD $0x4f9d1373 // fmla v19.4s, v27.4s, v29.s[0]
 	WORD $0x4fbd1314 // fmla v20.4s, v24.4s, v29.s[1]
+	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
+	WORD $0x4fbc1325 // fmla v5.4s, v25.4s, v28.s[1]
+	WORD $0x4f9c1b29 // fmla v9.4s, v25.4s, v28.s[2]
+	WORD $0x4fbc1b2d // fmla v13.4s, v25.4s, v28.s[3]
+	WORD $0x4f9d1331 // fmla v17.4s, v25.4s, v29.s[0]
 	WORD $0x4fbd1335 // fmla v21.4s, v25.4s, v29.s[1]
+	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
+	WORD $0x4fbc1346 // fmla v6.4s, v26.4s, v28.s[1]
+	WORD $0x4f9c1b4a // fmla v10.4s, v26.4s, v28.s[2]
+	WORD $0x4fbc1b4e // fmla v14.4s, v26.4s, v28.s[3]
+	WORD $0x4f9d1352 // fmla v18.4s, v26.4s, v29.s[0]
 	WORD $0x4fbd1356 // fmla v22.4s, v26.4s, v29.s[1]
+	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
+	WORD $0x4fbc1367 // fmla v7.4s, v27.4s, v28.s[1]
+	WORD $0x4f9c1b6b // fmla v11.4s, v27.4s, v28.s[2]
+	WORD $0x4fbc1b6f // fmla v15.4s, v27.4s, v28.s[3]
+	WORD $0x4f9d1373 // fmla v19.4s, v27.4s, v29.s[0]
 	WORD $0x4fbd1377 // fmla v23.4s, v27.4s, v29.s[1]
 	FLDPQ 0(R2), (F24, F25)
 	FLDPQ 32(R2), (F26, F27)
 	ADD R3, R2
 	WORD $0x4f9d1b00 // fmla v0.4s, v24.4s, v29.s[2]
-	WORD $0x4f9d1b21 // fmla v1.4s, v25.4s, v29.s[2]
-	WORD $0x4f9d1b42 // fmla v2.4s, v26.4s, v29.s[2]
-	WORD $0x4f9d1b63 // fmla v3.4s, v27.4s, v29.s[2]
 	WORD $0x4fbd1b04 // fmla v4.4s, v24.4s, v29.s[3]
-	WORD $0x4fbd1b25 // fmla v5.4s, v25.4s, v29.s[3]
-	WORD $0x4fbd1b46 // fmla v6.4s, v26.4s, v29.s[3]
-	WORD $0x4fbd1b67 // fmla v7.4s, v27.4s, v29.s[3]
 	WORD $0x4f9e1308 // fmla v8.4s, v24.4s, v30.s[0]
-	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
-	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
-	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
 	WORD $0x4fbe130c // fmla v12.4s, v24.4s, v30.s[1]
-	WORD $0x4fbe132d // fmla v13.4s, v25.4s, v30.s[1]
-	WORD $0x4fbe134e // fmla v14.4s, v26.4s, v30.s[1]
-	WORD $0x4fbe136f // fmla v15.4s, v27.4s, v30.s[1]
 	WORD $0x4f9e1b10 // fmla v16.4s, v24.4s, v30.s[2]
-	WORD $0x4f9e1b31 // fmla v17.4s, v25.4s, v30.s[2]
-	WORD $0x4f9e1b52 // fmla v18.4s, v26.4s, v30.s[2]
-	WORD $0x4f9e1b73 // fmla v19.4s, v27.4s, v30.s[2]
 	WORD $0x4fbe1b14 // fmla v20.4s, v24.4s, v30.s[3]
+	WORD $0x4f9d1b21 // fmla v1.4s, v25.4s, v29.s[2]
+	WORD $0x4fbd1b25 // fmla v5.4s, v25.4s, v29.s[3]
+	WORD $0x4f9e1329 // fmla v9.4s, v25.4s, v30.s[0]
+	WORD $0x4fbe132d // fmla v13.4s, v25.4s, v30.s[1]
+	WORD $0x4f9e1b31 // fmla v17.4s, v25.4s, v30.s[2]
 	WORD $0x4fbe1b35 // fmla v21.4s, v25.4s, v30.s[3]
+	WORD $0x4f9d1b42 // fmla v2.4s, v26.4s, v29.s[2]
+	WORD $0x4fbd1b46 // fmla v6.4s, v26.4s, v29.s[3]
+	WORD $0x4f9e134a // fmla v10.4s, v26.4s, v30.s[0]
+	WORD $0x4fbe134e // fmla v14.4s, v26.4s, v30.s[1]
+	WORD $0x4f9e1b52 // fmla v18.4s, v26.4s, v30.s[2]
 	WORD $0x4fbe1b56 // fmla v22.4s, v26.4s, v30.s[3]
+	WORD $0x4f9d1b63 // fmla v3.4s, v27.4s, v29.s[2]
+	WORD $0x4fbd1b67 // fmla v7.4s, v27.4s, v29.s[3]
+	WORD $0x4f9e136b // fmla v11.4s, v27.4s, v30.s[0]
+	WORD $0x4fbe136f // fmla v15.4s, v27.4s, v30.s[1]
+	WORD $0x4f9e1b73 // fmla v19.4s, v27.4s, v30.s[2]
 	WORD $0x4fbe1b77 // fmla v23.4s, v27.4s, v30.s[3]
 	ADD $96, R1
 	SUBS $4, R0
@@ -188,34 +188,34 @@ rest:
 	ADDS $4, R0
 	BEQ store
 one:
-	FMOVQ 0(R1), F28
-	FMOVD 16(R1), F29
 	FLDPQ 0(R2), (F24, F25)
 	FLDPQ 32(R2), (F26, F27)
 	ADD R3, R2
+	FMOVQ 0(R1), F28
+	FMOVD 16(R1), F29
 	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
-	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
-	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
-	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
 	WORD $0x4fbc1304 // fmla v4.4s, v24.4s, v28.s[1]
-	WORD $0x4fbc1325 // fmla v5.4s, v25.4s, v28.s[1]
-	WORD $0x4fbc1346 // fmla v6.4s, v26.4s, v28.s[1]
-	WORD $0x4fbc1367 // fmla v7.4s, v27.4s, v28.s[1]
 	WORD $0x4f9c1b08 // fmla v8.4s, v24.4s, v28.s[2]
-	WORD $0x4f9c1b29 // fmla v9.4s, v25.4s, v28.s[2]
-	WORD $0x4f9c1b4a // fmla v10.4s, v26.4s, v28.s[2]
-	WORD $0x4f9c1b6b // fmla v11.4s, v27.4s, v28.s[2]
 	WORD $0x4fbc1b0c // fmla v12.4s, v24.4s, v28.s[3]
-	WORD $0x4fbc1b2d // fmla v13.4s, v25.4s, v28.s[3]
-	WORD $0x4fbc1b4e // fmla v14.4s, v26.4s, v28.s[3]
-	WORD $0x4fbc1b6f // fmla v15.4s, v27.4s, v28.s[3]
 	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
-	WORD $0x4f9d1331 // fmla v17.4s, v25.4s, v29.s[0]
-	WORD $0x4f9d1352 // fmla v18.4s, v26.4s, v29.s[0]
-	WORD $0x4f9d1373 // fmla v19.4s, v27.4s, v29.s[0]
 	WORD $0x4fbd1314 // fmla v20.4s, v24.4s, v29.s[1]
+	WORD $0x4f9c1321 // fmla v1.4s, v25.4s, v28.s[0]
+	WORD $0x4fbc1325 // fmla v5.4s, v25.4s, v28.s[1]
+	WORD $0x4f9c1b29 // fmla v9.4s, v25.4s, v28.s[2]
+	WORD $0x4fbc1b2d // fmla v13.4s, v25.4s, v28.s[3]
+	WORD $0x4f9d1331 // fmla v17.4s, v25.4s, v29.s[0]
 	WORD $0x4fbd1335 // fmla v21.4s, v25.4s, v29.s[1]
+	WORD $0x4f9c1342 // fmla v2.4s, v26.4s, v28.s[0]
+	WORD $0x4fbc1346 // fmla v6.4s, v26.4s, v28.s[1]
+	WORD $0x4f9c1b4a // fmla v10.4s, v26.4s, v28.s[2]
+	WORD $0x4fbc1b4e // fmla v14.4s, v26.4s, v28.s[3]
+	WORD $0x4f9d1352 // fmla v18.4s, v26.4s, v29.s[0]
 	WORD $0x4fbd1356 // fmla v22.4s, v26.4s, v29.s[1]
+	WORD $0x4f9c1363 // fmla v3.4s, v27.4s, v28.s[0]
+	WORD $0x4fbc1367 // fmla v7.4s, v27.4s, v28.s[1]
+	WORD $0x4f9c1b6b // fmla v11.4s, v27.4s, v28.s[2]
+	WORD $0x4fbc1b6f // fmla v15.4s, v27.4s, v28.s[3]
+	WORD $0x4f9d1373 // fmla v19.4s, v27.4s, v29.s[0]
 	WORD $0x4fbd1377 // fmla v23.4s, v27.4s, v29.s[1]
 	ADD $24, R1
 	SUBS $1, R0
@@ -294,100 +294,100 @@ start:
 	SUBS $4, R0
 	BLT rest
 loop:
-	FLDPQ 0(R1), (F24, F25)
-	FLDPQ 32(R1), (F26, F27)
-	FMOVQ 64(R1), F28
 	FLDPQ 0(R2), (F20, F21)
 	FLDPQ 32(R2), (F22, F23)
 	ADD R3, R2
+	FLDPQ 0(R1), (F24, F25)
+	FLDPQ 32(R1), (F26, F27)
+	FMOVQ 64(R1), F28
 	WORD $0x4f981280 // fmla v0.4s, v20.4s, v24.s[0]
-	WORD $0x4f9812a1 // fmla v1.4s, v21.4s, v24.s[0]
-	WORD $0x4f9812c2 // fmla v2.4s, v22.4s, v24.s[0]
-	WORD $0x4f9812e3 // fmla v3.4s, v23.4s, v24.s[0]
 	WORD $0x4fb81284 // fmla v4.4s, v20.4s, v24.s[1]
-	WORD $0x4fb812a5 // fmla v5.4s, v21.4s, v24.s[1]
-	WORD $0x4fb812c6 // fmla v6.4s, v22.4s, v24.s[1]
-	WORD $0x4fb812e7 // fmla v7.4s, v23.4s, v24.s[1]
 	WORD $0x4f981a88 // fmla v8.4s, v20.4s, v24.s[2]
-	WORD $0x4f981aa9 // fmla v9.4s, v21.4s, v24.s[2]
-	WORD $0x4f981aca // fmla v10.4s, v22.4s, v24.s[2]
-	WORD $0x4f981aeb // fmla v11.4s, v23.4s, v24.s[2]
 	WORD $0x4fb81a8c // fmla v12.4s, v20.4s, v24.s[3]
-	WORD $0x4fb81aad // fmla v13.4s, v21.4s, v24.s[3]
-	WORD $0x4fb81ace // fmla v14.4s, v22.4s, v24.s[3]
-	WORD $0x4fb81aef // fmla v15.4s, v23.4s, v24.s[3]
 	WORD $0x4f991290 // fmla v16.4s, v20.4s, v25.s[0]
+	WORD $0x4f9812a1 // fmla v1.4s, v21.4s, v24.s[0]
+	WORD $0x4fb812a5 // fmla v5.4s, v21.4s, v24.s[1]
+	WORD $0x4f981aa9 // fmla v9.4s, v21.4s, v24.s[2]
+	WORD $0x4fb81aad // fmla v13.4s, v21.4s, v24.s[3]
 	WORD $0x4f9912b1 // fmla v17.4s, v21.4s, v25.s[0]
+	WORD $0x4f9812c2 // fmla v2.4s, v22.4s, v24.s[0]
+	WORD $0x4fb812c6 // fmla v6.4s, v22.4s, v24.s[1]
+	WORD $0x4f981aca // fmla v10.4s, v22.4s, v24.s[2]
+	WORD $0x4fb81ace // fmla v14.4s, v22.4s, v24.s[3]
 	WORD $0x4f9912d2 // fmla v18.4s, v22.4s, v25.s[0]
+	WORD $0x4f9812e3 // fmla v3.4s, v23.4s, v24.s[0]
+	WORD $0x4fb812e7 // fmla v7.4s, v23.4s, v24.s[1]
+	WORD $0x4f981aeb // fmla v11.4s, v23.4s, v24.s[2]
+	WORD $0x4fb81aef // fmla v15.4s, v23.4s, v24.s[3]
 	WORD $0x4f9912f3 // fmla v19.4s, v23.4s, v25.s[0]
 	FLDPQ 0(R2), (F20, F21)
 	FLDPQ 32(R2), (F22, F23)
 	ADD R3, R2
 	WORD $0x4fb91280 // fmla v0.4s, v20.4s, v25.s[1]
-	WORD $0x4fb912a1 // fmla v1.4s, v21.4s, v25.s[1]
-	WORD $0x4fb912c2 // fmla v2.4s, v22.4s, v25.s[1]
-	WORD $0x4fb912e3 // fmla v3.4s, v23.4s, v25.s[1]
 	WORD $0x4f991a84 // fmla v4.4s, v20.4s, v25.s[2]
-	WORD $0x4f991aa5 // fmla v5.4s, v21.4s, v25.s[2]
-	WORD $0x4f991ac6 // fmla v6.4s, v22.4s, v25.s[2]
-	WORD $0x4f991ae7 // fmla v7.4s, v23.4s, v25.s[2]
 	WORD $0x4fb91a88 // fmla v8.4s, v20.4s, v25.s[3]
-	WORD $0x4fb91aa9 // fmla v9.4s, v21.4s, v25.s[3]
-	WORD $0x4fb91aca // fmla v10.4s, v22.4s, v25.s[3]
-	WORD $0x4fb91aeb // fmla v11.4s, v23.4s, v25.s[3]
 	WORD $0x4f9a128c // fmla v12.4s, v20.4s, v26.s[0]
-	WORD $0x4f9a12ad // fmla v13.4s, v21.4s, v26.s[0]
-	WORD $0x4f9a12ce // fmla v14.4s, v22.4s, v26.s[0]
-	WORD $0x4f9a12ef // fmla v15.4s, v23.4s, v26.s[0]
 	WORD $0x4fba1290 // fmla v16.4s, v20.4s, v26.s[1]
+	WORD $0x4fb912a1 // fmla v1.4s, v21.4s, v25.s[1]
+	WORD $0x4f991aa5 // fmla v5.4s, v21.4s, v25.s[2]
+	WORD $0x4fb91aa9 // fmla v9.4s, v21.4s, v25.s[3]
+	WORD $0x4f9a12ad // fmla v13.4s, v21.4s, v26.s[0]
 	WORD $0x4fba12b1 // fmla v17.4s, v21.4s, v26.s[1]
+	WORD $0x4fb912c2 // fmla v2.4s, v22.4s, v25.s[1]
+	WORD $0x4f991ac6 // fmla v6.4s, v22.4s, v25.s[2]
+	WORD $0x4fb91aca // fmla v10.4s, v22.4s, v25.s[3]
+	WORD $0x4f9a12ce // fmla v14.4s, v22.4s, v26.s[0]
 	WORD $0x4fba12d2 // fmla v18.4s, v22.4s, v26.s[1]
+	WORD $0x4fb912e3 // fmla v3.4s, v23.4s, v25.s[1]
+	WORD $0x4f991ae7 // fmla v7.4s, v23.4s, v25.s[2]
+	WORD $0x4fb91aeb // fmla v11.4s, v23.4s, v25.s[3]
+	WORD $0x4f9a12ef // fmla v15.4s, v23.4s, v26.s[0]
 	WORD $0x4fba12f3 // fmla v19.4s, v23.4s, v26.s[1]
 	FLDPQ 0(R2), (F20, F21)
 	FLDPQ 32(R2), (F22, F23)
 	ADD R3, R2
 	WORD $0x4f9a1a80 // fmla v0.4s, v20.4s, v26.s[2]
-	WORD $0x4f9a1aa1 // fmla v1.4s, v21.4s, v26.s[2]
-	WORD $0x4f9a1ac2 // fmla v2.4s, v22.4s, v26.s[2]
-	WORD $0x4f9a1ae3 // fmla v3.4s, v23.4s, v26.s[2]
 	WORD $0x4fba1a84 // fmla v4.4s, v20.4s, v26.s[3]
-	WORD $0x4fba1aa5 // fmla v5.4s, v21.4s, v26.s[3]
-	WORD $0x4fba1ac6 // fmla v6.4s, v22.4s, v26.s[3]
-	WORD $0x4fba1ae7 // fmla v7.4s, v23.4s, v26.s[3]
 	WORD $0x4f9b1288 // fmla v8.4s, v20.4s, v27.s[0]
-	WORD $0x4f9b12a9 // fmla v9.4s, v21.4s, v27.s[0]
-	WORD $0x4f9b12ca // fmla v10.4s, v22.4s, v27.s[0]
-	WORD $0x4f9b12eb // fmla v11.4s, v23.4s, v27.s[0]
 	WORD $0x4fbb128c // fmla v12.4s, v20.4s, v27.s[1]
-	WORD $0x4fbb12ad // fmla v13.4s, v21.4s, v27.s[1]
-	WORD $0x4fbb12ce // fmla v14.4s, v22.4s, v27.s[1]
-	WORD $0x4fbb12ef // fmla v15.4s, v23.4s, v27.s[1]
 	WORD $0x4f9b1a90 // fmla v16.4s, v20.4s, v27.s[2]
+	WORD $0x4f9a1aa1 // fmla v1.4s, v21.4s, v26.s[2]
+	WORD $0x4fba1aa5 // fmla v5.4s, v21.4s, v26.s[3]
+	WORD $0x4f9b12a9 // fmla v9.4s, v21.4s, v27.s[0]
+	WORD $0x4fbb12ad // fmla v13.4s, v21.4s, v27.s[1]
 	WORD $0x4f9b1ab1 // fmla v17.4s, v21.4s, v27.s[2]
+	WORD $0x4f9a1ac2 // fmla v2.4s, v22.4s, v26.s[2]
+	WORD $0x4fba1ac6 // fmla v6.4s, v22.4s, v26.s[3]
+	WORD $0x4f9b12ca // fmla v10.4s, v22.4s, v27.s[0]
+	WORD $0x4fbb12ce // fmla v14.4s, v22.4s, v27.s[1]
 	WORD $0x4f9b1ad2 // fmla v18.4s, v22.4s, v27.s[2]
+	WORD $0x4f9a1ae3 // fmla v3.4s, v23.4s, v26.s[2]
+	WORD $0x4fba1ae7 // fmla v7.4s, v23.4s, v26.s[3]
+	WORD $0x4f9b12eb // fmla v11.4s, v23.4s, v27.s[0]
+	WORD $0x4fbb12ef // fmla v15.4s, v23.4s, v27.s[1]
 	WORD $0x4f9b1af3 // fmla v19.4s, v23.4s, v27.s[2]
 	FLDPQ 0(R2), (F20, F21)
 	FLDPQ 32(R2), (F22, F23)
 	ADD R3, R2
 	WORD $0x4fbb1a80 // fmla v0.4s, v20.4s, v27.s[3]
-	WORD $0x4fbb1aa1 // fmla v1.4s, v21.4s, v27.s[3]
-	WORD $0x4fbb1ac2 // fmla v2.4s, v22.4s, v27.s[3]
-	WORD $0x4fbb1ae3 // fmla v3.4s, v23.4s, v27.s[3]
 	WORD $0x4f9c1284 // fmla v4.4s, v20.4s, v28.s[0]
-	WORD $0x4f9c12a5 // fmla v5.4s, v21.4s, v28.s[0]
-	WORD $0x4f9c12c6 // fmla v6.4s, v22.4s, v28.s[0]
-	WORD $0x4f9c12e7 // fmla v7.4s, v23.4s, v28.s[0]
 	WORD $0x4fbc1288 // fmla v8.4s, v20.4s, v28.s[1]
-	WORD $0x4fbc12a9 // fmla v9.4s, v21.4s, v28.s[1]
-	WORD $0x4fbc12ca // fmla v10.4s, v22.4s, v28.s[1]
-	WORD $0x4fbc12eb // fmla v11.4s, v23.4s, v28.s[1]
 	WORD $0x4f9c1a8c // fmla v12.4s, v20.4s, v28.s[2]
-	WORD $0x4f9c1aad // fmla v13.4s, v21.4s, v28.s[2]
-	WORD $0x4f9c1ace // fmla v14.4s, v22.4s, v28.s[2]
-	WORD $0x4f9c1aef // fmla v15.4s, v23.4s, v28.s[2]
 	WORD $0x4fbc1a90 // fmla v16.4s, v20.4s, v28.s[3]
+	WORD $0x4fbb1aa1 // fmla v1.4s, v21.4s, v27.s[3]
+	WORD $0x4f9c12a5 // fmla v5.4s, v21.4s, v28.s[0]
+	WORD $0x4fbc12a9 // fmla v9.4s, v21.4s, v28.s[1]
+	WORD $0x4f9c1aad // fmla v13.4s, v21.4s, v28.s[2]
 	WORD $0x4fbc1ab1 // fmla v17.4s, v21.4s, v28.s[3]
+	WORD $0x4fbb1ac2 // fmla v2.4s, v22.4s, v27.s[3]
+	WORD $0x4f9c12c6 // fmla v6.4s, v22.4s, v28.s[0]
+	WORD $0x4fbc12ca // fmla v10.4s, v22.4s, v28.s[1]
+	WORD $0x4f9c1ace // fmla v14.4s, v22.4s, v28.s[2]
 	WORD $0x4fbc1ad2 // fmla v18.4s, v22.4s, v28.s[3]
+	WORD $0x4fbb1ae3 // fmla v3.4s, v23.4s, v27.s[3]
+	WORD $0x4f9c12e7 // fmla v7.4s, v23.4s, v28.s[0]
+	WORD $0x4fbc12eb // fmla v11.4s, v23.4s, v28.s[1]
+	WORD $0x4f9c1aef // fmla v15.4s, v23.4s, v28.s[2]
 	WORD $0x4fbc1af3 // fmla v19.4s, v23.4s, v28.s[3]
 	ADD $80, R1
 	SUBS $4, R0
@@ -396,30 +396,30 @@ rest:
 	ADDS $4, R0
 	BEQ store
 one:
-	FMOVQ 0(R1), F24
-	FMOVS 16(R1), F25
 	FLDPQ 0(R2), (F20, F21)
 	FLDPQ 32(R2), (F22, F23)
 	ADD R3, R2
+	FMOVQ 0(R1), F24
+	FMOVS 16(R1), F25
 	WORD $0x4f981280 // fmla v0.4s, v20.4s, v24.s[0]
-	WORD $0x4f9812a1 // fmla v1.4s, v21.4s, v24.s[0]
-	WORD $0x4f9812c2 // fmla v2.4s, v22.4s, v24.s[0]
-	WORD $0x4f9812e3 // fmla v3.4s, v23.4s, v24.s[0]
 	WORD $0x4fb81284 // fmla v4.4s, v20.4s, v24.s[1]
-	WORD $0x4fb812a5 // fmla v5.4s, v21.4s, v24.s[1]
-	WORD $0x4fb812c6 // fmla v6.4s, v22.4s, v24.s[1]
-	WORD $0x4fb812e7 // fmla v7.4s, v23.4s, v24.s[1]
 	WORD $0x4f981a88 // fmla v8.4s, v20.4s, v24.s[2]
-	WORD $0x4f981aa9 // fmla v9.4s, v21.4s, v24.s[2]
-	WORD $0x4f981aca // fmla v10.4s, v22.4s, v24.s[2]
-	WORD $0x4f981aeb // fmla v11.4s, v23.4s, v24.s[2]
 	WORD $0x4fb81a8c // fmla v12.4s, v20.4s, v24.s[3]
-	WORD $0x4fb81aad // fmla v13.4s, v21.4s, v24.s[3]
-	WORD $0x4fb81ace // fmla v14.4s, v22.4s, v24.s[3]
-	WORD $0x4fb81aef // fmla v15.4s, v23.4s, v24.s[3]
 	WORD $0x4f991290 // fmla v16.4s, v20.4s, v25.s[0]
+	WORD $0x4f9812a1 // fmla v1.4s, v21.4s, v24.s[0]
+	WORD $0x4fb812a5 // fmla v5.4s, v21.4s, v24.s[1]
+	WORD $0x4f981aa9 // fmla v9.4s, v21.4s, v24.s[2]
+	WORD $0x4fb81aad // fmla v13.4s, v21.4s, v24.s[3]
 	WORD $0x4f9912b1 // fmla v17.4s, v21.4s, v25.s[0]
+	WORD $0x4f9812c2 // fmla v2.4s, v22.4s, v24.s[0]
+	WORD $0x4fb812c6 // fmla v6.4s, v22.4s, v24.s[1]
+	WORD $0x4f981aca // fmla v10.4s, v22.4s, v24.s[2]
+	WORD $0x4fb81ace // fmla v14.4s, v22.4s, v24.s[3]
 	WORD $0x4f9912d2 // fmla v18.4s, v22.4s, v25.s[0]
+	WORD $0x4f9812e3 // fmla v3.4s, v23.4s, v24.s[0]
+	WORD $0x4fb812e7 // fmla v7.4s, v23.4s, v24.s[1]
+	WORD $0x4f981aeb // fmla v11.4s, v23.4s, v24.s[2]
+	WORD $0x4fb81aef // fmla v15.4s, v23.4s, v24.s[3]
 	WORD $0x4f9912f3 // fmla v19.4s, v23.4s, v25.s[0]
 	ADD $20, R1
 	SUBS $1, R0
@@ -488,83 +488,83 @@ start:
 	SUBS $4, R0
 	BLT rest
 loop:
-	FLDPQ 0(R1), (F20, F21)
-	FLDPQ 32(R1), (F22, F23)
 	FLDPQ 0(R2), (F16, F17)
 	FLDPQ 32(R2), (F18, F19)
 	ADD R3, R2
+	FLDPQ 0(R1), (F20, F21)
+	FLDPQ 32(R1), (F22, F23)
 	WORD $0x4f941200 // fmla v0.4s, v16.4s, v20.s[0]
-	WORD $0x4f941221 // fmla v1.4s, v17.4s, v20.s[0]
-	WORD $0x4f941242 // fmla v2.4s, v18.4s, v20.s[0]
-	WORD $0x4f941263 // fmla v3.4s, v19.4s, v20.s[0]
 	WORD $0x4fb41204 // fmla v4.4s, v16.4s, v20.s[1]
-	WORD $0x4fb41225 // fmla v5.4s, v17.4s, v20.s[1]
-	WORD $0x4fb41246 // fmla v6.4s, v18.4s, v20.s[1]
-	WORD $0x4fb41267 // fmla v7.4s, v19.4s, v20.s[1]
 	WORD $0x4f941a08 // fmla v8.4s, v16.4s, v20.s[2]
-	WORD $0x4f941a29 // fmla v9.4s, v17.4s, v20.s[2]
-	WORD $0x4f941a4a // fmla v10.4s, v18.4s, v20.s[2]
-	WORD $0x4f941a6b // fmla v11.4s, v19.4s, v20.s[2]
 	WORD $0x4fb41a0c // fmla v12.4s, v16.4s, v20.s[3]
+	WORD $0x4f941221 // fmla v1.4s, v17.4s, v20.s[0]
+	WORD $0x4fb41225 // fmla v5.4s, v17.4s, v20.s[1]
+	WORD $0x4f941a29 // fmla v9.4s, v17.4s, v20.s[2]
 	WORD $0x4fb41a2d // fmla v13.4s, v17.4s, v20.s[3]
+	WORD $0x4f941242 // fmla v2.4s, v18.4s, v20.s[0]
+	WORD $0x4fb41246 // fmla v6.4s, v18.4s, v20.s[1]
+	WORD $0x4f941a4a // fmla v10.4s, v18.4s, v20.s[2]
 	WORD $0x4fb41a4e // fmla v14.4s, v18.4s, v20.s[3]
+	WORD $0x4f941263 // fmla v3.4s, v19.4s, v20.s[0]
+	WORD $0x4fb41267 // fmla v7.4s, v19.4s, v20.s[1]
+	WORD $0x4f941a6b // fmla v11.4s, v19.4s, v20.s[2]
 	WORD $0x4fb41a6f // fmla v15.4s, v19.4s, v20.s[3]
 	FLDPQ 0(R2), (F16, F17)
 	FLDPQ 32(R2), (F18, F19)
 	ADD R3, R2
 	WORD $0x4f951200 // fmla v0.4s, v16.4s, v21.s[0]
-	WORD $0x4f951221 // fmla v1.4s, v17.4s, v21.s[0]
-	WORD $0x4f951242 // fmla v2.4s, v18.4s, v21.s[0]
-	WORD $0x4f951263 // fmla v3.4s, v19.4s, v21.s[0]
 	WORD $0x4fb51204 // fmla v4.4s, v16.4s, v21.s[1]
-	WORD $0x4fb51225 // fmla v5.4s, v17.4s, v21.s[1]
-	WORD $0x4fb51246 // fmla v6.4s, v18.4s, v21.s[1]
-	WORD $0x4fb51267 // fmla v7.4s, v19.4s, v21.s[1]
 	WORD $0x4f951a08 // fmla v8.4s, v16.4s, v21.s[2]
-	WORD $0x4f951a29 // fmla v9.4s, v17.4s, v21.s[2]
-	WORD $0x4f951a4a // fmla v10.4s, v18.4s, v21.s[2]
-	WORD $0x4f951a6b // fmla v11.4s, v19.4s, v21.s[2]
 	WORD $0x4fb51a0c // fmla v12.4s, v16.4s, v21.s[3]
+	WORD $0x4f951221 // fmla v1.4s, v17.4s, v21.s[0]
+	WORD $0x4fb51225 // fmla v5.4s, v17.4s, v21.s[1]
+	WORD $0x4f951a29 // fmla v9.4s, v17.4s, v21.s[2]
 	WORD $0x4fb51a2d // fmla v13.4s, v17.4s, v21.s[3]
+	WORD $0x4f951242 // fmla v2.4s, v18.4s, v21.s[0]
+	WORD $0x4fb51246 // fmla v6.4s, v18.4s, v21.s[1]
+	WORD $0x4f951a4a // fmla v10.4s, v18.4s, v21.s[2]
 	WORD $0x4fb51a4e // fmla v14.4s, v18.4s, v21.s[3]
+	WORD $0x4f951263 // fmla v3.4s, v19.4s, v21.s[0]
+	WORD $0x4fb51267 // fmla v7.4s, v19.4s, v21.s[1]
+	WORD $0x4f951a6b // fmla v11.4s, v19.4s, v21.s[2]
 	WORD $0x4fb51a6f // fmla v15.4s, v19.4s, v21.s[3]
 	FLDPQ 0(R2), (F16, F17)
 	FLDPQ 32(R2), (F18, F19)
 	ADD R3, R2
 	WORD $0x4f961200 // fmla v0.4s, v16.4s, v22.s[0]
-	WORD $0x4f961221 // fmla v1.4s, v17.4s, v22.s[0]
-	WORD $0x4f961242 // fmla v2.4s, v18.4s, v22.s[0]
-	WORD $0x4f961263 // fmla v3.4s, v19.4s, v22.s[0]
 	WORD $0x4fb61204 // fmla v4.4s, v16.4s, v22.s[1]
-	WORD $0x4fb61225 // fmla v5.4s, v17.4s, v22.s[1]
-	WORD $0x4fb61246 // fmla v6.4s, v18.4s, v22.s[1]
-	WORD $0x4fb61267 // fmla v7.4s, v19.4s, v22.s[1]
 	WORD $0x4f961a08 // fmla v8.4s, v16.4s, v22.s[2]
-	WORD $0x4f961a29 // fmla v9.4s, v17.4s, v22.s[2]
-	WORD $0x4f961a4a // fmla v10.4s, v18.4s, v22.s[2]
-	WORD $0x4f961a6b // fmla v11.4s, v19.4s, v22.s[2]
 	WORD $0x4fb61a0c // fmla v12.4s, v16.4s, v22.s[3]
+	WORD $0x4f961221 // fmla v1.4s, v17.4s, v22.s[0]
+	WORD $0x4fb61225 // fmla v5.4s, v17.4s, v22.s[1]
+	WORD $0x4f961a29 // fmla v9.4s, v17.4s, v22.s[2]
 	WORD $0x4fb61a2d // fmla v13.4s, v17.4s, v22.s[3]
+	WORD $0x4f961242 // fmla v2.4s, v18.4s, v22.s[0]
+	WORD $0x4fb61246 // fmla v6.4s, v18.4s, v22.s[1]
+	WORD $0x4f961a4a // fmla v10.4s, v18.4s, v22.s[2]
 	WORD $0x4fb61a4e // fmla v14.4s, v18.4s, v22.s[3]
+	WORD $0x4f961263 // fmla v3.4s, v19.4s, v22.s[0]
+	WORD $0x4fb61267 // fmla v7.4s, v19.4s, v22.s[1]
+	WORD $0x4f961a6b // fmla v11.4s, v19.4s, v22.s[2]
 	WORD $0x4fb61a6f // fmla v15.4s, v19.4s, v22.s[3]
 	FLDPQ 0(R2), (F16, F17)
 	FLDPQ 32(R2), (F18, F19)
 	ADD R3, R2
 	WORD $0x4f971200 // fmla v0.4s, v16.4s, v23.s[0]
-	WORD $0x4f971221 // fmla v1.4s, v17.4s, v23.s[0]
-	WORD $0x4f971242 // fmla v2.4s, v18.4s, v23.s[0]
-	WORD $0x4f971263 // fmla v3.4s, v19.4s, v23.s[0]
 	WORD $0x4fb71204 // fmla v4.4s, v16.4s, v23.s[1]
-	WORD $0x4fb71225 // fmla v5.4s, v17.4s, v23.s[1]
-	WORD $0x4fb71246 // fmla v6.4s, v18.4s, v23.s[1]
-	WORD $0x4fb71267 // fmla v7.4s, v19.4s, v23.s[1]
 	WORD $0x4f971a08 // fmla v8.4s, v16.4s, v23.s[2]
-	WORD $0x4f971a29 // fmla v9.4s, v17.4s, v23.s[2]
-	WORD $0x4f971a4a // fmla v10.4s, v18.4s, v23.s[2]
-	WORD $0x4f971a6b // fmla v11.4s, v19.4s, v23.s[2]
 	WORD $0x4fb71a0c // fmla v12.4s, v16.4s, v23.s[3]
+	WORD $0x4f971221 // fmla v1.4s, v17.4s, v23.s[0]
+	WORD $0x4fb71225 // fmla v5.4s, v17.4s, v23.s[1]
+	WORD $0x4f971a29 // fmla v9.4s, v17.4s, v23.s[2]
 	WORD $0x4fb71a2d // fmla v13.4s, v17.4s, v23.s[3]
+	WORD $0x4f971242 // fmla v2.4s, v18.4s, v23.s[0]
+	WORD $0x4fb71246 // fmla v6.4s, v18.4s, v23.s[1]
+	WORD $0x4f971a4a // fmla v10.4s, v18.4s, v23.s[2]
 	WORD $0x4fb71a4e // fmla v14.4s, v18.4s, v23.s[3]
+	WORD $0x4f971263 // fmla v3.4s, v19.4s, v23.s[0]
+	WORD $0x4fb71267 // fmla v7.4s, v19.4s, v23.s[1]
+	WORD $0x4f971a6b // fmla v11.4s, v19.4s, v23.s[2]
 	WORD $0x4fb71a6f // fmla v15.4s, v19.4s, v23.s[3]
 	ADD $64, R1
 	SUBS $4, R0
@@ -573,25 +573,25 @@ rest:
 	ADDS $4, R0
 	BEQ store
 one:
-	FMOVQ 0(R1), F20
 	FLDPQ 0(R2), (F16, F17)
 	FLDPQ 32(R2), (F18, F19)
 	ADD R3, R2
+	FMOVQ 0(R1), F20
 	WORD $0x4f941200 // fmla v0.4s, v16.4s, v20.s[0]
-	WORD $0x4f941221 // fmla v1.4s, v17.4s, v20.s[0]
-	WORD $0x4f941242 // fmla v2.4s, v18.4s, v20.s[0]
-	WORD $0x4f941263 // fmla v3.4s, v19.4s, v20.s[0]
 	WORD $0x4fb41204 // fmla v4.4s, v16.4s, v20.s[1]
-	WORD $0x4fb41225 // fmla v5.4s, v17.4s, v20.s[1]
-	WORD $0x4fb41246 // fmla v6.4s, v18.4s, v20.s[1]
-	WORD $0x4fb41267 // fmla v7.4s, v19.4s, v20.s[1]
 	WORD $0x4f941a08 // fmla v8.4s, v16.4s, v20.s[2]
-	WORD $0x4f941a29 // fmla v9.4s, v17.4s, v20.s[2]
-	WORD $0x4f941a4a // fmla v10.4s, v18.4s, v20.s[2]
-	WORD $0x4f941a6b // fmla v11.4s, v19.4s, v20.s[2]
 	WORD $0x4fb41a0c // fmla v12.4s, v16.4s, v20.s[3]
+	WORD $0x4f941221 // fmla v1.4s, v17.4s, v20.s[0]
+	WORD $0x4fb41225 // fmla v5.4s, v17.4s, v20.s[1]
+	WORD $0x4f941a29 // fmla v9.4s, v17.4s, v20.s[2]
 	WORD $0x4fb41a2d // fmla v13.4s, v17.4s, v20.s[3]
+	WORD $0x4f941242 // fmla v2.4s, v18.4s, v20.s[0]
+	WORD $0x4fb41246 // fmla v6.4s, v18.4s, v20.s[1]
+	WORD $0x4f941a4a // fmla v10.4s, v18.4s, v20.s[2]
 	WORD $0x4fb41a4e // fmla v14.4s, v18.4s, v20.s[3]
+	WORD $0x4f941263 // fmla v3.4s, v19.4s, v20.s[0]
+	WORD $0x4fb41267 // fmla v7.4s, v19.4s, v20.s[1]
+	WORD $0x4f941a6b // fmla v11.4s, v19.4s, v20.s[2]
 	WORD $0x4fb41a6f // fmla v15.4s, v19.4s, v20.s[3]
 	ADD $16, R1
 	SUBS $1, R0
@@ -650,67 +650,67 @@ start:
 	SUBS $4, R0
 	BLT rest
 loop:
-	FLDPQ 0(R1), (F16, F17)
-	FMOVQ 32(R1), F18
 	FLDPQ 0(R2), (F12, F13)
 	FLDPQ 32(R2), (F14, F15)
 	ADD R3, R2
+	FLDPQ 0(R1), (F16, F17)
+	FMOVQ 32(R1), F18
 	WORD $0x4f901180 // fmla v0.4s, v12.4s, v16.s[0]
-	WORD $0x4f9011a1 // fmla v1.4s, v13.4s, v16.s[0]
-	WORD $0x4f9011c2 // fmla v2.4s, v14.4s, v16.s[0]
-	WORD $0x4f9011e3 // fmla v3.4s, v15.4s, v16.s[0]
 	WORD $0x4fb01184 // fmla v4.4s, v12.4s, v16.s[1]
-	WORD $0x4fb011a5 // fmla v5.4s, v13.4s, v16.s[1]
-	WORD $0x4fb011c6 // fmla v6.4s, v14.4s, v16.s[1]
-	WORD $0x4fb011e7 // fmla v7.4s, v15.4s, v16.s[1]
 	WORD $0x4f901988 // fmla v8.4s, v12.4s, v16.s[2]
+	WORD $0x4f9011a1 // fmla v1.4s, v13.4s, v16.s[0]
+	WORD $0x4fb011a5 // fmla v5.4s, v13.4s, v16.s[1]
 	WORD $0x4f9019a9 // fmla v9.4s, v13.4s, v16.s[2]
+	WORD $0x4f9011c2 // fmla v2.4s, v14.4s, v16.s[0]
+	WORD $0x4fb011c6 // fmla v6.4s, v14.4s, v16.s[1]
 	WORD $0x4f9019ca // fmla v10.4s, v14.4s, v16.s[2]
+	WORD $0x4f9011e3 // fmla v3.4s, v15.4s, v16.s[0]
+	WORD $0x4fb011e7 // fmla v7.4s, v15.4s, v16.s[1]
 	WORD $0x4f9019eb // fmla v11.4s, v15.4s, v16.s[2]
 	FLDPQ 0(R2), (F12, F13)
 	FLDPQ 32(R2), (F14, F15)
 	ADD R3, R2
 	WORD $0x4fb01980 // fmla v0.4s, v12.4s, v16.s[3]
-	WORD $0x4fb019a1 // fmla v1.4s, v13.4s, v16.s[3]
-	WORD $0x4fb019c2 // fmla v2.4s, v14.4s, v16.s[3]
-	WORD $0x4fb019e3 // fmla v3.4s, v15.4s, v16.s[3]
 	WORD $0x4f911184 // fmla v4.4s, v12.4s, v17.s[0]
-	WORD $0x4f9111a5 // fmla v5.4s, v13.4s, v17.s[0]
-	WORD $0x4f9111c6 // fmla v6.4s, v14.4s, v17.s[0]
-	WORD $0x4f9111e7 // fmla v7.4s, v15.4s, v17.s[0]
 	WORD $0x4fb11188 // fmla v8.4s, v12.4s, v17.s[1]
+	WORD $0x4fb019a1 // fmla v1.4s, v13.4s, v16.s[3]
+	WORD $0x4f9111a5 // fmla v5.4s, v13.4s, v17.s[0]
 	WORD $0x4fb111a9 // fmla v9.4s, v13.4s, v17.s[1]
+	WORD $0x4fb019c2 // fmla v2.4s, v14.4s, v16.s[3]
+	WORD $0x4f9111c6 // fmla v6.4s, v14.4s, v17.s[0]
 	WORD $0x4fb111ca // fmla v10.4s, v14.4s, v17.s[1]
+	WORD $0x4fb019e3 // fmla v3.4s, v15.4s, v16.s[3]
+	WORD $0x4f9111e7 // fmla v7.4s, v15.4s, v17.s[0]
 	WORD $0x4fb111eb // fmla v11.4s, v15.4s, v17.s[1]
 	FLDPQ 0(R2), (F12, F13)
 	FLDPQ 32(R2), (F14, F15)
 	ADD R3, R2
 	WORD $0x4f911980 // fmla v0.4s, v12.4s, v17.s[2]
-	WORD $0x4f9119a1 // fmla v1.4s, v13.4s, v17.s[2]
-	WORD $0x4f9119c2 // fmla v2.4s, v14.4s, v17.s[2]
-	WORD $0x4f9119e3 // fmla v3.4s, v15.4s, v17.s[2]
 	WORD $0x4fb11984 // fmla v4.4s, v12.4s, v17.s[3]
-	WORD $0x4fb119a5 // fmla v5.4s, v13.4s, v17.s[3]
-	WORD $0x4fb119c6 // fmla v6.4s, v14.4s, v17.s[3]
-	WORD $0x4fb119e7 // fmla v7.4s, v15.4s, v17.s[3]
 	WORD $0x4f921188 // fmla v8.4s, v12.4s, v18.s[0]
+	WORD $0x4f9119a1 // fmla v1.4s, v13.4s, v17.s[2]
+	WORD $0x4fb119a5 // fmla v5.4s, v13.4s, v17.s[3]
 	WORD $0x4f9211a9 // fmla v9.4s, v13.4s, v18.s[0]
+	WORD $0x4f9119c2 // fmla v2.4s, v14.4s, v17.s[2]
+	WORD $0x4fb119c6 // fmla v6.4s, v14.4s, v17.s[3]
 	WORD $0x4f9211ca // fmla v10.4s, v14.4s, v18.s[0]
+	WORD $0x4f9119e3 // fmla v3.4s, v15.4s, v17.s[2]
+	WORD $0x4fb119e7 // fmla v7.4s, v15.4s, v17.s[3]
 	WORD $0x4f9211eb // fmla v11.4s, v15.4s, v18.s[0]
 	FLDPQ 0(R2), (F12, F13)
 	FLDPQ 32(R2), (F14, F15)
 	ADD R3, R2
 	WORD $0x4fb21180 // fmla v0.4s, v12.4s, v18.s[1]
-	WORD $0x4fb211a1 // fmla v1.4s, v13.4s, v18.s[1]
-	WORD $0x4fb211c2 // fmla v2.4s, v14.4s, v18.s[1]
-	WORD $0x4fb211e3 // fmla v3.4s, v15.4s, v18.s[1]
 	WORD $0x4f921984 // fmla v4.4s, v12.4s, v18.s[2]
-	WORD $0x4f9219a5 // fmla v5.4s, v13.4s, v18.s[2]
-	WORD $0x4f9219c6 // fmla v6.4s, v14.4s, v18.s[2]
-	WORD $0x4f9219e7 // fmla v7.4s, v15.4s, v18.s[2]
 	WORD $0x4fb21988 // fmla v8.4s, v12.4s, v18.s[3]
+	WORD $0x4fb211a1 // fmla v1.4s, v13.4s, v18.s[1]
+	WORD $0x4f9219a5 // fmla v5.4s, v13.4s, v18.s[2]
 	WORD $0x4fb219a9 // fmla v9.4s, v13.4s, v18.s[3]
+	WORD $0x4fb211c2 // fmla v2.4s, v14.4s, v18.s[1]
+	WORD $0x4f9219c6 // fmla v6.4s, v14.4s, v18.s[2]
 	WORD $0x4fb219ca // fmla v10.4s, v14.4s, v18.s[3]
+	WORD $0x4fb211e3 // fmla v3.4s, v15.4s, v18.s[1]
+	WORD $0x4f9219e7 // fmla v7.4s, v15.4s, v18.s[2]
 	WORD $0x4fb219eb // fmla v11.4s, v15.4s, v18.s[3]
 	ADD $48, R1
 	SUBS $4, R0
@@ -719,23 +719,23 @@ rest:
 	ADDS $4, R0
 	BEQ store
 one:
-	FMOVD 0(R1), F16
-	ADD $8, R1, R25
-	VLD1 (R25), V16.S[2]
 	FLDPQ 0(R2), (F12, F13)
 	FLDPQ 32(R2), (F14, F15)
 	ADD R3, R2
+	FMOVD 0(R1), F16
+	ADD $8, R1, R25
+	VLD1 (R25), V16.S[2]
 	WORD $0x4f901180 // fmla v0.4s, v12.4s, v16.s[0]
-	WORD $0x4f9011a1 // fmla v1.4s, v13.4s, v16.s[0]
-	WORD $0x4f9011c2 // fmla v2.4s, v14.4s, v16.s[0]
-	WORD $0x4f9011e3 // fmla v3.4s, v15.4s, v16.s[0]
 	WORD $0x4fb01184 // fmla v4.4s, v12.4s, v16.s[1]
-	WORD $0x4fb011a5 // fmla v5.4s, v13.4s, v16.s[1]
-	WORD $0x4fb011c6 // fmla v6.4s, v14.4s, v16.s[1]
-	WORD $0x4fb011e7 // fmla v7.4s, v15.4s, v16.s[1]
 	WORD $0x4f901988 // fmla v8.4s, v12.4s, v16.s[2]
+	WORD $0x4f9011a1 // fmla v1.4s, v13.4s, v16.s[0]
+	WORD $0x4fb011a5 // fmla v5.4s, v13.4s, v16.s[1]
 	WORD $0x4f9019a9 // fmla v9.4s, v13.4s, v16.s[2]
+	WORD $0x4f9011c2 // fmla v2.4s, v14.4s, v16.s[0]
+	WORD $0x4fb011c6 // fmla v6.4s, v14.4s, v16.s[1]
 	WORD $0x4f9019ca // fmla v10.4s, v14.4s, v16.s[2]
+	WORD $0x4f9011e3 // fmla v3.4s, v15.4s, v16.s[0]
+	WORD $0x4fb011e7 // fmla v7.4s, v15.4s, v16.s[1]
 	WORD $0x4f9019eb // fmla v11.4s, v15.4s, v16.s[2]
 	ADD $12, R1
 	SUBS $1, R0
@@ -784,50 +784,50 @@ start:
 	SUBS $4, R0
 	BLT rest
 loop:
-	FLDPQ 0(R1), (F12, F13)
 	FLDPQ 0(R2), (F8, F9)
 	FLDPQ 32(R2), (F10, F11)
 	ADD R3, R2
+	FLDPQ 0(R1), (F12, F13)
 	WORD $0x4f8c1100 // fmla v0.4s, v8.4s, v12.s[0]
-	WORD $0x4f8c1121 // fmla v1.4s, v9.4s, v12.s[0]
-	WORD $0x4f8c1142 // fmla v2.4s, v10.4s, v12.s[0]
-	WORD $0x4f8c1163 // fmla v3.4s, v11.4s, v12.s[0]
 	WORD $0x4fac1104 // fmla v4.4s, v8.4s, v12.s[1]
+	WORD $0x4f8c1121 // fmla v1.4s, v9.4s, v12.s[0]
 	WORD $0x4fac1125 // fmla v5.4s, v9.4s, v12.s[1]
+	WORD $0x4f8c1142 // fmla v2.4s, v10.4s, v12.s[0]
 	WORD $0x4fac1146 // fmla v6.4s, v10.4s, v12.s[1]
+	WORD $0x4f8c1163 // fmla v3.4s, v11.4s, v12.s[0]
 	WORD $0x4fac1167 // fmla v7.4s, v11.4s, v12.s[1]
 	FLDPQ 0(R2), (F8, F9)
 	FLDPQ 32(R2), (F10, F11)
 	ADD R3, R2
 	WORD $0x4f8c1900 // fmla v0.4s, v8.4s, v12.s[2]
-	WORD $0x4f8c1921 // fmla v1.4s, v9.4s, v12.s[2]
-	WORD $0x4f8c1942 // fmla v2.4s, v10.4s, v12.s[2]
-	WORD $0x4f8c1963 // fmla v3.4s, v11.4s, v12.s[2]
 	WORD $0x4fac1904 // fmla v4.4s, v8.4s, v12.s[3]
+	WORD $0x4f8c1921 // fmla v1.4s, v9.4s, v12.s[2]
 	WORD $0x4fac1925 // fmla v5.4s, v9.4s, v12.s[3]
+	WORD $0x4f8c1942 // fmla v2.4s, v10.4s, v12.s[2]
 	WORD $0x4fac1946 // fmla v6.4s, v10.4s, v12.s[3]
+	WORD $0x4f8c1963 // fmla v3.4s, v11.4s, v12.s[2]
 	WORD $0x4fac1967 // fmla v7.4s, v11.4s, v12.s[3]
 	FLDPQ 0(R2), (F8, F9)
 	FLDPQ 32(R2), (F10, F11)
 	ADD R3, R2
 	WORD $0x4f8d1100 // fmla v0.4s, v8.4s, v13.s[0]
-	WORD $0x4f8d1121 // fmla v1.4s, v9.4s, v13.s[0]
-	WORD $0x4f8d1142 // fmla v2.4s, v10.4s, v13.s[0]
-	WORD $0x4f8d1163 // fmla v3.4s, v11.4s, v13.s[0]
 	WORD $0x4fad1104 // fmla v4.4s, v8.4s, v13.s[1]
+	WORD $0x4f8d1121 // fmla v1.4s, v9.4s, v13.s[0]
 	WORD $0x4fad1125 // fmla v5.4s, v9.4s, v13.s[1]
+	WORD $0x4f8d1142 // fmla v2.4s, v10.4s, v13.s[0]
 	WORD $0x4fad1146 // fmla v6.4s, v10.4s, v13.s[1]
+	WORD $0x4f8d1163 // fmla v3.4s, v11.4s, v13.s[0]
 	WORD $0x4fad1167 // fmla v7.4s, v11.4s, v13.s[1]
 	FLDPQ 0(R2), (F8, F9)
 	FLDPQ 32(R2), (F10, F11)
 	ADD R3, R2
 	WORD $0x4f8d1900 // fmla v0.4s, v8.4s, v13.s[2]
-	WORD $0x4f8d1921 // fmla v1.4s, v9.4s, v13.s[2]
-	WORD $0x4f8d1942 // fmla v2.4s, v10.4s, v13.s[2]
-	WORD $0x4f8d1963 // fmla v3.4s, v11.4s, v13.s[2]
 	WORD $0x4fad1904 // fmla v4.4s, v8.4s, v13.s[3]
+	WORD $0x4f8d1921 // fmla v1.4s, v9.4s, v13.s[2]
 	WORD $0x4fad1925 // fmla v5.4s, v9.4s, v13.s[3]
+	WORD $0x4f8d1942 // fmla v2.4s, v10.4s, v13.s[2]
 	WORD $0x4fad1946 // fmla v6.4s, v10.4s, v13.s[3]
+	WORD $0x4f8d1963 // fmla v3.4s, v11.4s, v13.s[2]
 	WORD $0x4fad1967 // fmla v7.4s, v11.4s, v13.s[3]
 	ADD $32, R1
 	SUBS $4, R0
@@ -836,17 +836,17 @@ rest:
 	ADDS $4, R0
 	BEQ store
 one:
-	FMOVD 0(R1), F12
 	FLDPQ 0(R2), (F8, F9)
 	FLDPQ 32(R2), (F10, F11)
 	ADD R3, R2
+	FMOVD 0(R1), F12
 	WORD $0x4f8c1100 // fmla v0.4s, v8.4s, v12.s[0]
-	WORD $0x4f8c1121 // fmla v1.4s, v9.4s, v12.s[0]
-	WORD $0x4f8c1142 // fmla v2.4s, v10.4s, v12.s[0]
-	WORD $0x4f8c1163 // fmla v3.4s, v11.4s, v12.s[0]
 	WORD $0x4fac1104 // fmla v4.4s, v8.4s, v12.s[1]
+	WORD $0x4f8c1121 // fmla v1.4s, v9.4s, v12.s[0]
 	WORD $0x4fac1125 // fmla v5.4s, v9.4s, v12.s[1]
+	WORD $0x4f8c1142 // fmla v2.4s, v10.4s, v12.s[0]
 	WORD $0x4fac1146 // fmla v6.4s, v10.4s, v12.s[1]
+	WORD $0x4f8c1163 // fmla v3.4s, v11.4s, v12.s[0]
 	WORD $0x4fac1167 // fmla v7.4s, v11.4s, v12.s[1]
 	ADD $8, R1
 	SUBS $1, R0
@@ -885,10 +885,10 @@ start:
 	SUBS $4, R0
 	BLT rest
 loop:
-	FMOVQ 0(R1), F8
 	FLDPQ 0(R2), (F4, F5)
 	FLDPQ 32(R2), (F6, F7)
 	ADD R3, R2
+	FMOVQ 0(R1), F8
 	WORD $0x4f881080 // fmla v0.4s, v4.4s, v8.s[0]
 	WORD $0x4f8810a1 // fmla v1.4s, v5.4s, v8.s[0]
 	WORD $0x4f8810c2 // fmla v2.4s, v6.4s, v8.s[0]
@@ -921,10 +921,10 @@ rest:
 	ADDS $4, R0
 	BEQ store
 one:
-	FMOVS 0(R1), F8
 	FLDPQ 0(R2), (F4, F5)
 	FLDPQ 32(R2), (F6, F7)
 	ADD R3, R2
+	FMOVS 0(R1), F8
 	WORD $0x4f881080 // fmla v0.4s, v4.4s, v8.s[0]
 	WORD $0x4f8810a1 // fmla v1.4s, v5.4s, v8.s[0]
 	WORD $0x4f8810c2 // fmla v2.4s, v6.4s, v8.s[0]
@@ -936,6 +936,1765 @@ store:
 	MOVD R4, R7
 	FSTPQ (F0, F1), 0(R7)
 	FSTPQ (F2, F3), 32(R7)
+	RET
+
+// func bf16tile6x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·bf16tile6x16(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD k+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R6
+	LSL $2, R3
+	LSL $2, R5
+	CBNZ R6, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	VEOR V16.B16, V16.B16, V16.B16
+	VEOR V17.B16, V17.B16, V17.B16
+	VEOR V18.B16, V18.B16, V18.B16
+	VEOR V19.B16, V19.B16, V19.B16
+	VEOR V20.B16, V20.B16, V20.B16
+	VEOR V21.B16, V21.B16, V21.B16
+	VEOR V22.B16, V22.B16, V22.B16
+	VEOR V23.B16, V23.B16, V23.B16
+	JMP start
+load:
+	MOVD R4, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R5, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+	ADD R5, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+	ADD R5, R7
+	FLDPQ 0(R7), (F12, F13)
+	FLDPQ 32(R7), (F14, F15)
+	ADD R5, R7
+	FLDPQ 0(R7), (F16, F17)
+	FLDPQ 32(R7), (F18, F19)
+	ADD R5, R7
+	FLDPQ 0(R7), (F20, F21)
+	FLDPQ 32(R7), (F22, F23)
+start:
+	SUBS $4, R0
+	BLT rest
+loop:
+	FLDPQ 0(R2), (F24, F25)
+	FLDPQ 32(R2), (F26, F27)
+	ADD R3, R2
+	FMOVQ 0(R1), F29
+	FMOVD 16(R1), F30
+	VSHL $16, V24.S4, V28.S4
+	WORD $0x4f9d1380 // fmla v0.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1384 // fmla v4.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b88 // fmla v8.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8c // fmla v12.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1390 // fmla v16.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1394 // fmla v20.4s, v28.4s, v30.s[1]
+	VSHL $16, V25.S4, V28.S4
+	WORD $0x4f9d1381 // fmla v1.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1385 // fmla v5.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b89 // fmla v9.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8d // fmla v13.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1391 // fmla v17.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1395 // fmla v21.4s, v28.4s, v30.s[1]
+	VSHL $16, V26.S4, V28.S4
+	WORD $0x4f9d1382 // fmla v2.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1386 // fmla v6.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b8a // fmla v10.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8e // fmla v14.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1392 // fmla v18.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1396 // fmla v22.4s, v28.4s, v30.s[1]
+	VSHL $16, V27.S4, V28.S4
+	WORD $0x4f9d1383 // fmla v3.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1387 // fmla v7.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b8b // fmla v11.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8f // fmla v15.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1393 // fmla v19.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1397 // fmla v23.4s, v28.4s, v30.s[1]
+	FMOVQ 24(R1), F29
+	FMOVD 40(R1), F30
+	VAND V31.B16, V24.B16, V24.B16
+	WORD $0x4f9d1300 // fmla v0.4s, v24.4s, v29.s[0]
+	WORD $0x4fbd1304 // fmla v4.4s, v24.4s, v29.s[1]
+	WORD $0x4f9d1b08 // fmla v8.4s, v24.4s, v29.s[2]
+	WORD $0x4fbd1b0c // fmla v12.4s, v24.4s, v29.s[3]
+	WORD $0x4f9e1310 // fmla v16.4s, v24.4s, v30.s[0]
+	WORD $0x4fbe1314 // fmla v20.4s, v24.4s, v30.s[1]
+	VAND V31.B16, V25.B16, V25.B16
+	WORD $0x4f9d1321 // fmla v1.4s, v25.4s, v29.s[0]
+	WORD $0x4fbd1325 // fmla v5.4s, v25.4s, v29.s[1]
+	WORD $0x4f9d1b29 // fmla v9.4s, v25.4s, v29.s[2]
+	WORD $0x4fbd1b2d // fmla v13.4s, v25.4s, v29.s[3]
+	WORD $0x4f9e1331 // fmla v17.4s, v25.4s, v30.s[0]
+	WORD $0x4fbe1335 // fmla v21.4s, v25.4s, v30.s[1]
+	VAND V31.B16, V26.B16, V26.B16
+	WORD $0x4f9d1342 // fmla v2.4s, v26.4s, v29.s[0]
+	WORD $0x4fbd1346 // fmla v6.4s, v26.4s, v29.s[1]
+	WORD $0x4f9d1b4a // fmla v10.4s, v26.4s, v29.s[2]
+	WORD $0x4fbd1b4e // fmla v14.4s, v26.4s, v29.s[3]
+	WORD $0x4f9e1352 // fmla v18.4s, v26.4s, v30.s[0]
+	WORD $0x4fbe1356 // fmla v22.4s, v26.4s, v30.s[1]
+	VAND V31.B16, V27.B16, V27.B16
+	WORD $0x4f9d1363 // fmla v3.4s, v27.4s, v29.s[0]
+	WORD $0x4fbd1367 // fmla v7.4s, v27.4s, v29.s[1]
+	WORD $0x4f9d1b6b // fmla v11.4s, v27.4s, v29.s[2]
+	WORD $0x4fbd1b6f // fmla v15.4s, v27.4s, v29.s[3]
+	WORD $0x4f9e1373 // fmla v19.4s, v27.4s, v30.s[0]
+	WORD $0x4fbe1377 // fmla v23.4s, v27.4s, v30.s[1]
+	FLDPQ 0(R2), (F24, F25)
+	FLDPQ 32(R2), (F26, F27)
+	ADD R3, R2
+	FMOVQ 48(R1), F29
+	FMOVD 64(R1), F30
+	VSHL $16, V24.S4, V28.S4
+	WORD $0x4f9d1380 // fmla v0.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1384 // fmla v4.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b88 // fmla v8.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8c // fmla v12.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1390 // fmla v16.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1394 // fmla v20.4s, v28.4s, v30.s[1]
+	VSHL $16, V25.S4, V28.S4
+	WORD $0x4f9d1381 // fmla v1.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1385 // fmla v5.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b89 // fmla v9.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8d // fmla v13.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1391 // fmla v17.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1395 // fmla v21.4s, v28.4s, v30.s[1]
+	VSHL $16, V26.S4, V28.S4
+	WORD $0x4f9d1382 // fmla v2.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1386 // fmla v6.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b8a // fmla v10.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8e // fmla v14.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1392 // fmla v18.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1396 // fmla v22.4s, v28.4s, v30.s[1]
+	VSHL $16, V27.S4, V28.S4
+	WORD $0x4f9d1383 // fmla v3.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1387 // fmla v7.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b8b // fmla v11.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8f // fmla v15.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1393 // fmla v19.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1397 // fmla v23.4s, v28.4s, v30.s[1]
+	FMOVQ 72(R1), F29
+	FMOVD 88(R1), F30
+	VAND V31.B16, V24.B16, V24.B16
+	WORD $0x4f9d1300 // fmla v0.4s, v24.4s, v29.s[0]
+	WORD $0x4fbd1304 // fmla v4.4s, v24.4s, v29.s[1]
+	WORD $0x4f9d1b08 // fmla v8.4s, v24.4s, v29.s[2]
+	WORD $0x4fbd1b0c // fmla v12.4s, v24.4s, v29.s[3]
+	WORD $0x4f9e1310 // fmla v16.4s, v24.4s, v30.s[0]
+	WORD $0x4fbe1314 // fmla v20.4s, v24.4s, v30.s[1]
+	VAND V31.B16, V25.B16, V25.B16
+	WORD $0x4f9d1321 // fmla v1.4s, v25.4s, v29.s[0]
+	WORD $0x4fbd1325 // fmla v5.4s, v25.4s, v29.s[1]
+	WORD $0x4f9d1b29 // fmla v9.4s, v25.4s, v29.s[2]
+	WORD $0x4fbd1b2d // fmla v13.4s, v25.4s, v29.s[3]
+	WORD $0x4f9e1331 // fmla v17.4s, v25.4s, v30.s[0]
+	WORD $0x4fbe1335 // fmla v21.4s, v25.4s, v30.s[1]
+	VAND V31.B16, V26.B16, V26.B16
+	WORD $0x4f9d1342 // fmla v2.4s, v26.4s, v29.s[0]
+	WORD $0x4fbd1346 // fmla v6.4s, v26.4s, v29.s[1]
+	WORD $0x4f9d1b4a // fmla v10.4s, v26.4s, v29.s[2]
+	WORD $0x4fbd1b4e // fmla v14.4s, v26.4s, v29.s[3]
+	WORD $0x4f9e1352 // fmla v18.4s, v26.4s, v30.s[0]
+	WORD $0x4fbe1356 // fmla v22.4s, v26.4s, v30.s[1]
+	VAND V31.B16, V27.B16, V27.B16
+	WORD $0x4f9d1363 // fmla v3.4s, v27.4s, v29.s[0]
+	WORD $0x4fbd1367 // fmla v7.4s, v27.4s, v29.s[1]
+	WORD $0x4f9d1b6b // fmla v11.4s, v27.4s, v29.s[2]
+	WORD $0x4fbd1b6f // fmla v15.4s, v27.4s, v29.s[3]
+	WORD $0x4f9e1373 // fmla v19.4s, v27.4s, v30.s[0]
+	WORD $0x4fbe1377 // fmla v23.4s, v27.4s, v30.s[1]
+	ADD $96, R1
+	SUBS $4, R0
+	BGE loop
+rest:
+	ADDS $4, R0
+	BEQ store
+	TBZ $1, R0, one
+	FLDPQ 0(R2), (F24, F25)
+	FLDPQ 32(R2), (F26, F27)
+	ADD R3, R2
+	FMOVQ 0(R1), F29
+	FMOVD 16(R1), F30
+	VSHL $16, V24.S4, V28.S4
+	WORD $0x4f9d1380 // fmla v0.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1384 // fmla v4.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b88 // fmla v8.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8c // fmla v12.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1390 // fmla v16.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1394 // fmla v20.4s, v28.4s, v30.s[1]
+	VSHL $16, V25.S4, V28.S4
+	WORD $0x4f9d1381 // fmla v1.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1385 // fmla v5.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b89 // fmla v9.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8d // fmla v13.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1391 // fmla v17.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1395 // fmla v21.4s, v28.4s, v30.s[1]
+	VSHL $16, V26.S4, V28.S4
+	WORD $0x4f9d1382 // fmla v2.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1386 // fmla v6.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b8a // fmla v10.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8e // fmla v14.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1392 // fmla v18.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1396 // fmla v22.4s, v28.4s, v30.s[1]
+	VSHL $16, V27.S4, V28.S4
+	WORD $0x4f9d1383 // fmla v3.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1387 // fmla v7.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b8b // fmla v11.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8f // fmla v15.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1393 // fmla v19.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1397 // fmla v23.4s, v28.4s, v30.s[1]
+	FMOVQ 24(R1), F29
+	FMOVD 40(R1), F30
+	VAND V31.B16, V24.B16, V24.B16
+	WORD $0x4f9d1300 // fmla v0.4s, v24.4s, v29.s[0]
+	WORD $0x4fbd1304 // fmla v4.4s, v24.4s, v29.s[1]
+	WORD $0x4f9d1b08 // fmla v8.4s, v24.4s, v29.s[2]
+	WORD $0x4fbd1b0c // fmla v12.4s, v24.4s, v29.s[3]
+	WORD $0x4f9e1310 // fmla v16.4s, v24.4s, v30.s[0]
+	WORD $0x4fbe1314 // fmla v20.4s, v24.4s, v30.s[1]
+	VAND V31.B16, V25.B16, V25.B16
+	WORD $0x4f9d1321 // fmla v1.4s, v25.4s, v29.s[0]
+	WORD $0x4fbd1325 // fmla v5.4s, v25.4s, v29.s[1]
+	WORD $0x4f9d1b29 // fmla v9.4s, v25.4s, v29.s[2]
+	WORD $0x4fbd1b2d // fmla v13.4s, v25.4s, v29.s[3]
+	WORD $0x4f9e1331 // fmla v17.4s, v25.4s, v30.s[0]
+	WORD $0x4fbe1335 // fmla v21.4s, v25.4s, v30.s[1]
+	VAND V31.B16, V26.B16, V26.B16
+	WORD $0x4f9d1342 // fmla v2.4s, v26.4s, v29.s[0]
+	WORD $0x4fbd1346 // fmla v6.4s, v26.4s, v29.s[1]
+	WORD $0x4f9d1b4a // fmla v10.4s, v26.4s, v29.s[2]
+	WORD $0x4fbd1b4e // fmla v14.4s, v26.4s, v29.s[3]
+	WORD $0x4f9e1352 // fmla v18.4s, v26.4s, v30.s[0]
+	WORD $0x4fbe1356 // fmla v22.4s, v26.4s, v30.s[1]
+	VAND V31.B16, V27.B16, V27.B16
+	WORD $0x4f9d1363 // fmla v3.4s, v27.4s, v29.s[0]
+	WORD $0x4fbd1367 // fmla v7.4s, v27.4s, v29.s[1]
+	WORD $0x4f9d1b6b // fmla v11.4s, v27.4s, v29.s[2]
+	WORD $0x4fbd1b6f // fmla v15.4s, v27.4s, v29.s[3]
+	WORD $0x4f9e1373 // fmla v19.4s, v27.4s, v30.s[0]
+	WORD $0x4fbe1377 // fmla v23.4s, v27.4s, v30.s[1]
+	ADD $48, R1
+	TBZ $0, R0, store
+one:
+	FLDPQ 0(R2), (F24, F25)
+	FLDPQ 32(R2), (F26, F27)
+	ADD R3, R2
+	FMOVQ 0(R1), F29
+	FMOVD 16(R1), F30
+	VSHL $16, V24.S4, V28.S4
+	WORD $0x4f9d1380 // fmla v0.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1384 // fmla v4.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b88 // fmla v8.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8c // fmla v12.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1390 // fmla v16.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1394 // fmla v20.4s, v28.4s, v30.s[1]
+	VSHL $16, V25.S4, V28.S4
+	WORD $0x4f9d1381 // fmla v1.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1385 // fmla v5.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b89 // fmla v9.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8d // fmla v13.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1391 // fmla v17.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1395 // fmla v21.4s, v28.4s, v30.s[1]
+	VSHL $16, V26.S4, V28.S4
+	WORD $0x4f9d1382 // fmla v2.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1386 // fmla v6.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b8a // fmla v10.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8e // fmla v14.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1392 // fmla v18.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1396 // fmla v22.4s, v28.4s, v30.s[1]
+	VSHL $16, V27.S4, V28.S4
+	WORD $0x4f9d1383 // fmla v3.4s, v28.4s, v29.s[0]
+	WORD $0x4fbd1387 // fmla v7.4s, v28.4s, v29.s[1]
+	WORD $0x4f9d1b8b // fmla v11.4s, v28.4s, v29.s[2]
+	WORD $0x4fbd1b8f // fmla v15.4s, v28.4s, v29.s[3]
+	WORD $0x4f9e1393 // fmla v19.4s, v28.4s, v30.s[0]
+	WORD $0x4fbe1397 // fmla v23.4s, v28.4s, v30.s[1]
+	ADD $24, R1
+store:
+	MOVD R4, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R5, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	ADD R5, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
+	ADD R5, R7
+	FSTPQ (F12, F13), 0(R7)
+	FSTPQ (F14, F15), 32(R7)
+	ADD R5, R7
+	FSTPQ (F16, F17), 0(R7)
+	FSTPQ (F18, F19), 32(R7)
+	ADD R5, R7
+	FSTPQ (F20, F21), 0(R7)
+	FSTPQ (F22, F23), 32(R7)
+	RET
+
+// func bf16tile5x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·bf16tile5x16(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD k+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R6
+	LSL $2, R3
+	LSL $2, R5
+	CBNZ R6, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	VEOR V16.B16, V16.B16, V16.B16
+	VEOR V17.B16, V17.B16, V17.B16
+	VEOR V18.B16, V18.B16, V18.B16
+	VEOR V19.B16, V19.B16, V19.B16
+	JMP start
+load:
+	MOVD R4, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R5, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+	ADD R5, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+	ADD R5, R7
+	FLDPQ 0(R7), (F12, F13)
+	FLDPQ 32(R7), (F14, F15)
+	ADD R5, R7
+	FLDPQ 0(R7), (F16, F17)
+	FLDPQ 32(R7), (F18, F19)
+start:
+	SUBS $4, R0
+	BLT rest
+loop:
+	FLDPQ 0(R2), (F20, F21)
+	FLDPQ 32(R2), (F22, F23)
+	ADD R3, R2
+	FLDPQ 0(R1), (F25, F26)
+	FLDPQ 32(R1), (F27, F28)
+	FMOVQ 64(R1), F29
+	VSHL $16, V20.S4, V24.S4
+	WORD $0x4f991300 // fmla v0.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91304 // fmla v4.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b08 // fmla v8.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0c // fmla v12.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1310 // fmla v16.4s, v24.4s, v26.s[0]
+	VSHL $16, V21.S4, V24.S4
+	WORD $0x4f991301 // fmla v1.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91305 // fmla v5.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b09 // fmla v9.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0d // fmla v13.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1311 // fmla v17.4s, v24.4s, v26.s[0]
+	VSHL $16, V22.S4, V24.S4
+	WORD $0x4f991302 // fmla v2.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91306 // fmla v6.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b0a // fmla v10.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0e // fmla v14.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1312 // fmla v18.4s, v24.4s, v26.s[0]
+	VSHL $16, V23.S4, V24.S4
+	WORD $0x4f991303 // fmla v3.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91307 // fmla v7.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b0b // fmla v11.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0f // fmla v15.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1313 // fmla v19.4s, v24.4s, v26.s[0]
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4fba1280 // fmla v0.4s, v20.4s, v26.s[1]
+	WORD $0x4f9a1a84 // fmla v4.4s, v20.4s, v26.s[2]
+	WORD $0x4fba1a88 // fmla v8.4s, v20.4s, v26.s[3]
+	WORD $0x4f9b128c // fmla v12.4s, v20.4s, v27.s[0]
+	WORD $0x4fbb1290 // fmla v16.4s, v20.4s, v27.s[1]
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4fba12a1 // fmla v1.4s, v21.4s, v26.s[1]
+	WORD $0x4f9a1aa5 // fmla v5.4s, v21.4s, v26.s[2]
+	WORD $0x4fba1aa9 // fmla v9.4s, v21.4s, v26.s[3]
+	WORD $0x4f9b12ad // fmla v13.4s, v21.4s, v27.s[0]
+	WORD $0x4fbb12b1 // fmla v17.4s, v21.4s, v27.s[1]
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4fba12c2 // fmla v2.4s, v22.4s, v26.s[1]
+	WORD $0x4f9a1ac6 // fmla v6.4s, v22.4s, v26.s[2]
+	WORD $0x4fba1aca // fmla v10.4s, v22.4s, v26.s[3]
+	WORD $0x4f9b12ce // fmla v14.4s, v22.4s, v27.s[0]
+	WORD $0x4fbb12d2 // fmla v18.4s, v22.4s, v27.s[1]
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4fba12e3 // fmla v3.4s, v23.4s, v26.s[1]
+	WORD $0x4f9a1ae7 // fmla v7.4s, v23.4s, v26.s[2]
+	WORD $0x4fba1aeb // fmla v11.4s, v23.4s, v26.s[3]
+	WORD $0x4f9b12ef // fmla v15.4s, v23.4s, v27.s[0]
+	WORD $0x4fbb12f3 // fmla v19.4s, v23.4s, v27.s[1]
+	FLDPQ 0(R2), (F20, F21)
+	FLDPQ 32(R2), (F22, F23)
+	ADD R3, R2
+	VSHL $16, V20.S4, V24.S4
+	WORD $0x4f9b1b00 // fmla v0.4s, v24.4s, v27.s[2]
+	WORD $0x4fbb1b04 // fmla v4.4s, v24.4s, v27.s[3]
+	WORD $0x4f9c1308 // fmla v8.4s, v24.4s, v28.s[0]
+	WORD $0x4fbc130c // fmla v12.4s, v24.4s, v28.s[1]
+	WORD $0x4f9c1b10 // fmla v16.4s, v24.4s, v28.s[2]
+	VSHL $16, V21.S4, V24.S4
+	WORD $0x4f9b1b01 // fmla v1.4s, v24.4s, v27.s[2]
+	WORD $0x4fbb1b05 // fmla v5.4s, v24.4s, v27.s[3]
+	WORD $0x4f9c1309 // fmla v9.4s, v24.4s, v28.s[0]
+	WORD $0x4fbc130d // fmla v13.4s, v24.4s, v28.s[1]
+	WORD $0x4f9c1b11 // fmla v17.4s, v24.4s, v28.s[2]
+	VSHL $16, V22.S4, V24.S4
+	WORD $0x4f9b1b02 // fmla v2.4s, v24.4s, v27.s[2]
+	WORD $0x4fbb1b06 // fmla v6.4s, v24.4s, v27.s[3]
+	WORD $0x4f9c130a // fmla v10.4s, v24.4s, v28.s[0]
+	WORD $0x4fbc130e // fmla v14.4s, v24.4s, v28.s[1]
+	WORD $0x4f9c1b12 // fmla v18.4s, v24.4s, v28.s[2]
+	VSHL $16, V23.S4, V24.S4
+	WORD $0x4f9b1b03 // fmla v3.4s, v24.4s, v27.s[2]
+	WORD $0x4fbb1b07 // fmla v7.4s, v24.4s, v27.s[3]
+	WORD $0x4f9c130b // fmla v11.4s, v24.4s, v28.s[0]
+	WORD $0x4fbc130f // fmla v15.4s, v24.4s, v28.s[1]
+	WORD $0x4f9c1b13 // fmla v19.4s, v24.4s, v28.s[2]
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4fbc1a80 // fmla v0.4s, v20.4s, v28.s[3]
+	WORD $0x4f9d1284 // fmla v4.4s, v20.4s, v29.s[0]
+	WORD $0x4fbd1288 // fmla v8.4s, v20.4s, v29.s[1]
+	WORD $0x4f9d1a8c // fmla v12.4s, v20.4s, v29.s[2]
+	WORD $0x4fbd1a90 // fmla v16.4s, v20.4s, v29.s[3]
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4fbc1aa1 // fmla v1.4s, v21.4s, v28.s[3]
+	WORD $0x4f9d12a5 // fmla v5.4s, v21.4s, v29.s[0]
+	WORD $0x4fbd12a9 // fmla v9.4s, v21.4s, v29.s[1]
+	WORD $0x4f9d1aad // fmla v13.4s, v21.4s, v29.s[2]
+	WORD $0x4fbd1ab1 // fmla v17.4s, v21.4s, v29.s[3]
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4fbc1ac2 // fmla v2.4s, v22.4s, v28.s[3]
+	WORD $0x4f9d12c6 // fmla v6.4s, v22.4s, v29.s[0]
+	WORD $0x4fbd12ca // fmla v10.4s, v22.4s, v29.s[1]
+	WORD $0x4f9d1ace // fmla v14.4s, v22.4s, v29.s[2]
+	WORD $0x4fbd1ad2 // fmla v18.4s, v22.4s, v29.s[3]
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4fbc1ae3 // fmla v3.4s, v23.4s, v28.s[3]
+	WORD $0x4f9d12e7 // fmla v7.4s, v23.4s, v29.s[0]
+	WORD $0x4fbd12eb // fmla v11.4s, v23.4s, v29.s[1]
+	WORD $0x4f9d1aef // fmla v15.4s, v23.4s, v29.s[2]
+	WORD $0x4fbd1af3 // fmla v19.4s, v23.4s, v29.s[3]
+	ADD $80, R1
+	SUBS $4, R0
+	BGE loop
+rest:
+	ADDS $4, R0
+	BEQ store
+	TBZ $1, R0, one
+	FLDPQ 0(R2), (F20, F21)
+	FLDPQ 32(R2), (F22, F23)
+	ADD R3, R2
+	FMOVQ 0(R1), F25
+	FMOVS 16(R1), F26
+	VSHL $16, V20.S4, V24.S4
+	WORD $0x4f991300 // fmla v0.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91304 // fmla v4.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b08 // fmla v8.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0c // fmla v12.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1310 // fmla v16.4s, v24.4s, v26.s[0]
+	VSHL $16, V21.S4, V24.S4
+	WORD $0x4f991301 // fmla v1.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91305 // fmla v5.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b09 // fmla v9.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0d // fmla v13.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1311 // fmla v17.4s, v24.4s, v26.s[0]
+	VSHL $16, V22.S4, V24.S4
+	WORD $0x4f991302 // fmla v2.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91306 // fmla v6.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b0a // fmla v10.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0e // fmla v14.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1312 // fmla v18.4s, v24.4s, v26.s[0]
+	VSHL $16, V23.S4, V24.S4
+	WORD $0x4f991303 // fmla v3.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91307 // fmla v7.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b0b // fmla v11.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0f // fmla v15.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1313 // fmla v19.4s, v24.4s, v26.s[0]
+	FMOVQ 20(R1), F25
+	FMOVS 36(R1), F26
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4f991280 // fmla v0.4s, v20.4s, v25.s[0]
+	WORD $0x4fb91284 // fmla v4.4s, v20.4s, v25.s[1]
+	WORD $0x4f991a88 // fmla v8.4s, v20.4s, v25.s[2]
+	WORD $0x4fb91a8c // fmla v12.4s, v20.4s, v25.s[3]
+	WORD $0x4f9a1290 // fmla v16.4s, v20.4s, v26.s[0]
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4f9912a1 // fmla v1.4s, v21.4s, v25.s[0]
+	WORD $0x4fb912a5 // fmla v5.4s, v21.4s, v25.s[1]
+	WORD $0x4f991aa9 // fmla v9.4s, v21.4s, v25.s[2]
+	WORD $0x4fb91aad // fmla v13.4s, v21.4s, v25.s[3]
+	WORD $0x4f9a12b1 // fmla v17.4s, v21.4s, v26.s[0]
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4f9912c2 // fmla v2.4s, v22.4s, v25.s[0]
+	WORD $0x4fb912c6 // fmla v6.4s, v22.4s, v25.s[1]
+	WORD $0x4f991aca // fmla v10.4s, v22.4s, v25.s[2]
+	WORD $0x4fb91ace // fmla v14.4s, v22.4s, v25.s[3]
+	WORD $0x4f9a12d2 // fmla v18.4s, v22.4s, v26.s[0]
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4f9912e3 // fmla v3.4s, v23.4s, v25.s[0]
+	WORD $0x4fb912e7 // fmla v7.4s, v23.4s, v25.s[1]
+	WORD $0x4f991aeb // fmla v11.4s, v23.4s, v25.s[2]
+	WORD $0x4fb91aef // fmla v15.4s, v23.4s, v25.s[3]
+	WORD $0x4f9a12f3 // fmla v19.4s, v23.4s, v26.s[0]
+	ADD $40, R1
+	TBZ $0, R0, store
+one:
+	FLDPQ 0(R2), (F20, F21)
+	FLDPQ 32(R2), (F22, F23)
+	ADD R3, R2
+	FMOVQ 0(R1), F25
+	FMOVS 16(R1), F26
+	VSHL $16, V20.S4, V24.S4
+	WORD $0x4f991300 // fmla v0.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91304 // fmla v4.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b08 // fmla v8.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0c // fmla v12.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1310 // fmla v16.4s, v24.4s, v26.s[0]
+	VSHL $16, V21.S4, V24.S4
+	WORD $0x4f991301 // fmla v1.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91305 // fmla v5.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b09 // fmla v9.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0d // fmla v13.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1311 // fmla v17.4s, v24.4s, v26.s[0]
+	VSHL $16, V22.S4, V24.S4
+	WORD $0x4f991302 // fmla v2.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91306 // fmla v6.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b0a // fmla v10.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0e // fmla v14.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1312 // fmla v18.4s, v24.4s, v26.s[0]
+	VSHL $16, V23.S4, V24.S4
+	WORD $0x4f991303 // fmla v3.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91307 // fmla v7.4s, v24.4s, v25.s[1]
+	WORD $0x4f991b0b // fmla v11.4s, v24.4s, v25.s[2]
+	WORD $0x4fb91b0f // fmla v15.4s, v24.4s, v25.s[3]
+	WORD $0x4f9a1313 // fmla v19.4s, v24.4s, v26.s[0]
+	ADD $20, R1
+store:
+	MOVD R4, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R5, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	ADD R5, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
+	ADD R5, R7
+	FSTPQ (F12, F13), 0(R7)
+	FSTPQ (F14, F15), 32(R7)
+	ADD R5, R7
+	FSTPQ (F16, F17), 0(R7)
+	FSTPQ (F18, F19), 32(R7)
+	RET
+
+// func bf16tile4x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·bf16tile4x16(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD k+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R6
+	LSL $2, R3
+	LSL $2, R5
+	CBNZ R6, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	JMP start
+load:
+	MOVD R4, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R5, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+	ADD R5, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+	ADD R5, R7
+	FLDPQ 0(R7), (F12, F13)
+	FLDPQ 32(R7), (F14, F15)
+start:
+	SUBS $4, R0
+	BLT rest
+loop:
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	ADD R3, R2
+	FLDPQ 0(R1), (F21, F22)
+	FLDPQ 32(R1), (F23, F24)
+	VSHL $16, V16.S4, V20.S4
+	WORD $0x4f951280 // fmla v0.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51284 // fmla v4.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a88 // fmla v8.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8c // fmla v12.4s, v20.4s, v21.s[3]
+	VSHL $16, V17.S4, V20.S4
+	WORD $0x4f951281 // fmla v1.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51285 // fmla v5.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a89 // fmla v9.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8d // fmla v13.4s, v20.4s, v21.s[3]
+	VSHL $16, V18.S4, V20.S4
+	WORD $0x4f951282 // fmla v2.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51286 // fmla v6.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a8a // fmla v10.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8e // fmla v14.4s, v20.4s, v21.s[3]
+	VSHL $16, V19.S4, V20.S4
+	WORD $0x4f951283 // fmla v3.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51287 // fmla v7.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a8b // fmla v11.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8f // fmla v15.4s, v20.4s, v21.s[3]
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f961200 // fmla v0.4s, v16.4s, v22.s[0]
+	WORD $0x4fb61204 // fmla v4.4s, v16.4s, v22.s[1]
+	WORD $0x4f961a08 // fmla v8.4s, v16.4s, v22.s[2]
+	WORD $0x4fb61a0c // fmla v12.4s, v16.4s, v22.s[3]
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f961221 // fmla v1.4s, v17.4s, v22.s[0]
+	WORD $0x4fb61225 // fmla v5.4s, v17.4s, v22.s[1]
+	WORD $0x4f961a29 // fmla v9.4s, v17.4s, v22.s[2]
+	WORD $0x4fb61a2d // fmla v13.4s, v17.4s, v22.s[3]
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f961242 // fmla v2.4s, v18.4s, v22.s[0]
+	WORD $0x4fb61246 // fmla v6.4s, v18.4s, v22.s[1]
+	WORD $0x4f961a4a // fmla v10.4s, v18.4s, v22.s[2]
+	WORD $0x4fb61a4e // fmla v14.4s, v18.4s, v22.s[3]
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f961263 // fmla v3.4s, v19.4s, v22.s[0]
+	WORD $0x4fb61267 // fmla v7.4s, v19.4s, v22.s[1]
+	WORD $0x4f961a6b // fmla v11.4s, v19.4s, v22.s[2]
+	WORD $0x4fb61a6f // fmla v15.4s, v19.4s, v22.s[3]
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	ADD R3, R2
+	VSHL $16, V16.S4, V20.S4
+	WORD $0x4f971280 // fmla v0.4s, v20.4s, v23.s[0]
+	WORD $0x4fb71284 // fmla v4.4s, v20.4s, v23.s[1]
+	WORD $0x4f971a88 // fmla v8.4s, v20.4s, v23.s[2]
+	WORD $0x4fb71a8c // fmla v12.4s, v20.4s, v23.s[3]
+	VSHL $16, V17.S4, V20.S4
+	WORD $0x4f971281 // fmla v1.4s, v20.4s, v23.s[0]
+	WORD $0x4fb71285 // fmla v5.4s, v20.4s, v23.s[1]
+	WORD $0x4f971a89 // fmla v9.4s, v20.4s, v23.s[2]
+	WORD $0x4fb71a8d // fmla v13.4s, v20.4s, v23.s[3]
+	VSHL $16, V18.S4, V20.S4
+	WORD $0x4f971282 // fmla v2.4s, v20.4s, v23.s[0]
+	WORD $0x4fb71286 // fmla v6.4s, v20.4s, v23.s[1]
+	WORD $0x4f971a8a // fmla v10.4s, v20.4s, v23.s[2]
+	WORD $0x4fb71a8e // fmla v14.4s, v20.4s, v23.s[3]
+	VSHL $16, V19.S4, V20.S4
+	WORD $0x4f971283 // fmla v3.4s, v20.4s, v23.s[0]
+	WORD $0x4fb71287 // fmla v7.4s, v20.4s, v23.s[1]
+	WORD $0x4f971a8b // fmla v11.4s, v20.4s, v23.s[2]
+	WORD $0x4fb71a8f // fmla v15.4s, v20.4s, v23.s[3]
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f981200 // fmla v0.4s, v16.4s, v24.s[0]
+	WORD $0x4fb81204 // fmla v4.4s, v16.4s, v24.s[1]
+	WORD $0x4f981a08 // fmla v8.4s, v16.4s, v24.s[2]
+	WORD $0x4fb81a0c // fmla v12.4s, v16.4s, v24.s[3]
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f981221 // fmla v1.4s, v17.4s, v24.s[0]
+	WORD $0x4fb81225 // fmla v5.4s, v17.4s, v24.s[1]
+	WORD $0x4f981a29 // fmla v9.4s, v17.4s, v24.s[2]
+	WORD $0x4fb81a2d // fmla v13.4s, v17.4s, v24.s[3]
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f981242 // fmla v2.4s, v18.4s, v24.s[0]
+	WORD $0x4fb81246 // fmla v6.4s, v18.4s, v24.s[1]
+	WORD $0x4f981a4a // fmla v10.4s, v18.4s, v24.s[2]
+	WORD $0x4fb81a4e // fmla v14.4s, v18.4s, v24.s[3]
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f981263 // fmla v3.4s, v19.4s, v24.s[0]
+	WORD $0x4fb81267 // fmla v7.4s, v19.4s, v24.s[1]
+	WORD $0x4f981a6b // fmla v11.4s, v19.4s, v24.s[2]
+	WORD $0x4fb81a6f // fmla v15.4s, v19.4s, v24.s[3]
+	ADD $64, R1
+	SUBS $4, R0
+	BGE loop
+rest:
+	ADDS $4, R0
+	BEQ store
+	TBZ $1, R0, one
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	ADD R3, R2
+	FMOVQ 0(R1), F21
+	VSHL $16, V16.S4, V20.S4
+	WORD $0x4f951280 // fmla v0.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51284 // fmla v4.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a88 // fmla v8.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8c // fmla v12.4s, v20.4s, v21.s[3]
+	VSHL $16, V17.S4, V20.S4
+	WORD $0x4f951281 // fmla v1.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51285 // fmla v5.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a89 // fmla v9.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8d // fmla v13.4s, v20.4s, v21.s[3]
+	VSHL $16, V18.S4, V20.S4
+	WORD $0x4f951282 // fmla v2.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51286 // fmla v6.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a8a // fmla v10.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8e // fmla v14.4s, v20.4s, v21.s[3]
+	VSHL $16, V19.S4, V20.S4
+	WORD $0x4f951283 // fmla v3.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51287 // fmla v7.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a8b // fmla v11.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8f // fmla v15.4s, v20.4s, v21.s[3]
+	FMOVQ 16(R1), F21
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f951200 // fmla v0.4s, v16.4s, v21.s[0]
+	WORD $0x4fb51204 // fmla v4.4s, v16.4s, v21.s[1]
+	WORD $0x4f951a08 // fmla v8.4s, v16.4s, v21.s[2]
+	WORD $0x4fb51a0c // fmla v12.4s, v16.4s, v21.s[3]
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f951221 // fmla v1.4s, v17.4s, v21.s[0]
+	WORD $0x4fb51225 // fmla v5.4s, v17.4s, v21.s[1]
+	WORD $0x4f951a29 // fmla v9.4s, v17.4s, v21.s[2]
+	WORD $0x4fb51a2d // fmla v13.4s, v17.4s, v21.s[3]
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f951242 // fmla v2.4s, v18.4s, v21.s[0]
+	WORD $0x4fb51246 // fmla v6.4s, v18.4s, v21.s[1]
+	WORD $0x4f951a4a // fmla v10.4s, v18.4s, v21.s[2]
+	WORD $0x4fb51a4e // fmla v14.4s, v18.4s, v21.s[3]
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f951263 // fmla v3.4s, v19.4s, v21.s[0]
+	WORD $0x4fb51267 // fmla v7.4s, v19.4s, v21.s[1]
+	WORD $0x4f951a6b // fmla v11.4s, v19.4s, v21.s[2]
+	WORD $0x4fb51a6f // fmla v15.4s, v19.4s, v21.s[3]
+	ADD $32, R1
+	TBZ $0, R0, store
+one:
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	ADD R3, R2
+	FMOVQ 0(R1), F21
+	VSHL $16, V16.S4, V20.S4
+	WORD $0x4f951280 // fmla v0.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51284 // fmla v4.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a88 // fmla v8.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8c // fmla v12.4s, v20.4s, v21.s[3]
+	VSHL $16, V17.S4, V20.S4
+	WORD $0x4f951281 // fmla v1.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51285 // fmla v5.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a89 // fmla v9.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8d // fmla v13.4s, v20.4s, v21.s[3]
+	VSHL $16, V18.S4, V20.S4
+	WORD $0x4f951282 // fmla v2.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51286 // fmla v6.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a8a // fmla v10.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8e // fmla v14.4s, v20.4s, v21.s[3]
+	VSHL $16, V19.S4, V20.S4
+	WORD $0x4f951283 // fmla v3.4s, v20.4s, v21.s[0]
+	WORD $0x4fb51287 // fmla v7.4s, v20.4s, v21.s[1]
+	WORD $0x4f951a8b // fmla v11.4s, v20.4s, v21.s[2]
+	WORD $0x4fb51a8f // fmla v15.4s, v20.4s, v21.s[3]
+	ADD $16, R1
+store:
+	MOVD R4, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R5, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	ADD R5, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
+	ADD R5, R7
+	FSTPQ (F12, F13), 0(R7)
+	FSTPQ (F14, F15), 32(R7)
+	RET
+
+// func bf16tile3x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·bf16tile3x16(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD k+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R6
+	LSL $2, R3
+	LSL $2, R5
+	CBNZ R6, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	JMP start
+load:
+	MOVD R4, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R5, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+	ADD R5, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+start:
+	SUBS $4, R0
+	BLT rest
+loop:
+	FLDPQ 0(R2), (F12, F13)
+	FLDPQ 32(R2), (F14, F15)
+	ADD R3, R2
+	FLDPQ 0(R1), (F17, F18)
+	FMOVQ 32(R1), F19
+	VSHL $16, V12.S4, V16.S4
+	WORD $0x4f911200 // fmla v0.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11204 // fmla v4.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a08 // fmla v8.4s, v16.4s, v17.s[2]
+	VSHL $16, V13.S4, V16.S4
+	WORD $0x4f911201 // fmla v1.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11205 // fmla v5.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a09 // fmla v9.4s, v16.4s, v17.s[2]
+	VSHL $16, V14.S4, V16.S4
+	WORD $0x4f911202 // fmla v2.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11206 // fmla v6.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a0a // fmla v10.4s, v16.4s, v17.s[2]
+	VSHL $16, V15.S4, V16.S4
+	WORD $0x4f911203 // fmla v3.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11207 // fmla v7.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a0b // fmla v11.4s, v16.4s, v17.s[2]
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4fb11980 // fmla v0.4s, v12.4s, v17.s[3]
+	WORD $0x4f921184 // fmla v4.4s, v12.4s, v18.s[0]
+	WORD $0x4fb21188 // fmla v8.4s, v12.4s, v18.s[1]
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4fb119a1 // fmla v1.4s, v13.4s, v17.s[3]
+	WORD $0x4f9211a5 // fmla v5.4s, v13.4s, v18.s[0]
+	WORD $0x4fb211a9 // fmla v9.4s, v13.4s, v18.s[1]
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4fb119c2 // fmla v2.4s, v14.4s, v17.s[3]
+	WORD $0x4f9211c6 // fmla v6.4s, v14.4s, v18.s[0]
+	WORD $0x4fb211ca // fmla v10.4s, v14.4s, v18.s[1]
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4fb119e3 // fmla v3.4s, v15.4s, v17.s[3]
+	WORD $0x4f9211e7 // fmla v7.4s, v15.4s, v18.s[0]
+	WORD $0x4fb211eb // fmla v11.4s, v15.4s, v18.s[1]
+	FLDPQ 0(R2), (F12, F13)
+	FLDPQ 32(R2), (F14, F15)
+	ADD R3, R2
+	VSHL $16, V12.S4, V16.S4
+	WORD $0x4f921a00 // fmla v0.4s, v16.4s, v18.s[2]
+	WORD $0x4fb21a04 // fmla v4.4s, v16.4s, v18.s[3]
+	WORD $0x4f931208 // fmla v8.4s, v16.4s, v19.s[0]
+	VSHL $16, V13.S4, V16.S4
+	WORD $0x4f921a01 // fmla v1.4s, v16.4s, v18.s[2]
+	WORD $0x4fb21a05 // fmla v5.4s, v16.4s, v18.s[3]
+	WORD $0x4f931209 // fmla v9.4s, v16.4s, v19.s[0]
+	VSHL $16, V14.S4, V16.S4
+	WORD $0x4f921a02 // fmla v2.4s, v16.4s, v18.s[2]
+	WORD $0x4fb21a06 // fmla v6.4s, v16.4s, v18.s[3]
+	WORD $0x4f93120a // fmla v10.4s, v16.4s, v19.s[0]
+	VSHL $16, V15.S4, V16.S4
+	WORD $0x4f921a03 // fmla v3.4s, v16.4s, v18.s[2]
+	WORD $0x4fb21a07 // fmla v7.4s, v16.4s, v18.s[3]
+	WORD $0x4f93120b // fmla v11.4s, v16.4s, v19.s[0]
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4fb31180 // fmla v0.4s, v12.4s, v19.s[1]
+	WORD $0x4f931984 // fmla v4.4s, v12.4s, v19.s[2]
+	WORD $0x4fb31988 // fmla v8.4s, v12.4s, v19.s[3]
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4fb311a1 // fmla v1.4s, v13.4s, v19.s[1]
+	WORD $0x4f9319a5 // fmla v5.4s, v13.4s, v19.s[2]
+	WORD $0x4fb319a9 // fmla v9.4s, v13.4s, v19.s[3]
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4fb311c2 // fmla v2.4s, v14.4s, v19.s[1]
+	WORD $0x4f9319c6 // fmla v6.4s, v14.4s, v19.s[2]
+	WORD $0x4fb319ca // fmla v10.4s, v14.4s, v19.s[3]
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4fb311e3 // fmla v3.4s, v15.4s, v19.s[1]
+	WORD $0x4f9319e7 // fmla v7.4s, v15.4s, v19.s[2]
+	WORD $0x4fb319eb // fmla v11.4s, v15.4s, v19.s[3]
+	ADD $48, R1
+	SUBS $4, R0
+	BGE loop
+rest:
+	ADDS $4, R0
+	BEQ store
+	TBZ $1, R0, one
+	FLDPQ 0(R2), (F12, F13)
+	FLDPQ 32(R2), (F14, F15)
+	ADD R3, R2
+	FMOVD 0(R1), F17
+	ADD $8, R1, R25
+	VLD1 (R25), V17.S[2]
+	VSHL $16, V12.S4, V16.S4
+	WORD $0x4f911200 // fmla v0.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11204 // fmla v4.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a08 // fmla v8.4s, v16.4s, v17.s[2]
+	VSHL $16, V13.S4, V16.S4
+	WORD $0x4f911201 // fmla v1.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11205 // fmla v5.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a09 // fmla v9.4s, v16.4s, v17.s[2]
+	VSHL $16, V14.S4, V16.S4
+	WORD $0x4f911202 // fmla v2.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11206 // fmla v6.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a0a // fmla v10.4s, v16.4s, v17.s[2]
+	VSHL $16, V15.S4, V16.S4
+	WORD $0x4f911203 // fmla v3.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11207 // fmla v7.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a0b // fmla v11.4s, v16.4s, v17.s[2]
+	FMOVD 12(R1), F17
+	ADD $20, R1, R25
+	VLD1 (R25), V17.S[2]
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4f911180 // fmla v0.4s, v12.4s, v17.s[0]
+	WORD $0x4fb11184 // fmla v4.4s, v12.4s, v17.s[1]
+	WORD $0x4f911988 // fmla v8.4s, v12.4s, v17.s[2]
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4f9111a1 // fmla v1.4s, v13.4s, v17.s[0]
+	WORD $0x4fb111a5 // fmla v5.4s, v13.4s, v17.s[1]
+	WORD $0x4f9119a9 // fmla v9.4s, v13.4s, v17.s[2]
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4f9111c2 // fmla v2.4s, v14.4s, v17.s[0]
+	WORD $0x4fb111c6 // fmla v6.4s, v14.4s, v17.s[1]
+	WORD $0x4f9119ca // fmla v10.4s, v14.4s, v17.s[2]
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4f9111e3 // fmla v3.4s, v15.4s, v17.s[0]
+	WORD $0x4fb111e7 // fmla v7.4s, v15.4s, v17.s[1]
+	WORD $0x4f9119eb // fmla v11.4s, v15.4s, v17.s[2]
+	ADD $24, R1
+	TBZ $0, R0, store
+one:
+	FLDPQ 0(R2), (F12, F13)
+	FLDPQ 32(R2), (F14, F15)
+	ADD R3, R2
+	FMOVD 0(R1), F17
+	ADD $8, R1, R25
+	VLD1 (R25), V17.S[2]
+	VSHL $16, V12.S4, V16.S4
+	WORD $0x4f911200 // fmla v0.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11204 // fmla v4.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a08 // fmla v8.4s, v16.4s, v17.s[2]
+	VSHL $16, V13.S4, V16.S4
+	WORD $0x4f911201 // fmla v1.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11205 // fmla v5.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a09 // fmla v9.4s, v16.4s, v17.s[2]
+	VSHL $16, V14.S4, V16.S4
+	WORD $0x4f911202 // fmla v2.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11206 // fmla v6.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a0a // fmla v10.4s, v16.4s, v17.s[2]
+	VSHL $16, V15.S4, V16.S4
+	WORD $0x4f911203 // fmla v3.4s, v16.4s, v17.s[0]
+	WORD $0x4fb11207 // fmla v7.4s, v16.4s, v17.s[1]
+	WORD $0x4f911a0b // fmla v11.4s, v16.4s, v17.s[2]
+	ADD $12, R1
+store:
+	MOVD R4, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R5, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	ADD R5, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
+	RET
+
+// func tile2x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·tile2x32(SB), NOSPLIT, $0-49
+	MOVD k+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R6
+	LSL $2, R3
+	LSL $2, R5
+	CBNZ R6, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	JMP start
+load:
+	MOVD R4, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	FLDPQ 64(R7), (F4, F5)
+	FLDPQ 96(R7), (F6, F7)
+	ADD R5, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+	FLDPQ 64(R7), (F12, F13)
+	FLDPQ 96(R7), (F14, F15)
+start:
+	SUBS $4, R0
+	BLT rest
+loop:
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	FLDPQ 0(R1), (F24, F25)
+	WORD $0x4f981200 // fmla v0.4s, v16.4s, v24.s[0]
+	WORD $0x4fb81208 // fmla v8.4s, v16.4s, v24.s[1]
+	WORD $0x4f981221 // fmla v1.4s, v17.4s, v24.s[0]
+	WORD $0x4fb81229 // fmla v9.4s, v17.4s, v24.s[1]
+	WORD $0x4f981242 // fmla v2.4s, v18.4s, v24.s[0]
+	WORD $0x4fb8124a // fmla v10.4s, v18.4s, v24.s[1]
+	WORD $0x4f981263 // fmla v3.4s, v19.4s, v24.s[0]
+	WORD $0x4fb8126b // fmla v11.4s, v19.4s, v24.s[1]
+	WORD $0x4f981284 // fmla v4.4s, v20.4s, v24.s[0]
+	WORD $0x4fb8128c // fmla v12.4s, v20.4s, v24.s[1]
+	WORD $0x4f9812a5 // fmla v5.4s, v21.4s, v24.s[0]
+	WORD $0x4fb812ad // fmla v13.4s, v21.4s, v24.s[1]
+	WORD $0x4f9812c6 // fmla v6.4s, v22.4s, v24.s[0]
+	WORD $0x4fb812ce // fmla v14.4s, v22.4s, v24.s[1]
+	WORD $0x4f9812e7 // fmla v7.4s, v23.4s, v24.s[0]
+	WORD $0x4fb812ef // fmla v15.4s, v23.4s, v24.s[1]
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	WORD $0x4f981a00 // fmla v0.4s, v16.4s, v24.s[2]
+	WORD $0x4fb81a08 // fmla v8.4s, v16.4s, v24.s[3]
+	WORD $0x4f981a21 // fmla v1.4s, v17.4s, v24.s[2]
+	WORD $0x4fb81a29 // fmla v9.4s, v17.4s, v24.s[3]
+	WORD $0x4f981a42 // fmla v2.4s, v18.4s, v24.s[2]
+	WORD $0x4fb81a4a // fmla v10.4s, v18.4s, v24.s[3]
+	WORD $0x4f981a63 // fmla v3.4s, v19.4s, v24.s[2]
+	WORD $0x4fb81a6b // fmla v11.4s, v19.4s, v24.s[3]
+	WORD $0x4f981a84 // fmla v4.4s, v20.4s, v24.s[2]
+	WORD $0x4fb81a8c // fmla v12.4s, v20.4s, v24.s[3]
+	WORD $0x4f981aa5 // fmla v5.4s, v21.4s, v24.s[2]
+	WORD $0x4fb81aad // fmla v13.4s, v21.4s, v24.s[3]
+	WORD $0x4f981ac6 // fmla v6.4s, v22.4s, v24.s[2]
+	WORD $0x4fb81ace // fmla v14.4s, v22.4s, v24.s[3]
+	WORD $0x4f981ae7 // fmla v7.4s, v23.4s, v24.s[2]
+	WORD $0x4fb81aef // fmla v15.4s, v23.4s, v24.s[3]
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	WORD $0x4f991200 // fmla v0.4s, v16.4s, v25.s[0]
+	WORD $0x4fb91208 // fmla v8.4s, v16.4s, v25.s[1]
+	WORD $0x4f991221 // fmla v1.4s, v17.4s, v25.s[0]
+	WORD $0x4fb91229 // fmla v9.4s, v17.4s, v25.s[1]
+	WORD $0x4f991242 // fmla v2.4s, v18.4s, v25.s[0]
+	WORD $0x4fb9124a // fmla v10.4s, v18.4s, v25.s[1]
+	WORD $0x4f991263 // fmla v3.4s, v19.4s, v25.s[0]
+	WORD $0x4fb9126b // fmla v11.4s, v19.4s, v25.s[1]
+	WORD $0x4f991284 // fmla v4.4s, v20.4s, v25.s[0]
+	WORD $0x4fb9128c // fmla v12.4s, v20.4s, v25.s[1]
+	WORD $0x4f9912a5 // fmla v5.4s, v21.4s, v25.s[0]
+	WORD $0x4fb912ad // fmla v13.4s, v21.4s, v25.s[1]
+	WORD $0x4f9912c6 // fmla v6.4s, v22.4s, v25.s[0]
+	WORD $0x4fb912ce // fmla v14.4s, v22.4s, v25.s[1]
+	WORD $0x4f9912e7 // fmla v7.4s, v23.4s, v25.s[0]
+	WORD $0x4fb912ef // fmla v15.4s, v23.4s, v25.s[1]
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	WORD $0x4f991a00 // fmla v0.4s, v16.4s, v25.s[2]
+	WORD $0x4fb91a08 // fmla v8.4s, v16.4s, v25.s[3]
+	WORD $0x4f991a21 // fmla v1.4s, v17.4s, v25.s[2]
+	WORD $0x4fb91a29 // fmla v9.4s, v17.4s, v25.s[3]
+	WORD $0x4f991a42 // fmla v2.4s, v18.4s, v25.s[2]
+	WORD $0x4fb91a4a // fmla v10.4s, v18.4s, v25.s[3]
+	WORD $0x4f991a63 // fmla v3.4s, v19.4s, v25.s[2]
+	WORD $0x4fb91a6b // fmla v11.4s, v19.4s, v25.s[3]
+	WORD $0x4f991a84 // fmla v4.4s, v20.4s, v25.s[2]
+	WORD $0x4fb91a8c // fmla v12.4s, v20.4s, v25.s[3]
+	WORD $0x4f991aa5 // fmla v5.4s, v21.4s, v25.s[2]
+	WORD $0x4fb91aad // fmla v13.4s, v21.4s, v25.s[3]
+	WORD $0x4f991ac6 // fmla v6.4s, v22.4s, v25.s[2]
+	WORD $0x4fb91ace // fmla v14.4s, v22.4s, v25.s[3]
+	WORD $0x4f991ae7 // fmla v7.4s, v23.4s, v25.s[2]
+	WORD $0x4fb91aef // fmla v15.4s, v23.4s, v25.s[3]
+	ADD $32, R1
+	SUBS $4, R0
+	BGE loop
+rest:
+	ADDS $4, R0
+	BEQ store
+one:
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	FMOVD 0(R1), F24
+	WORD $0x4f981200 // fmla v0.4s, v16.4s, v24.s[0]
+	WORD $0x4fb81208 // fmla v8.4s, v16.4s, v24.s[1]
+	WORD $0x4f981221 // fmla v1.4s, v17.4s, v24.s[0]
+	WORD $0x4fb81229 // fmla v9.4s, v17.4s, v24.s[1]
+	WORD $0x4f981242 // fmla v2.4s, v18.4s, v24.s[0]
+	WORD $0x4fb8124a // fmla v10.4s, v18.4s, v24.s[1]
+	WORD $0x4f981263 // fmla v3.4s, v19.4s, v24.s[0]
+	WORD $0x4fb8126b // fmla v11.4s, v19.4s, v24.s[1]
+	WORD $0x4f981284 // fmla v4.4s, v20.4s, v24.s[0]
+	WORD $0x4fb8128c // fmla v12.4s, v20.4s, v24.s[1]
+	WORD $0x4f9812a5 // fmla v5.4s, v21.4s, v24.s[0]
+	WORD $0x4fb812ad // fmla v13.4s, v21.4s, v24.s[1]
+	WORD $0x4f9812c6 // fmla v6.4s, v22.4s, v24.s[0]
+	WORD $0x4fb812ce // fmla v14.4s, v22.4s, v24.s[1]
+	WORD $0x4f9812e7 // fmla v7.4s, v23.4s, v24.s[0]
+	WORD $0x4fb812ef // fmla v15.4s, v23.4s, v24.s[1]
+	ADD $8, R1
+	SUBS $1, R0
+	BNE one
+store:
+	MOVD R4, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	FSTPQ (F4, F5), 64(R7)
+	FSTPQ (F6, F7), 96(R7)
+	ADD R5, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
+	FSTPQ (F12, F13), 64(R7)
+	FSTPQ (F14, F15), 96(R7)
+	RET
+
+// func tile1x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·tile1x32(SB), NOSPLIT, $0-49
+	MOVD k+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R6
+	LSL $2, R3
+	LSL $2, R5
+	CBNZ R6, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP start
+load:
+	MOVD R4, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	FLDPQ 64(R7), (F4, F5)
+	FLDPQ 96(R7), (F6, F7)
+start:
+	SUBS $4, R0
+	BLT rest
+loop:
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	FMOVQ 0(R1), F16
+	WORD $0x4f901100 // fmla v0.4s, v8.4s, v16.s[0]
+	WORD $0x4f901121 // fmla v1.4s, v9.4s, v16.s[0]
+	WORD $0x4f901142 // fmla v2.4s, v10.4s, v16.s[0]
+	WORD $0x4f901163 // fmla v3.4s, v11.4s, v16.s[0]
+	WORD $0x4f901184 // fmla v4.4s, v12.4s, v16.s[0]
+	WORD $0x4f9011a5 // fmla v5.4s, v13.4s, v16.s[0]
+	WORD $0x4f9011c6 // fmla v6.4s, v14.4s, v16.s[0]
+	WORD $0x4f9011e7 // fmla v7.4s, v15.4s, v16.s[0]
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	WORD $0x4fb01100 // fmla v0.4s, v8.4s, v16.s[1]
+	WORD $0x4fb01121 // fmla v1.4s, v9.4s, v16.s[1]
+	WORD $0x4fb01142 // fmla v2.4s, v10.4s, v16.s[1]
+	WORD $0x4fb01163 // fmla v3.4s, v11.4s, v16.s[1]
+	WORD $0x4fb01184 // fmla v4.4s, v12.4s, v16.s[1]
+	WORD $0x4fb011a5 // fmla v5.4s, v13.4s, v16.s[1]
+	WORD $0x4fb011c6 // fmla v6.4s, v14.4s, v16.s[1]
+	WORD $0x4fb011e7 // fmla v7.4s, v15.4s, v16.s[1]
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	WORD $0x4f901900 // fmla v0.4s, v8.4s, v16.s[2]
+	WORD $0x4f901921 // fmla v1.4s, v9.4s, v16.s[2]
+	WORD $0x4f901942 // fmla v2.4s, v10.4s, v16.s[2]
+	WORD $0x4f901963 // fmla v3.4s, v11.4s, v16.s[2]
+	WORD $0x4f901984 // fmla v4.4s, v12.4s, v16.s[2]
+	WORD $0x4f9019a5 // fmla v5.4s, v13.4s, v16.s[2]
+	WORD $0x4f9019c6 // fmla v6.4s, v14.4s, v16.s[2]
+	WORD $0x4f9019e7 // fmla v7.4s, v15.4s, v16.s[2]
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	WORD $0x4fb01900 // fmla v0.4s, v8.4s, v16.s[3]
+	WORD $0x4fb01921 // fmla v1.4s, v9.4s, v16.s[3]
+	WORD $0x4fb01942 // fmla v2.4s, v10.4s, v16.s[3]
+	WORD $0x4fb01963 // fmla v3.4s, v11.4s, v16.s[3]
+	WORD $0x4fb01984 // fmla v4.4s, v12.4s, v16.s[3]
+	WORD $0x4fb019a5 // fmla v5.4s, v13.4s, v16.s[3]
+	WORD $0x4fb019c6 // fmla v6.4s, v14.4s, v16.s[3]
+	WORD $0x4fb019e7 // fmla v7.4s, v15.4s, v16.s[3]
+	ADD $16, R1
+	SUBS $4, R0
+	BGE loop
+rest:
+	ADDS $4, R0
+	BEQ store
+one:
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	FMOVS 0(R1), F16
+	WORD $0x4f901100 // fmla v0.4s, v8.4s, v16.s[0]
+	WORD $0x4f901121 // fmla v1.4s, v9.4s, v16.s[0]
+	WORD $0x4f901142 // fmla v2.4s, v10.4s, v16.s[0]
+	WORD $0x4f901163 // fmla v3.4s, v11.4s, v16.s[0]
+	WORD $0x4f901184 // fmla v4.4s, v12.4s, v16.s[0]
+	WORD $0x4f9011a5 // fmla v5.4s, v13.4s, v16.s[0]
+	WORD $0x4f9011c6 // fmla v6.4s, v14.4s, v16.s[0]
+	WORD $0x4f9011e7 // fmla v7.4s, v15.4s, v16.s[0]
+	ADD $4, R1
+	SUBS $1, R0
+	BNE one
+store:
+	MOVD R4, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	FSTPQ (F4, F5), 64(R7)
+	FSTPQ (F6, F7), 96(R7)
+	RET
+
+// func bf16tile2x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·bf16tile2x32(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD k+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R6
+	LSL $2, R3
+	LSL $2, R5
+	CBNZ R6, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	JMP start
+load:
+	MOVD R4, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	FLDPQ 64(R7), (F4, F5)
+	FLDPQ 96(R7), (F6, F7)
+	ADD R5, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+	FLDPQ 64(R7), (F12, F13)
+	FLDPQ 96(R7), (F14, F15)
+start:
+	SUBS $4, R0
+	BLT rest
+loop:
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	FLDPQ 0(R1), (F25, F26)
+	VSHL $16, V16.S4, V24.S4
+	WORD $0x4f991300 // fmla v0.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91308 // fmla v8.4s, v24.4s, v25.s[1]
+	VSHL $16, V17.S4, V24.S4
+	WORD $0x4f991301 // fmla v1.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91309 // fmla v9.4s, v24.4s, v25.s[1]
+	VSHL $16, V18.S4, V24.S4
+	WORD $0x4f991302 // fmla v2.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130a // fmla v10.4s, v24.4s, v25.s[1]
+	VSHL $16, V19.S4, V24.S4
+	WORD $0x4f991303 // fmla v3.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130b // fmla v11.4s, v24.4s, v25.s[1]
+	VSHL $16, V20.S4, V24.S4
+	WORD $0x4f991304 // fmla v4.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130c // fmla v12.4s, v24.4s, v25.s[1]
+	VSHL $16, V21.S4, V24.S4
+	WORD $0x4f991305 // fmla v5.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130d // fmla v13.4s, v24.4s, v25.s[1]
+	VSHL $16, V22.S4, V24.S4
+	WORD $0x4f991306 // fmla v6.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130e // fmla v14.4s, v24.4s, v25.s[1]
+	VSHL $16, V23.S4, V24.S4
+	WORD $0x4f991307 // fmla v7.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130f // fmla v15.4s, v24.4s, v25.s[1]
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f991a00 // fmla v0.4s, v16.4s, v25.s[2]
+	WORD $0x4fb91a08 // fmla v8.4s, v16.4s, v25.s[3]
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f991a21 // fmla v1.4s, v17.4s, v25.s[2]
+	WORD $0x4fb91a29 // fmla v9.4s, v17.4s, v25.s[3]
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f991a42 // fmla v2.4s, v18.4s, v25.s[2]
+	WORD $0x4fb91a4a // fmla v10.4s, v18.4s, v25.s[3]
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f991a63 // fmla v3.4s, v19.4s, v25.s[2]
+	WORD $0x4fb91a6b // fmla v11.4s, v19.4s, v25.s[3]
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4f991a84 // fmla v4.4s, v20.4s, v25.s[2]
+	WORD $0x4fb91a8c // fmla v12.4s, v20.4s, v25.s[3]
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4f991aa5 // fmla v5.4s, v21.4s, v25.s[2]
+	WORD $0x4fb91aad // fmla v13.4s, v21.4s, v25.s[3]
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4f991ac6 // fmla v6.4s, v22.4s, v25.s[2]
+	WORD $0x4fb91ace // fmla v14.4s, v22.4s, v25.s[3]
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4f991ae7 // fmla v7.4s, v23.4s, v25.s[2]
+	WORD $0x4fb91aef // fmla v15.4s, v23.4s, v25.s[3]
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	VSHL $16, V16.S4, V24.S4
+	WORD $0x4f9a1300 // fmla v0.4s, v24.4s, v26.s[0]
+	WORD $0x4fba1308 // fmla v8.4s, v24.4s, v26.s[1]
+	VSHL $16, V17.S4, V24.S4
+	WORD $0x4f9a1301 // fmla v1.4s, v24.4s, v26.s[0]
+	WORD $0x4fba1309 // fmla v9.4s, v24.4s, v26.s[1]
+	VSHL $16, V18.S4, V24.S4
+	WORD $0x4f9a1302 // fmla v2.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130a // fmla v10.4s, v24.4s, v26.s[1]
+	VSHL $16, V19.S4, V24.S4
+	WORD $0x4f9a1303 // fmla v3.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130b // fmla v11.4s, v24.4s, v26.s[1]
+	VSHL $16, V20.S4, V24.S4
+	WORD $0x4f9a1304 // fmla v4.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130c // fmla v12.4s, v24.4s, v26.s[1]
+	VSHL $16, V21.S4, V24.S4
+	WORD $0x4f9a1305 // fmla v5.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130d // fmla v13.4s, v24.4s, v26.s[1]
+	VSHL $16, V22.S4, V24.S4
+	WORD $0x4f9a1306 // fmla v6.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130e // fmla v14.4s, v24.4s, v26.s[1]
+	VSHL $16, V23.S4, V24.S4
+	WORD $0x4f9a1307 // fmla v7.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130f // fmla v15.4s, v24.4s, v26.s[1]
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f9a1a00 // fmla v0.4s, v16.4s, v26.s[2]
+	WORD $0x4fba1a08 // fmla v8.4s, v16.4s, v26.s[3]
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f9a1a21 // fmla v1.4s, v17.4s, v26.s[2]
+	WORD $0x4fba1a29 // fmla v9.4s, v17.4s, v26.s[3]
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f9a1a42 // fmla v2.4s, v18.4s, v26.s[2]
+	WORD $0x4fba1a4a // fmla v10.4s, v18.4s, v26.s[3]
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f9a1a63 // fmla v3.4s, v19.4s, v26.s[2]
+	WORD $0x4fba1a6b // fmla v11.4s, v19.4s, v26.s[3]
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4f9a1a84 // fmla v4.4s, v20.4s, v26.s[2]
+	WORD $0x4fba1a8c // fmla v12.4s, v20.4s, v26.s[3]
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4f9a1aa5 // fmla v5.4s, v21.4s, v26.s[2]
+	WORD $0x4fba1aad // fmla v13.4s, v21.4s, v26.s[3]
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4f9a1ac6 // fmla v6.4s, v22.4s, v26.s[2]
+	WORD $0x4fba1ace // fmla v14.4s, v22.4s, v26.s[3]
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4f9a1ae7 // fmla v7.4s, v23.4s, v26.s[2]
+	WORD $0x4fba1aef // fmla v15.4s, v23.4s, v26.s[3]
+	ADD $32, R1
+	SUBS $4, R0
+	BGE loop
+rest:
+	ADDS $4, R0
+	BEQ store
+	TBZ $1, R0, one
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	FMOVD 0(R1), F25
+	VSHL $16, V16.S4, V24.S4
+	WORD $0x4f991300 // fmla v0.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91308 // fmla v8.4s, v24.4s, v25.s[1]
+	VSHL $16, V17.S4, V24.S4
+	WORD $0x4f991301 // fmla v1.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91309 // fmla v9.4s, v24.4s, v25.s[1]
+	VSHL $16, V18.S4, V24.S4
+	WORD $0x4f991302 // fmla v2.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130a // fmla v10.4s, v24.4s, v25.s[1]
+	VSHL $16, V19.S4, V24.S4
+	WORD $0x4f991303 // fmla v3.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130b // fmla v11.4s, v24.4s, v25.s[1]
+	VSHL $16, V20.S4, V24.S4
+	WORD $0x4f991304 // fmla v4.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130c // fmla v12.4s, v24.4s, v25.s[1]
+	VSHL $16, V21.S4, V24.S4
+	WORD $0x4f991305 // fmla v5.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130d // fmla v13.4s, v24.4s, v25.s[1]
+	VSHL $16, V22.S4, V24.S4
+	WORD $0x4f991306 // fmla v6.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130e // fmla v14.4s, v24.4s, v25.s[1]
+	VSHL $16, V23.S4, V24.S4
+	WORD $0x4f991307 // fmla v7.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130f // fmla v15.4s, v24.4s, v25.s[1]
+	FMOVD 8(R1), F25
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f991200 // fmla v0.4s, v16.4s, v25.s[0]
+	WORD $0x4fb91208 // fmla v8.4s, v16.4s, v25.s[1]
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f991221 // fmla v1.4s, v17.4s, v25.s[0]
+	WORD $0x4fb91229 // fmla v9.4s, v17.4s, v25.s[1]
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f991242 // fmla v2.4s, v18.4s, v25.s[0]
+	WORD $0x4fb9124a // fmla v10.4s, v18.4s, v25.s[1]
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f991263 // fmla v3.4s, v19.4s, v25.s[0]
+	WORD $0x4fb9126b // fmla v11.4s, v19.4s, v25.s[1]
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4f991284 // fmla v4.4s, v20.4s, v25.s[0]
+	WORD $0x4fb9128c // fmla v12.4s, v20.4s, v25.s[1]
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4f9912a5 // fmla v5.4s, v21.4s, v25.s[0]
+	WORD $0x4fb912ad // fmla v13.4s, v21.4s, v25.s[1]
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4f9912c6 // fmla v6.4s, v22.4s, v25.s[0]
+	WORD $0x4fb912ce // fmla v14.4s, v22.4s, v25.s[1]
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4f9912e7 // fmla v7.4s, v23.4s, v25.s[0]
+	WORD $0x4fb912ef // fmla v15.4s, v23.4s, v25.s[1]
+	ADD $16, R1
+	TBZ $0, R0, store
+one:
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	FMOVD 0(R1), F25
+	VSHL $16, V16.S4, V24.S4
+	WORD $0x4f991300 // fmla v0.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91308 // fmla v8.4s, v24.4s, v25.s[1]
+	VSHL $16, V17.S4, V24.S4
+	WORD $0x4f991301 // fmla v1.4s, v24.4s, v25.s[0]
+	WORD $0x4fb91309 // fmla v9.4s, v24.4s, v25.s[1]
+	VSHL $16, V18.S4, V24.S4
+	WORD $0x4f991302 // fmla v2.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130a // fmla v10.4s, v24.4s, v25.s[1]
+	VSHL $16, V19.S4, V24.S4
+	WORD $0x4f991303 // fmla v3.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130b // fmla v11.4s, v24.4s, v25.s[1]
+	VSHL $16, V20.S4, V24.S4
+	WORD $0x4f991304 // fmla v4.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130c // fmla v12.4s, v24.4s, v25.s[1]
+	VSHL $16, V21.S4, V24.S4
+	WORD $0x4f991305 // fmla v5.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130d // fmla v13.4s, v24.4s, v25.s[1]
+	VSHL $16, V22.S4, V24.S4
+	WORD $0x4f991306 // fmla v6.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130e // fmla v14.4s, v24.4s, v25.s[1]
+	VSHL $16, V23.S4, V24.S4
+	WORD $0x4f991307 // fmla v7.4s, v24.4s, v25.s[0]
+	WORD $0x4fb9130f // fmla v15.4s, v24.4s, v25.s[1]
+	ADD $8, R1
+store:
+	MOVD R4, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	FSTPQ (F4, F5), 64(R7)
+	FSTPQ (F6, F7), 96(R7)
+	ADD R5, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
+	FSTPQ (F12, F13), 64(R7)
+	FSTPQ (F14, F15), 96(R7)
+	RET
+
+// func bf16tile1x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·bf16tile1x32(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD k+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R6
+	LSL $2, R3
+	LSL $2, R5
+	CBNZ R6, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP start
+load:
+	MOVD R4, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	FLDPQ 64(R7), (F4, F5)
+	FLDPQ 96(R7), (F6, F7)
+start:
+	SUBS $4, R0
+	BLT rest
+loop:
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	FMOVQ 0(R1), F17
+	VSHL $16, V8.S4, V16.S4
+	WORD $0x4f911200 // fmla v0.4s, v16.4s, v17.s[0]
+	VSHL $16, V9.S4, V16.S4
+	WORD $0x4f911201 // fmla v1.4s, v16.4s, v17.s[0]
+	VSHL $16, V10.S4, V16.S4
+	WORD $0x4f911202 // fmla v2.4s, v16.4s, v17.s[0]
+	VSHL $16, V11.S4, V16.S4
+	WORD $0x4f911203 // fmla v3.4s, v16.4s, v17.s[0]
+	VSHL $16, V12.S4, V16.S4
+	WORD $0x4f911204 // fmla v4.4s, v16.4s, v17.s[0]
+	VSHL $16, V13.S4, V16.S4
+	WORD $0x4f911205 // fmla v5.4s, v16.4s, v17.s[0]
+	VSHL $16, V14.S4, V16.S4
+	WORD $0x4f911206 // fmla v6.4s, v16.4s, v17.s[0]
+	VSHL $16, V15.S4, V16.S4
+	WORD $0x4f911207 // fmla v7.4s, v16.4s, v17.s[0]
+	VAND V31.B16, V8.B16, V8.B16
+	WORD $0x4fb11100 // fmla v0.4s, v8.4s, v17.s[1]
+	VAND V31.B16, V9.B16, V9.B16
+	WORD $0x4fb11121 // fmla v1.4s, v9.4s, v17.s[1]
+	VAND V31.B16, V10.B16, V10.B16
+	WORD $0x4fb11142 // fmla v2.4s, v10.4s, v17.s[1]
+	VAND V31.B16, V11.B16, V11.B16
+	WORD $0x4fb11163 // fmla v3.4s, v11.4s, v17.s[1]
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4fb11184 // fmla v4.4s, v12.4s, v17.s[1]
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4fb111a5 // fmla v5.4s, v13.4s, v17.s[1]
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4fb111c6 // fmla v6.4s, v14.4s, v17.s[1]
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4fb111e7 // fmla v7.4s, v15.4s, v17.s[1]
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	VSHL $16, V8.S4, V16.S4
+	WORD $0x4f911a00 // fmla v0.4s, v16.4s, v17.s[2]
+	VSHL $16, V9.S4, V16.S4
+	WORD $0x4f911a01 // fmla v1.4s, v16.4s, v17.s[2]
+	VSHL $16, V10.S4, V16.S4
+	WORD $0x4f911a02 // fmla v2.4s, v16.4s, v17.s[2]
+	VSHL $16, V11.S4, V16.S4
+	WORD $0x4f911a03 // fmla v3.4s, v16.4s, v17.s[2]
+	VSHL $16, V12.S4, V16.S4
+	WORD $0x4f911a04 // fmla v4.4s, v16.4s, v17.s[2]
+	VSHL $16, V13.S4, V16.S4
+	WORD $0x4f911a05 // fmla v5.4s, v16.4s, v17.s[2]
+	VSHL $16, V14.S4, V16.S4
+	WORD $0x4f911a06 // fmla v6.4s, v16.4s, v17.s[2]
+	VSHL $16, V15.S4, V16.S4
+	WORD $0x4f911a07 // fmla v7.4s, v16.4s, v17.s[2]
+	VAND V31.B16, V8.B16, V8.B16
+	WORD $0x4fb11900 // fmla v0.4s, v8.4s, v17.s[3]
+	VAND V31.B16, V9.B16, V9.B16
+	WORD $0x4fb11921 // fmla v1.4s, v9.4s, v17.s[3]
+	VAND V31.B16, V10.B16, V10.B16
+	WORD $0x4fb11942 // fmla v2.4s, v10.4s, v17.s[3]
+	VAND V31.B16, V11.B16, V11.B16
+	WORD $0x4fb11963 // fmla v3.4s, v11.4s, v17.s[3]
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4fb11984 // fmla v4.4s, v12.4s, v17.s[3]
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4fb119a5 // fmla v5.4s, v13.4s, v17.s[3]
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4fb119c6 // fmla v6.4s, v14.4s, v17.s[3]
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4fb119e7 // fmla v7.4s, v15.4s, v17.s[3]
+	ADD $16, R1
+	SUBS $4, R0
+	BGE loop
+rest:
+	ADDS $4, R0
+	BEQ store
+	TBZ $1, R0, one
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	FMOVS 0(R1), F17
+	VSHL $16, V8.S4, V16.S4
+	WORD $0x4f911200 // fmla v0.4s, v16.4s, v17.s[0]
+	VSHL $16, V9.S4, V16.S4
+	WORD $0x4f911201 // fmla v1.4s, v16.4s, v17.s[0]
+	VSHL $16, V10.S4, V16.S4
+	WORD $0x4f911202 // fmla v2.4s, v16.4s, v17.s[0]
+	VSHL $16, V11.S4, V16.S4
+	WORD $0x4f911203 // fmla v3.4s, v16.4s, v17.s[0]
+	VSHL $16, V12.S4, V16.S4
+	WORD $0x4f911204 // fmla v4.4s, v16.4s, v17.s[0]
+	VSHL $16, V13.S4, V16.S4
+	WORD $0x4f911205 // fmla v5.4s, v16.4s, v17.s[0]
+	VSHL $16, V14.S4, V16.S4
+	WORD $0x4f911206 // fmla v6.4s, v16.4s, v17.s[0]
+	VSHL $16, V15.S4, V16.S4
+	WORD $0x4f911207 // fmla v7.4s, v16.4s, v17.s[0]
+	FMOVS 4(R1), F17
+	VAND V31.B16, V8.B16, V8.B16
+	WORD $0x4f911100 // fmla v0.4s, v8.4s, v17.s[0]
+	VAND V31.B16, V9.B16, V9.B16
+	WORD $0x4f911121 // fmla v1.4s, v9.4s, v17.s[0]
+	VAND V31.B16, V10.B16, V10.B16
+	WORD $0x4f911142 // fmla v2.4s, v10.4s, v17.s[0]
+	VAND V31.B16, V11.B16, V11.B16
+	WORD $0x4f911163 // fmla v3.4s, v11.4s, v17.s[0]
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4f911184 // fmla v4.4s, v12.4s, v17.s[0]
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4f9111a5 // fmla v5.4s, v13.4s, v17.s[0]
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4f9111c6 // fmla v6.4s, v14.4s, v17.s[0]
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4f9111e7 // fmla v7.4s, v15.4s, v17.s[0]
+	ADD $8, R1
+	TBZ $0, R0, store
+one:
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	FMOVS 0(R1), F17
+	VSHL $16, V8.S4, V16.S4
+	WORD $0x4f911200 // fmla v0.4s, v16.4s, v17.s[0]
+	VSHL $16, V9.S4, V16.S4
+	WORD $0x4f911201 // fmla v1.4s, v16.4s, v17.s[0]
+	VSHL $16, V10.S4, V16.S4
+	WORD $0x4f911202 // fmla v2.4s, v16.4s, v17.s[0]
+	VSHL $16, V11.S4, V16.S4
+	WORD $0x4f911203 // fmla v3.4s, v16.4s, v17.s[0]
+	VSHL $16, V12.S4, V16.S4
+	WORD $0x4f911204 // fmla v4.4s, v16.4s, v17.s[0]
+	VSHL $16, V13.S4, V16.S4
+	WORD $0x4f911205 // fmla v5.4s, v16.4s, v17.s[0]
+	VSHL $16, V14.S4, V16.S4
+	WORD $0x4f911206 // fmla v6.4s, v16.4s, v17.s[0]
+	VSHL $16, V15.S4, V16.S4
+	WORD $0x4f911207 // fmla v7.4s, v16.4s, v17.s[0]
+	ADD $4, R1
+store:
+	MOVD R4, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	FSTPQ (F4, F5), 64(R7)
+	FSTPQ (F6, F7), 96(R7)
 	RET
 
 // func copy16(dst *float32, src *float32, ld, k int)

@@ -16,7 +16,14 @@ import (
 func main() {
 	var p program
 	for rows := 6; rows > 0; rows-- {
-		p.tile(rows)
+		p.tile(rows, 16, float)
+	}
+	for rows := 6; rows > 2; rows-- {
+		p.tile(rows, 16, bfloat16)
+	}
+	for _, e := range []element{float, bfloat16} { // so few rows read packed weights from end to end
+		p.tile(2, 32, e)
+		p.tile(1, 32, e)
 	}
 	for _, width := range []int{16, 6, 4} {
 		p.copyColumns(width, float)

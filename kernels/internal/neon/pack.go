@@ -203,11 +203,7 @@ func (p *program) copyColumns(width int, e element) {
 			f.emit("VZIP2 %v.H8, %v.H8, %v.H8", w, none, v[2*i+1])
 		}
 	} else {
-		full := v[:width/4]
-		f.loadAll(src, 0, full)
-		if rest := v[len(full):]; len(rest) > 0 {
-			f.loadSome(src, 16*len(full), rest[0], width%4)
-		}
+		f.loadFloats(src, 0, v, width)
 	}
 	for i, v := range v {
 		if width-4*i < 4 {

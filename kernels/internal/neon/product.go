@@ -2,28 +2,37 @@ package main
 
 import "fmt"
 
-// width is that of a tile, in registers.
-const width = 4
-
-// tile emits the micro-kernel of a product of matrices: a tile of rows by four registers stays in
-// registers over all of k, each step loads B once and multiplies it by single lanes of A.
-func (p *program) tile(rows int) {
-	const unroll = 4
-	f := p.function(fmt.Sprintf("tile%dx%d", rows, 4*width), "(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)",
-		fmt.Sprintf("computes the %d×%d tile c = a·b, or c += a·b, with a packed as (k, %d) and rows of b and c ldb and ldc apart.",
-			rows, 4*width, rows))
+// tile emits the micro-kernel of a product of matrices: a tile of rows by width columns stays in registers over all
+// of k, each step loads B once and multiplies it by single lanes of A. Where B is bfloat16 it is in words of two
+// steps, the first in the lower half.
+func (p *program) tile(rows, width int, e element) {
+	const unroll = 4 // steps
+	holds := ""
+	if e == bfloat16 {
+		holds = " A row of b is words of two steps of k in bfloat16."
+	}
+	f := p.function(fmt.Sprintf("%stile%dx%d", e.suffix, rows, width), "(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)",
+		fmt.Sprintf("computes the %d×%d tile c = a·b, or c += a·b, with a packed as (k, %d) and rows of b and c ldb and ldc apart.%s",
+			rows, width, rows, holds))
 	k, a, b, ldb, c, ldc, add := f.load("k"), f.load("a"), f.load("b"), f.load("ldb"), f.load("c"), f.load("ldc"), f.reg()
 	f.emit("MOVBU %s, %v", f.param("add"), add)
 	f.emit("LSL $2, %v", ldb)
 	f.emit("LSL $2, %v", ldc)
 
-	acc, bv := f.vecN(rows*width), f.vecN(width)
+	across := width / 4
+	acc, bv := f.vecN(rows*across), f.vecN(across)
+	free := 32 - len(acc) - len(bv)
+	var low, upper vec
+	if e == bfloat16 {
+		low, upper = f.vec(), f.word(0xffff0000)
+		free -= 2
+	}
 	cr := f.reg()
 	eachPair := func(op func(c r, offset int, low, high vec)) {
 		f.emit("MOVD %v, %v", c, cr)
 		for i := range rows {
-			for j := 0; j < width; j += 2 {
-				op(cr, 16*j, acc[i*width+j], acc[i*width+j+1])
+			for j := 0; j < across; j += 2 {
+				op(cr, 16*j, acc[i*across+j], acc[i*across+j+1])
 			}
 			if i < rows-1 {
 				f.emit("ADD %v, %v", ldc, cr)
@@ -38,49 +47,59 @@ func (p *program) tile(rows int) {
 	f.label("load")
 	eachPair(f.loadPair)
 
-	// step is a step of k; element i of A's column is lane i%4 of av[i/4], from first on.
-	step := func(av []vec, first int) {
-		for j := 0; j < width; j += 2 {
-			f.loadPair(b, 16*j, bv[j], bv[j+1])
-		}
-		f.emit("ADD %v, %v", ldb, b)
-		for i := range rows {
+	// steps emits n steps, loading A for batch of them at a time.
+	steps := func(n, batch int) {
+		av := f.vecN((batch*rows + 3) / 4)
+		for s := range n {
+			if s%e.perWord == 0 {
+				f.loadAll(b, 0, bv)
+				f.emit("ADD %v, %v", ldb, b)
+			}
+			if s%batch == 0 {
+				f.loadFloats(a, s*rows*4, av, batch*rows)
+			}
 			for j, v := range bv {
-				f.fmlaByElement(acc[i*width+j], v, av[(first+i)/4], (first+i)%4)
+				if e == bfloat16 && s%2 == 0 {
+					f.emit("VSHL $16, %v.S4, %v.S4", v, low)
+					v = low
+				} else if e == bfloat16 {
+					f.emit("VAND %v.B16, %v.B16, %v.B16", upper, v, v)
+				}
+				for i := range rows {
+					at := s%batch*rows + i
+					f.fmlaByElement(acc[i*across+j], v, av[at/4], at%4)
+				}
 			}
 		}
+		f.emit("ADD $%d, %v", n*rows*4, a)
+		f.release(av...)
 	}
 	f.label("start")
 	f.emit("SUBS $%d, %v", unroll, k)
 	f.emit("BLT rest")
 	f.label("loop")
-	batch := unroll // steps for which A is loaded at once
-	if free := 32 - len(acc) - len(bv); batch*rows > 4*free {
+	batch := unroll
+	for batch*rows > 4*free {
 		batch /= 2
 	}
-	av := f.vecN(batch * rows / 4)
-	for s := range unroll {
-		if s%batch == 0 {
-			f.loadAll(a, s*rows*4, av)
-		}
-		step(av, s%batch*rows)
-	}
-	f.emit("ADD $%d, %v", unroll*rows*4, a)
+	steps(unroll, batch)
 	f.emit("SUBS $%d, %v", unroll, k)
 	f.emit("BGE loop")
 	f.label("rest")
 	f.emit("ADDS $%d, %v", unroll, k)
 	f.emit("BEQ store")
-	f.label("one")
-	f.release(av...)
-	av = f.vecN((rows + 3) / 4)
-	for i := 0; i < rows; i += 4 {
-		f.loadSome(a, i*4, av[i/4], min(4, rows-i))
+	if e == bfloat16 {
+		f.emit("TBZ $1, %v, one", k)
+		steps(2, 1)
+		f.emit("TBZ $0, %v, store", k)
+		f.label("one")
+		steps(1, 1)
+	} else {
+		f.label("one")
+		steps(1, 1)
+		f.emit("SUBS $1, %v", k)
+		f.emit("BNE one")
 	}
-	step(av, 0)
-	f.emit("ADD $%d, %v", rows*4, a)
-	f.emit("SUBS $1, %v", k)
-	f.emit("BNE one")
 	f.label("store")
 	eachPair(f.storePair)
 	f.emit("RET")
@@ -106,19 +125,22 @@ func (f *function) loadAll(base r, offset int, v []vec) {
 	}
 }
 
-// loadSome loads the first n lanes.
-func (f *function) loadSome(base r, offset int, v vec, n int) {
-	switch n {
-	case 1:
-		f.emit("FMOVS %d(%v), F%d", offset, base, v)
-	case 2, 3:
-		f.emit("FMOVD %d(%v), F%d", offset, base, v)
-		if n == 3 {
-			f.emit("ADD $%d, %v, R25", offset+8, base)
-			f.emit("VLD1 (R25), %v.S[2]", v)
-		}
-	case 4:
-		f.emit("FMOVQ %d(%v), F%d", offset, base, v)
+// loadFloats loads the first n lanes of v from consecutive memory.
+func (f *function) loadFloats(base r, offset int, v []vec, n int) {
+	f.loadAll(base, offset, v[:n/4])
+	if n%4 == 0 {
+		return
+	}
+	last := v[n/4]
+	offset += n / 4 * 16
+	if n%4 == 1 {
+		f.emit("FMOVS %d(%v), F%d", offset, base, last)
+		return
+	}
+	f.emit("FMOVD %d(%v), F%d", offset, base, last)
+	if n%4 == 3 {
+		f.emit("ADD $%d, %v, R25", offset+8, base)
+		f.emit("VLD1 (R25), %v.S[2]", last)
 	}
 }
 
