@@ -65,6 +65,7 @@ func (n *Node) examine(ctx context.Context, st ledger.Standing) (a Admitted, err
 	if expert.Anchor != o.Anchor.String() {
 		return a, refuse("the blob names anchor %q, its offer %s", expert.Anchor, o.Anchor)
 	}
+	expert.Pack(n.config.Weights)
 	if err := n.probe(expert); err != nil {
 		return a, &Refusal{err}
 	}

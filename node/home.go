@@ -14,6 +14,7 @@ import (
 	"chorus/durable"
 	"chorus/ledger"
 	"chorus/ledger/notice"
+	"chorus/model"
 
 	"github.com/ipfs/go-cid"
 	"github.com/pelletier/go-toml/v2"
@@ -57,6 +58,8 @@ type Config struct {
 	Listen []string `toml:"listen" comment:"Multiaddrs to listen on for other members."`
 	Peers  []string `toml:"peers" comment:"Multiaddrs of other members, ending in /p2p/...; one that is online is enough."`
 	API    string   `toml:"api" comment:"Address of the OpenAI-compatible endpoint for local programs."`
+
+	Weights model.Weights `toml:"weights,omitempty" comment:"How weights are held: stored (in place, the default), bfloat16 (a copy, faster), int8 or int4 (smaller, faster, less exact)."`
 }
 
 // Errors about a home.
@@ -110,6 +113,9 @@ func (h Home) Config() (Config, error) {
 	if strict := (*toml.StrictMissingError)(nil); errors.As(err, &strict) {
 		return c, fmt.Errorf("%s: unknown setting:\n%s", h.config(), strict.String())
 	} else if err != nil {
+		return c, fmt.Errorf("%s: %w", h.config(), err)
+	}
+	if err := c.Weights.Check(); err != nil {
 		return c, fmt.Errorf("%s: %w", h.config(), err)
 	}
 	return c, nil

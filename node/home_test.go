@@ -113,6 +113,7 @@ func TestConfigRefusesUnknownSettingsAndShowsTheLine(t *testing.T) {
 		{"[extra]\nx = 1", "unknown setting"},
 		{"api = ", "config.toml"},
 		{`member = 7`, "config.toml"},
+		{`weights = "q8"`, `weights are "q8", expected "stored"`},
 	} {
 		if err := os.WriteFile(h.config(), append(slices.Clone(b), []byte(tt.line+"\n")...), 0o600); err != nil {
 			t.Fatal(err)

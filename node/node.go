@@ -204,10 +204,16 @@ func (n *Node) loadAnchor(ctx context.Context, o Options) error {
 	}
 	n.loadChat(dir)
 	var err error
-	if n.anchor, n.tokenizer, err = model.LoadAnchor(dir); err == nil && fetched {
-		err = n.anchor.CheckFinite()
+	if n.anchor, n.tokenizer, err = model.LoadAnchor(dir); err != nil {
+		return err
 	}
-	return err
+	if fetched {
+		if err := n.anchor.CheckFinite(); err != nil {
+			return err
+		}
+	}
+	n.anchor.Pack(n.config.Weights)
+	return nil
 }
 
 // ImportAnchor takes the anchor's folder dir into a home's store, so that the node can serve it to

@@ -1,0 +1,60 @@
+package model
+
+import (
+	"fmt"
+
+	"chorus/kernels"
+)
+
+// Weights says how matrices are held while they are computed with.
+type Weights string
+
+// The forms of weights. All but the first are copies in memory, in a layout that is read from end to end.
+const (
+	Stored   Weights = "stored"   // as the file has them, in place: nothing is copied
+	BFloat16 Weights = "bfloat16" // the same results, if the file has no more bits, and faster
+	Int8     Weights = "int8"     // about half the memory, and the time of one answer; see [kernels.Int8] for the rounding
+	Int4     Weights = "int4"     // about a quarter; see [kernels.Int4]
+)
+
+var packedFormats = map[Weights]kernels.Format{BFloat16: kernels.BFloat16, Int8: kernels.Int8, Int4: kernels.Int4}
+
+// Check returns an error that lists the forms if w is none of them. No word at all is [Stored].
+func (w Weights) Check() error {
+	if _, ok := packedFormats[w]; !ok && w != Stored && w != "" {
+		return fmt.Errorf("weights are %q, expected %q, %q, %q or %q", w, Stored, BFloat16, Int8, Int4)
+	}
+	return nil
+}
+
+// pack returns m in the form w.
+func (w Weights) pack(m kernels.Matrix) kernels.Matrix {
+	if f, ok := packedFormats[w]; ok {
+		return m.Pack(f)
+	}
+	return m
+}
+
+// Pack changes the form of the anchor's matrices, except the embedding, of which rows are read one by one. It must
+// be called before anything else uses the anchor, and before low-rank experts are loaded, which share them.
+func (a *Anchor) Pack(w Weights) {
+	a.Head = w.pack(a.Head)
+	for l := range a.Layers {
+		x := &a.Layers[l]
+		x.Q, x.K, x.V, x.O = w.pack(x.Q), w.pack(x.K), w.pack(x.V), w.pack(x.O)
+	}
+	a.Public.pack(w)
+}
+
+// Pack changes the form of the expert's matrices of full rank. It must be called before anything else uses the expert.
+func (e *Expert) Pack(w Weights) { e.pack(w) }
+
+func (s *Slot) pack(w Weights) {
+	for l := range s.FFN {
+		for _, p := range []*Projection{&s.FFN[l].Gate, &s.FFN[l].Up, &s.FFN[l].Down} {
+			if p.Rank() == 0 {
+				p.Matrix = w.pack(p.Matrix)
+			}
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package model
+
+import (
+	"fmt"
+	"math"
+	"path/filepath"
+	"testing"
+)
+
+func TestPackedWeightsComputeWhatTheirFormPromises(t *testing.T) {
+	f := flexFolder(t, 2, func(c *Config) { c.HiddenSize, c.IntermediateSize = 96, 80 })
+	source, parts := f.write(t), t.TempDir()
+	anchorDir, full := filepath.Join(parts, "anchor"), filepath.Join(parts, "full")
+	if err := ImportAnchor(t.Context(), anchorDir, source, nil); err != nil {
+		t.Fatal(err)
+	}
+	open := func(w Weights) *Mixture {
+		a, _, err := LoadAnchor(anchorDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Pack(w)
+		e, err := LoadExpert(full, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		low, err := LoadExpert(full+"-low", a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Pack(w)
+		low.Pack(w)
+		return NewMixture(a, e, low)
+	}
+	a, _, err := LoadAnchor(anchorDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ImportExpert(t.Context(), full, source, 1, a, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	e, err := LoadExpert(full, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := CompressExpert(t.Context(), full+"-low", e, a, 3, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := logitsOf(open(Stored))
+	var largest float64
+	for _, v := range want {
+		largest = max(largest, math.Abs(float64(v)))
+	}
+	sameBits(t, "bfloat16", logitsOf(open(BFloat16)), want)
+	for w, bound := range map[Weights]float64{Int8: 0.05, Int4: 0.5} {
+		var off float64
+		for i, v := range logitsOf(open(w)) {
+			off = max(off, math.Abs(float64(v-want[i])))
+		}
+		if off == 0 || off > bound*largest {
+			t.Errorf("%s is off by %v of %v, expected some and at most %v of it", w, off, largest, bound)
+		}
+	}
+}
+
+func TestOnlyKnownFormsOfWeightsPass(t *testing.T) {
+	for _, w := range []Weights{"", Stored, BFloat16, Int8, Int4} {
+		if err := w.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, w := range []Weights{"int3", "INT8", "q8"} {
+		if err := w.Check(); err == nil || w.Check().Error() != fmt.Sprintf(`weights are %q, expected "stored", "bfloat16", "int8" or "int4"`, w) {
+			t.Errorf("%q: %v", w, err)
+		}
+	}
+}
