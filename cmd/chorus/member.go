@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"chorus/ledger/notice"
+	"chorus/model"
 	"chorus/node"
 
 	"github.com/ipfs/go-cid"
@@ -24,7 +25,7 @@ const (
 )
 
 func (a *app) initCommand() *cobra.Command {
-	config := node.Config{}
+	config := node.Config{Weights: model.Stored}
 	c := &cobra.Command{
 		Use:   "init NAME",
 		Short: "Make a member's data folder and keys",
