@@ -113,7 +113,6 @@ func TestConfigRefusesUnknownSettingsAndShowsTheLine(t *testing.T) {
 		{"[extra]\nx = 1", "unknown setting"},
 		{"api = ", "config.toml"},
 		{`member = 7`, "config.toml"},
-		{`weights = "q8"`, `weights are "q8", expected "stored"`},
 	} {
 		if err := os.WriteFile(h.config(), append(slices.Clone(b), []byte(tt.line+"\n")...), 0o600); err != nil {
 			t.Fatal(err)
@@ -134,6 +133,16 @@ func TestConfigIsReadAsItWasWritten(t *testing.T) {
 	got, err := h.Config()
 	if err != nil || got.Member != want.Member || got.API != want.API || !slices.Equal(got.Listen, want.Listen) || !slices.Equal(got.Peers, want.Peers) {
 		t.Errorf("%+v, %v, expected %+v", got, err, want)
+	}
+}
+
+func TestConfigRefusesUnknownFormsOfWeights(t *testing.T) {
+	h := newHome(t, "alpha")
+	if err := h.SetConfig(Config{Member: "alpha", Weights: "q8"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Config(); err == nil || !strings.Contains(err.Error(), `config.toml: weights are "q8", expected "stored"`) {
+		t.Error(err)
 	}
 }
 
