@@ -7,7 +7,17 @@ import "math"
 // z-loss z·lse² but not its value. A negative target is a row that does not count.
 func CrossEntropy(logits []float32, targets []int32, z, scale float32, n, rows int) float64 {
 	each := make([]float64, rows)
-	parallelRows(rows, 2*n, func(i, j int) {
+	crossEntropy(each, logits, targets, z, scale, n)
+	var sum float64
+	for _, v := range each {
+		sum += v
+	}
+	return sum
+}
+
+// crossEntropy is [CrossEntropy] of len(each) rows, each of whose losses it stores.
+func crossEntropy(each []float64, logits []float32, targets []int32, z, scale float32, n int) {
+	parallelRows(len(each), 2*n, func(i, j int) {
 		for r := i; r < j; r++ {
 			row, t := logits[r*n:(r+1)*n], targets[r]
 			if t < 0 {
@@ -21,12 +31,47 @@ func CrossEntropy(logits []float32, targets []int32, z, scale float32, n, rows i
 			row[t] -= 1 / scale
 		}
 	})
-	var sum float64
-	for _, v := range each {
-		sum += v
-	}
-	return sum
 }
+
+// HeadLoss is [Linear] with the head of a model, [CrossEntropy], and the gradients of both, for x, (rows, head.In): it
+// returns the loss, stores the gradient of x in dx and, unless it is nil, that of the head in dhead,
+// (head.Out, head.In). All are what they would be to the bit, but the logits of all rows never exist together: those of
+// some rows are turned into gradients and used before the next are computed, which costs no product twice.
+func HeadLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale float32, rows int) (loss float64) {
+	n, v := head.In, head.Out
+	some := min(rows, max(leastLogitRows, mostLogits/v))
+	if some == 0 {
+		return 0
+	}
+	logits := borrow(some * v)
+	defer giveBack(logits)
+	each := make([]float64, rows)
+	Zero(dx[:rows*n])
+	if dhead != nil {
+		Zero(dhead[:v*n])
+	}
+	for i := 0; i < rows; i += some {
+		m := min(some, rows-i)
+		l, xi := (*logits)[:m*v], x[i*n:][:m*n]
+		Linear(l, xi, head, m)
+		crossEntropy(each[i:][:m], l, targets[i:], z, scale, v)
+		LinearGradInput(dx[i*n:], l, head, m)
+		if dhead != nil {
+			LinearGradWeight(dhead, l, xi, v, n, m)
+		}
+	}
+	for _, v := range each {
+		loss += v
+	}
+	return loss
+}
+
+const (
+	// mostLogits is how many logits are computed at a time, 32 MiB of them, if that is leastLogitRows rows or more: with
+	// fewer, reading the head and its gradient would take longer than multiplying.
+	mostLogits     = 1 << 23
+	leastLogitRows = 32
+)
 
 // LogProb stores in out, (rows), ln softmax(logits)[target] of each row of logits, (rows, n).
 func LogProb(out, logits []float32, targets []int32, n, rows int) {

@@ -7,6 +7,12 @@ import "math"
 // The order of operations is OLMo 2's: normalise in float32, then scale by the weight.
 // (Zhang and Sennrich 2019, eq. 4.)
 func RMSNorm(y, inv, x, weight []float32, eps float64, rows int) {
+	RMSNormAdd(y, inv, nil, x, weight, eps, rows)
+}
+
+// RMSNormAdd computes y = residual + weight · x/√(mean(x²)+eps), rounding as [RMSNorm] and an addition after it
+// would. residual is (rows, len(weight)), or nil for none.
+func RMSNormAdd(y, inv, residual, x, weight []float32, eps float64, rows int) {
 	n := len(weight)
 	parallelRows(rows, n, func(i, j int) {
 		for r := i; r < j; r++ {
@@ -16,18 +22,22 @@ func RMSNorm(y, inv, x, weight []float32, eps float64, rows int) {
 				inv[r] = s
 			}
 			active.norm(y[r*n:(r+1)*n], xr, weight, s)
+			if residual != nil {
+				active.axpy(y[r*n:(r+1)*n], 1, residual[r*n:(r+1)*n])
+			}
 		}
 	})
 }
 
-// RMSNormGrad adds to dx, (rows, n), the gradient of [RMSNorm]'s input given dy, (rows, n), and,
-// unless dweight is nil, to dweight, (n), that of its weight. inv is what the forward pass kept.
+// RMSNormGrad stores in dx, (rows, n), the gradient of [RMSNorm]'s input given dy, (rows, n), and,
+// unless dweight is nil, adds to dweight, (n), that of its weight. inv is what the forward pass kept.
 func RMSNormGrad(dx, dweight, dy, x, weight, inv []float32, rows int) {
 	n := len(weight)
 	parallelRows(rows, 2*n, func(i, j int) {
 		for r := i; r < j; r++ {
 			xr, dyr, s := x[r*n:(r+1)*n], dy[r*n:(r+1)*n], inv[r]
 			k := float32(active.dot3(dyr, weight, xr)/float64(n)) * s * s * s
+			clear(dx[r*n : (r+1)*n])
 			active.normGrad(dx[r*n:(r+1)*n], dyr, weight, xr, s, k)
 		}
 	})

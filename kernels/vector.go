@@ -8,6 +8,11 @@ func Dot(a, b []float32) float32 { return active.dot(a, b) }
 // Axpy adds a·x to y over len(y) elements.
 func Axpy(y []float32, a float32, x []float32) { active.axpy(y, a, x) }
 
+// Zero sets all of x to zero.
+func Zero(x []float32) {
+	parallelRows(len(x), 1, func(i, j int) { clear(x[i:j]) })
+}
+
 // vectors are the functions over contiguous elements that tiers have in versions of their own. All
 // slices of a call have one length, and but for the first three functions it is not zero.
 type vectors struct {

@@ -49,6 +49,19 @@ func TestReductionsMatchFloat64(t *testing.T) {
 	})
 }
 
+func TestZeroSetsAllToZero(t *testing.T) {
+	onThreads(func(int) {
+		for _, n := range []int{0, 1, grain, 3*grain + 5} {
+			x, check := guarded(t, slices.Repeat([]float32{1}, n))
+			Zero(x)
+			check()
+			if slices.ContainsFunc(x, func(v float32) bool { return v != 0 }) {
+				t.Errorf("%d elements are not all zero", n)
+			}
+		}
+	})
+}
+
 func TestMaxOfNegativesIsNegative(t *testing.T) {
 	onEachTier(t, func(t *testing.T) {
 		for _, n := range lengths {
@@ -193,13 +206,21 @@ func TestRMSNormAndItsGradientsMatchFloat64(t *testing.T) {
 			for c, v := range y {
 				near(t, "RMSNorm", float64(v), norm(widen(x), widen(w), c, n), exactly, exactly)
 			}
+			sum, check := guarded(t, make([]float32, rows*n))
+			RMSNormAdd(sum, nil, dy, x, w, 1e-5, rows)
+			check()
+			for c, v := range y {
+				if sum[c] != v+dy[c] {
+					t.Errorf("RMSNormAdd of %d at %d is %v, want %v", n, c, sum[c], v+dy[c])
+				}
+			}
 			loss := func(x, w []float64) (sum float64) {
 				for c := range x {
 					sum += float64(dy[c]) * norm(x, w, c, n)
 				}
 				return sum
 			}
-			dx, dw := make([]float32, rows*n), make([]float32, n)
+			dx, dw := normals(r, rows*n), make([]float32, n) // what is in dx does not matter
 			RMSNormGrad(dx, dw, dy, x, w, inv, rows)
 			checkGrad(t, "dx", dx, differences(x, func(x []float64) float64 { return loss(x, widen(w)) }))
 			checkGrad(t, "dweight", dw, differences(w, func(w []float64) float64 { return loss(widen(x), w) }))

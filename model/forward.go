@@ -20,12 +20,16 @@ type LayerPass struct {
 	Moe        []float32  // (rows, H) the weighted sum of experts before its norm
 	MoeInv     []float32  // (rows)
 
+	routers [][]float32 // (E)(H)
+	bias    []float32   // (E)
+
 	shared *SlotPass // if not nil, where slot after slot does its work, of which nothing but Rows is kept
 }
 
 // A SlotPass is the work of one slot in one layer on the rows that chose it.
 type SlotPass struct {
 	Rows          []int32   // (n) which rows of the batch
+	Weights       []float32 // (n) of what is computed for them, in the sum over slots
 	In            []float32 // (n, H)
 	Gate, Up, Act []float32 // (n, I)
 	Out           []float32 // (n, H)
@@ -46,6 +50,14 @@ type Pass struct {
 // Forward computes the logits of every position of ids, (sequences, length), into p.Logits.
 // ids must be inside the vocabulary and length at most MaxPositions.
 func (m *Mixture) Forward(p *Pass, ids []int32, sequences, length int) {
+	m.ForwardToHead(p, ids, sequences, length)
+	rows := sequences * length
+	kernels.Linear(grow(&p.Logits, rows*m.Anchor.Config.VocabSize), p.Final, m.Anchor.Head, rows)
+}
+
+// ForwardToHead is [Mixture.Forward] up to p.Final: of a large vocabulary, the logits of many rows are better not computed at once.
+// It leaves p.Logits as it was.
+func (m *Mixture) ForwardToHead(p *Pass, ids []int32, sequences, length int) {
 	c := m.Anchor.Config
 	rows := sequences * length
 	p.Sequences, p.Length = sequences, length
@@ -70,7 +82,7 @@ func (m *Mixture) Forward(p *Pass, ids []int32, sequences, length int) {
 		}
 		m.layer(l, grow(y, rows*c.HiddenSize), t, spans, rows)
 	}
-	m.logits(p, p.Last, rows)
+	m.final(p, p.Last, rows)
 }
 
 func (m *Mixture) embed(x []float32, ids []int32) {
@@ -80,11 +92,10 @@ func (m *Mixture) embed(x []float32, ids []int32) {
 	}
 }
 
-// logits applies the final norm and the head to last, (rows, H).
-func (m *Mixture) logits(p *Pass, last []float32, rows int) {
+// final applies the final norm to last, (rows, H).
+func (m *Mixture) final(p *Pass, last []float32, rows int) {
 	c := m.Anchor.Config
 	kernels.RMSNorm(grow(&p.Final, rows*c.HiddenSize), grow(&p.LastInv, rows), last, m.Anchor.Norm, c.RMSNormEps, rows)
-	kernels.Linear(grow(&p.Logits, rows*c.VocabSize), p.Final, m.Anchor.Head, rows)
 }
 
 // A span is one sequence's place in a batch: its new rows and where its keys and values live.
@@ -117,51 +128,54 @@ func (m *Mixture) layer(l int, y []float32, t *LayerPass, spans []span, rows int
 		at += s.Rows
 	}
 	kernels.Linear(grow(&t.O, rows*h), t.Att, w.O, rows)
-	kernels.RMSNorm(grow(&t.Hidden, rows*h), grow(&t.OInv, rows), t.O, w.PostAttentionNorm, c.RMSNormEps, rows)
-	add(t.Hidden, t.X)
+	kernels.RMSNormAdd(grow(&t.Hidden, rows*h), grow(&t.OInv, rows), t.X, t.O, w.PostAttentionNorm, c.RMSNormEps, rows)
 
 	m.route(l, t, rows)
-	clear(grow(&t.Moe, rows*h))
+	kernels.Zero(grow(&t.Moe, rows*h))
 	for e := range t.Work {
 		w := &t.Work[e]
 		if t.shared != nil {
-			t.shared.Rows = w.Rows
+			t.shared.Rows, t.shared.Weights = w.Rows, w.Weights
 			w = t.shared
 		}
 		m.Slots[e].FFN[l].run(w, t.Hidden)
-		m.mix(t, e, w)
+		kernels.Mix(t.Moe, w.Weights, w.Out, w.Rows, h)
 	}
-	kernels.RMSNorm(y, grow(&t.MoeInv, rows), t.Moe, w.PostFFNNorm, c.RMSNormEps, rows)
-	add(y, t.Hidden)
+	kernels.RMSNormAdd(y, grow(&t.MoeInv, rows), t.Hidden, t.Moe, w.PostFFNNorm, c.RMSNormEps, rows)
 }
 
-// route computes the router's probabilities over all slots and lists, slot by slot, the rows
-// that chose it among their k.
+// route computes the router's probabilities over all slots and lists, slot by slot, the rows that chose it among their
+// k, and what weight it has there: its probability, or where the configuration normalises them, what it is
+// among the chosen alone.
 func (m *Mixture) route(l int, t *LayerPass, rows int) {
-	h, e := m.Anchor.Config.HiddenSize, len(m.Slots)
-	grow(&t.P, rows*e)
+	h, e, k := m.Anchor.Config.HiddenSize, len(m.Slots), m.TopK
+	grow(&t.routers, e)
+	grow(&t.bias, e)
 	for s, slot := range m.Slots {
-		bias := float32(0)
+		t.routers[s], t.bias[s] = slot.Router[l], 0
 		if slot.Bias != nil {
-			bias = min(slot.Bias[l][0], 0)
-		}
-		for r := range rows {
-			t.P[r*e+s] = kernels.Dot(slot.Router[l], t.Hidden[r*h:][:h]) + bias
+			t.bias[s] = min(slot.Bias[l][0], 0)
 		}
 	}
-	kernels.Softmax(t.P, grow(&t.PLSE, rows), e, rows)
+	kernels.Route(grow(&t.P, rows*e), grow(&t.PLSE, rows), grow(&t.Chosen, rows*k), t.Hidden, t.routers, t.bias, k, h, rows)
 	if len(t.Work) != e {
 		t.Work = make([]SlotPass, e)
 	}
 	for s := range t.Work {
-		t.Work[s].Rows = t.Work[s].Rows[:0]
+		t.Work[s].Rows, t.Work[s].Weights = t.Work[s].Rows[:0], t.Work[s].Weights[:0]
 	}
-	grow(&t.Chosen, rows*m.TopK)
 	for r := range rows {
-		chosen := t.Chosen[r*m.TopK:][:m.TopK]
-		kernels.TopK(chosen, t.P[r*e:][:e], m.TopK)
+		p, chosen := t.P[r*e:][:e], t.Chosen[r*k:][:k]
+		sum := float32(1)
+		if m.Anchor.Config.NormTopK {
+			sum = 0
+			for _, s := range chosen {
+				sum += p[s]
+			}
+		}
 		for _, s := range chosen {
-			t.Work[s].Rows = append(t.Work[s].Rows, int32(r))
+			w := &t.Work[s]
+			w.Rows, w.Weights = append(w.Rows, int32(r)), append(w.Weights, p[s]/sum)
 		}
 	}
 }
@@ -172,38 +186,11 @@ func (f FFN) run(w *SlotPass, hidden []float32) {
 	if n == 0 {
 		return
 	}
-	grow(&w.In, n*h)
-	for a, r := range w.Rows {
-		copy(w.In[a*h:(a+1)*h], hidden[int(r)*h:][:h])
-	}
+	kernels.Gather(grow(&w.In, n*h), hidden, w.Rows, h)
 	f.Gate.apply(grow(&w.Gate, n*i), w.In, n, &w.Low)
 	f.Up.apply(grow(&w.Up, n*i), w.In, n, &w.Low)
 	kernels.SiLUMul(grow(&w.Act, n*i), w.Gate, w.Up)
 	f.Down.apply(grow(&w.Out, n*h), w.Act, n, &w.Low)
-}
-
-// mix adds what slot s computed in w to the sum of the slots' outputs, weighted by the router: by its probabilities, or
-// where the configuration normalises them, by what they are among the chosen alone.
-func (m *Mixture) mix(t *LayerPass, s int, w *SlotPass) {
-	h, e := m.Anchor.Config.HiddenSize, len(m.Slots)
-	for a, r := range w.Rows {
-		p := t.P[int(r)*e:][:e]
-		weight := p[s]
-		if m.Anchor.Config.NormTopK {
-			var sum float32
-			for _, c := range t.Chosen[int(r)*m.TopK:][:m.TopK] {
-				sum += p[c]
-			}
-			weight /= sum
-		}
-		kernels.Axpy(t.Moe[int(r)*h:][:h], weight, w.Out[a*h:][:h])
-	}
-}
-
-func add(y, x []float32) {
-	for i, v := range x[:len(y)] {
-		y[i] += v
-	}
 }
 
 // grow makes *s n long, keeping its memory where it suffices, and returns it.

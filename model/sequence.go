@@ -55,7 +55,8 @@ func (s *Sequence) Extend(ids []int32) ([]float32, error) {
 		ids = ids[prefillRows:]
 	}
 	s.extend(ids)
-	s.mixture.logits(&s.pass, s.pass.Last[len(s.pass.Last)-c.HiddenSize:], 1)
+	s.mixture.final(&s.pass, s.pass.Last[len(s.pass.Last)-c.HiddenSize:], 1)
+	kernels.Linear(grow(&s.pass.Logits, c.VocabSize), s.pass.Final, s.mixture.Anchor.Head, 1)
 	return s.pass.Logits, nil
 }
 

@@ -7,8 +7,7 @@ import (
 	"chorus/model"
 )
 
-// gradients says where each gradient is summed. A nil slice belongs to a frozen tensor, and
-// nothing is spent on it.
+// gradients says where each gradient goes. A nil slice belongs to a frozen tensor, and nothing is spent on it.
 type gradients struct {
 	embed, norm, head []float32
 	layers            []layerGradients
@@ -20,6 +19,20 @@ type layerGradients struct {
 }
 
 type slotGradients struct{ gate, up, down, router, bias []float32 }
+
+// clear sets to zero the gradients that [backward] adds to; it stores the others, those of matrices.
+func (g *gradients) clear() {
+	sums := [][]float32{g.embed, g.norm}
+	for _, l := range g.layers {
+		sums = append(sums, l.qNorm, l.kNorm, l.postAttention, l.postFFN)
+		for _, s := range l.slots {
+			sums = append(sums, s.router, s.bias)
+		}
+	}
+	for _, s := range sums {
+		kernels.Zero(s)
+	}
+}
 
 // gradientsOf finds the gradient of each of m's tensors by its name; find returns nil for a frozen
 // one. Slot 0 has the anchor's names, slot 1 the names of an expert's blob.
@@ -63,32 +76,35 @@ func (g *gradients) needsAttention(l int) bool {
 // scratch is the backward pass's memory, reused from step to step.
 type scratch struct {
 	dFinal, dy, dh, dMoe, dO, dAtt, dQ, dK, dV, dQRaw, dKRaw []float32
-	dP, dOut, dAct, dGate, dUp, dIn                          []float32
+	dP, dWeight, dOut, dAct, dGate, dUp, dIn, ones           []float32
+	routers, dRouters                                        [][]float32
 }
 
-// backward adds to g the gradients of a loss whose gradient by the logits is p.Logits, for the
-// forward pass p of m over ids. routerZ weighs the router's z-loss, already divided by rows.
-func backward(m *model.Mixture, p *model.Pass, ids []int32, g *gradients, s *scratch, routerZ float32) {
+// zLoss holds the weights of lse² of a row's logits and of its routers', the latter already divided by rows.
+type zLoss struct{ logits, router float32 }
+
+// backward stores in g the gradients of the mean loss of the forward pass p of m over ids, up to the head, and returns
+// the sum over rows of the cross-entropy against targets.
+func backward(m *model.Mixture, p *model.Pass, ids, targets []int32, z zLoss, g *gradients, s *scratch) float64 {
 	c := m.Anchor.Config
 	rows, h := p.Sequences*p.Length, c.HiddenSize
-
-	kernels.LinearGradInput(zero(&s.dFinal, rows*h), p.Logits, m.Anchor.Head, rows)
-	gradWeight(g.head, p.Logits, p.Final, c.VocabSize, h, rows)
-	kernels.RMSNormGrad(zero(&s.dy, rows*h), g.norm, s.dFinal, p.Last, m.Anchor.Norm, p.LastInv, rows)
+	g.clear()
+	loss := kernels.HeadLoss(grow(&s.dFinal, rows*h), g.head, p.Final, m.Anchor.Head, targets, z.logits, float32(rows), rows)
+	kernels.RMSNormGrad(grow(&s.dy, rows*h), g.norm, s.dFinal, p.Last, m.Anchor.Norm, p.LastInv, rows)
 	for l := len(p.Layers) - 1; l >= 0; l-- {
 		t, w, lg := &p.Layers[l], &m.Anchor.Layers[l], &g.layers[l]
-		kernels.RMSNormGrad(zero(&s.dMoe, rows*h), lg.postFFN, s.dy, t.Moe, w.PostFFNNorm, t.MoeInv, rows)
-		copy(zero(&s.dh, rows*h), s.dy)
+		kernels.RMSNormGrad(grow(&s.dMoe, rows*h), lg.postFFN, s.dy, t.Moe, w.PostFFNNorm, t.MoeInv, rows)
+		s.dh, s.dy = s.dy, s.dh
 		below := g.needsAttention(l)
-		moeBackward(m, l, t, lg, s, rows, routerZ, below)
+		moeBackward(m, l, t, lg, s, rows, z.router, below)
 		if !below {
-			return
+			return loss
 		}
 		attentionBackward(m, l, p, lg, s, rows)
 		if !g.needsInput(l) {
-			return
+			return loss
 		}
-		copy(s.dy, s.dh)
+		s.dy, s.dh = s.dh, s.dy
 		kernels.LinearGradInput(s.dy, s.dQRaw, w.Q, rows)
 		kernels.LinearGradInput(s.dy, s.dKRaw, w.K, rows)
 		kernels.LinearGradInput(s.dy, s.dV, w.V, rows)
@@ -98,6 +114,7 @@ func backward(m *model.Mixture, p *model.Pass, ids []int32, g *gradients, s *scr
 			kernels.Axpy(g.embed[int(id)*h:][:h], 1, s.dy[r*h:(r+1)*h])
 		}
 	}
+	return loss
 }
 
 // moeBackward takes s.dMoe through layer l's experts and router, adding to s.dh if below asks
@@ -106,21 +123,22 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients
 	c := m.Anchor.Config
 	h, i, e := c.HiddenSize, c.IntermediateSize, len(m.Slots)
 	zero(&s.dP, rows*e)
+	for len(s.ones) < rows {
+		s.ones = append(s.ones, 1)
+	}
 	for slot := range t.Work {
 		w, ffn, sg := &t.Work[slot], &m.Slots[slot].FFN[l], &lg.slots[slot]
 		n := len(w.Rows)
-		zero(&s.dOut, n*h)
+		kernels.MixGrad(grow(&s.dOut, n*h), grow(&s.dWeight, n), s.dMoe, w.Weights, w.Out, w.Rows, h)
 		for a, r := range w.Rows {
-			dMoe := s.dMoe[int(r)*h:][:h]
-			s.dP[int(r)*e+slot] = kernels.Dot(dMoe, w.Out[a*h:][:h])
-			kernels.Axpy(s.dOut[a*h:][:h], t.P[int(r)*e+slot], dMoe)
+			s.dP[int(r)*e+slot] = s.dWeight[a]
 		}
 		if !below && sg.gate == nil {
 			continue
 		}
 		kernels.LinearGradInput(zero(&s.dAct, n*i), s.dOut, ffn.Down.Matrix, n)
 		gradWeight(sg.down, s.dOut, w.Act, h, i, n)
-		kernels.SiLUMulGrad(zero(&s.dGate, n*i), zero(&s.dUp, n*i), s.dAct, w.Gate, w.Up)
+		kernels.SiLUMulGrad(grow(&s.dGate, n*i), grow(&s.dUp, n*i), s.dAct, w.Gate, w.Up)
 		gradWeight(sg.gate, s.dGate, w.In, i, h, n)
 		gradWeight(sg.up, s.dUp, w.In, i, h, n)
 		if !below {
@@ -128,27 +146,24 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients
 		}
 		kernels.LinearGradInput(zero(&s.dIn, n*h), s.dGate, ffn.Gate.Matrix, n)
 		kernels.LinearGradInput(s.dIn, s.dUp, ffn.Up.Matrix, n)
-		for a, r := range w.Rows {
-			kernels.Axpy(s.dh[int(r)*h:][:h], 1, s.dIn[a*h:][:h])
-		}
+		kernels.Mix(s.dh, s.ones[:n], s.dIn, w.Rows, h)
 	}
 	if e == 1 {
 		return // one slot always has probability 1
 	}
 	kernels.SoftmaxGrad(s.dP, s.dP, t.P, t.PLSE, routerZ, e, rows)
+	grow(&s.routers, e)
+	grow(&s.dRouters, e)
 	for slot := range m.Slots {
-		sg, row := &lg.slots[slot], m.Slots[slot].Router[l]
-		for r := range rows {
-			d := s.dP[r*e+slot]
-			kernels.Axpy(s.dh[r*h:][:h], d, row)
-			if sg.router != nil {
-				kernels.Axpy(sg.router, d, t.Hidden[r*h:][:h])
-			}
-			if sg.bias != nil && m.Slots[slot].Bias[l][0] <= 0 {
-				sg.bias[0] += d
+		sg := &lg.slots[slot]
+		s.routers[slot], s.dRouters[slot] = m.Slots[slot].Router[l], sg.router
+		if sg.bias != nil && m.Slots[slot].Bias[l][0] <= 0 {
+			for r := range rows {
+				sg.bias[0] += s.dP[r*e+slot]
 			}
 		}
 	}
+	kernels.RouteGrad(s.dh, s.dRouters, s.dP, t.Hidden, s.routers, h, rows)
 }
 
 // attentionBackward takes s.dh, the gradient of the layer's hidden state, through its attention:
@@ -157,7 +172,7 @@ func attentionBackward(m *model.Mixture, l int, p *model.Pass, lg *layerGradient
 	c := m.Anchor.Config
 	t, w, rope := &p.Layers[l], &m.Anchor.Layers[l], m.Anchor.Rope()
 	h, qw, kv := c.HiddenSize, c.QWidth(), c.KVWidth()
-	kernels.RMSNormGrad(zero(&s.dO, rows*h), lg.postAttention, s.dh, t.O, w.PostAttentionNorm, t.OInv, rows)
+	kernels.RMSNormGrad(grow(&s.dO, rows*h), lg.postAttention, s.dh, t.O, w.PostAttentionNorm, t.OInv, rows)
 	kernels.LinearGradInput(zero(&s.dAtt, rows*qw), s.dO, w.O, rows)
 	gradWeight(lg.o, s.dO, t.Att, h, qw, rows)
 	zero(&s.dQ, rows*qw)
@@ -170,26 +185,33 @@ func attentionBackward(m *model.Mixture, l int, p *model.Pass, lg *layerGradient
 		rope.Grad(s.dQ[a:], c.Heads, 0, p.Length)
 		rope.Grad(s.dK[b:], c.KVHeads, 0, p.Length)
 	}
-	kernels.RMSNormGrad(zero(&s.dQRaw, rows*qw), lg.qNorm, s.dQ, t.QRaw, w.QNorm, t.QInv, rows)
-	kernels.RMSNormGrad(zero(&s.dKRaw, rows*kv), lg.kNorm, s.dK, t.KRaw, w.KNorm, t.KInv, rows)
+	kernels.RMSNormGrad(grow(&s.dQRaw, rows*qw), lg.qNorm, s.dQ, t.QRaw, w.QNorm, t.QInv, rows)
+	kernels.RMSNormGrad(grow(&s.dKRaw, rows*kv), lg.kNorm, s.dK, t.KRaw, w.KNorm, t.KInv, rows)
 	gradWeight(lg.q, s.dQRaw, t.X, qw, h, rows)
 	gradWeight(lg.k, s.dKRaw, t.X, kv, h, rows)
 	gradWeight(lg.v, s.dV, t.X, kv, h, rows)
 }
 
+// gradWeight stores a product's gradient by its weight in dw, unless that is nil. It is cleared here, just before, so that
+// the sum finds it in a cache.
 func gradWeight(dw, dy, x []float32, out, in, rows int) {
 	if dw != nil {
+		kernels.Zero(dw)
 		kernels.LinearGradWeight(dw, dy, x, out, in, rows)
 	}
 }
 
-// zero makes *s n long and all zero, keeping its memory where it suffices, and returns it.
-func zero(s *[]float32, n int) []float32 {
+// grow makes *s n long, keeping its memory where it suffices, and returns it.
+func grow[T any](s *[]T, n int) []T {
 	if cap(*s) < n {
-		*s = make([]float32, n)
-		return *s
+		*s = make([]T, n)
 	}
 	*s = (*s)[:n]
-	clear(*s)
+	return *s
+}
+
+// zero is grow, and zeros.
+func zero(s *[]float32, n int) []float32 {
+	kernels.Zero(grow(s, n))
 	return *s
 }

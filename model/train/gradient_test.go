@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"chorus/kernels"
 	"chorus/model"
 )
 
@@ -139,9 +138,9 @@ func (g *gradientTest) backward(s *scratch, trained func(name string) bool) map[
 	})
 	var p model.Pass
 	rows := g.sequences * g.length
-	g.mixture.Forward(&p, g.ids, g.sequences, g.length)
-	kernels.CrossEntropy(p.Logits, g.targets, float32(g.z), float32(rows), g.ref.vocab, rows)
-	backward(g.mixture, &p, g.ids, into, s, float32(g.routerZ/float64(rows)))
+	g.mixture.ForwardToHead(&p, g.ids, g.sequences, g.length)
+	z := zLoss{logits: float32(g.z), router: float32(g.routerZ / float64(rows))}
+	backward(g.mixture, &p, g.ids, g.targets, z, into, s)
 	return grads
 }
 

@@ -145,37 +145,86 @@ func TestAGradientThatIsNoNumberIsReported(t *testing.T) {
 	}
 }
 
-// BenchmarkStep is the speed of training at the sizes that users get: a step of AnchorRecipe on
-// AnchorConfig, and one of ExpertRecipe beside that anchor.
+// BenchmarkStep is the speed of a training step, and how much of a second goes to each token's multiplications: the
+// products' 2·m·n·k, attention's left aside.
+//
+// anchor and expert are the sizes that users get: AnchorRecipe on AnchorConfig, 8 windows of 64 tokens, and
+// ExpertRecipe beside that anchor. The others are mixtures of the public slot and one expert, both of which see every row
+// (k = E = 2), in float32, and a batch of 512 tokens, 4 windows of 128, with AdamW and a clipped gradient:
+//
+//	      parameters  vocabulary  hidden  intermediate  layers  heads of 64
+//	10M   10.2M       4096        256     704           6       4
+//	100M  96.0M       16384       768     2048          6       12
+//
+// whole trains every tensor, as an optimiser over all of model.parameters() would; expert trains the expert and its router
+// alone. Blocks are FlexOlmo's: norms after attention and FFN, norms of all queries and of all keys, SwiGLU, an untied head.
 func BenchmarkStep(b *testing.B) {
-	config := AnchorConfig(Vocabulary, 0)
 	text := &Tokens{IDs: make([]int32, 1<<16)}
-	for i := range text.IDs {
-		text.IDs[i] = int32(i * 97 % Vocabulary)
-	}
-	steps := func(b *testing.B, r *run) {
-		for b.Loop() {
-			r.once()
-		}
-		b.ReportMetric(float64(b.N*len(r.ids))/b.Elapsed().Seconds(), "tokens/s")
-		b.ReportMetric(0, "ns/op")
-	}
-	anchor := newRun(b, config, AnchorRecipe(1), text, ramp)
-	b.Run("anchor", func(b *testing.B) { steps(b, anchor) })
-	b.Run("expert", func(b *testing.B) {
-		recipe := ExpertRecipe(1)
-		r := &run{recipe: recipe, batches: newBatcher(text, recipe.Length, 1), public: newBatcher(text, recipe.Length, 2)}
-		expert, err := model.BuildExpert(config, func(name string, shape ...int) ([]float32, error) {
-			p := newParameter(name, shape)
-			ramp(p)
-			r.params = append(r.params, p)
-			return p.w, nil
+	bench := func(name string, c model.Config, recipe Recipe, slots int, whole bool) {
+		b.Run(name, func(b *testing.B) {
+			for i := range text.IDs {
+				text.IDs[i] = int32(i * 97 % c.VocabSize)
+			}
+			r := &run{recipe: recipe, batches: newBatcher(text, recipe.Length, 1), public: newBatcher(text, recipe.Length, 2)}
+			source := func(trained bool) model.Source {
+				return func(name string, shape ...int) ([]float32, error) {
+					p := newParameter(name, shape)
+					p.decay = len(shape) > 1
+					initialise(p, rand.New(rand.NewPCG(1, 2)))
+					if trained {
+						r.params = append(r.params, p)
+					}
+					return p.w, nil
+				}
+			}
+			anchor, err := model.BuildAnchor(c, source(whole))
+			if err != nil {
+				b.Fatal(err)
+			}
+			var experts []*model.Expert
+			if slots > 1 {
+				expert, err := model.BuildExpert(c, source(true))
+				if err != nil {
+					b.Fatal(err)
+				}
+				experts = append(experts, expert)
+			}
+			r.mixture = model.NewMixture(anchor, experts...)
+			r.begin()
+			r.once() // which allocates
+			for b.Loop() {
+				r.once()
+			}
+			perSecond := float64(b.N*len(r.ids)) / b.Elapsed().Seconds()
+			b.ReportMetric(perSecond, "tokens/s")
+			b.ReportMetric(perSecond*multiplications(c, slots, whole)/1e9, "GFLOP/s")
+			b.ReportMetric(b.Elapsed().Seconds()/float64(b.N)*1e3, "ms/step")
+			b.ReportMetric(0, "ns/op")
 		})
-		if err != nil {
-			b.Fatal(err)
-		}
-		r.mixture = model.NewMixture(anchor.mixture.Anchor, expert)
-		r.begin()
-		steps(b, r)
-	})
+	}
+	small, medium := AnchorConfig(4096, 0), AnchorConfig(16384, 0)
+	small.HiddenSize, small.IntermediateSize, small.Layers, small.Heads, small.KVHeads = 256, 704, 6, 4, 4
+	medium.HiddenSize, medium.IntermediateSize, medium.Layers, medium.Heads, medium.KVHeads = 768, 2048, 6, 12, 12
+	batch := AnchorRecipe(1)
+	batch.Sequences, batch.Length, batch.LR = 4, 128, 1e-3
+	bench("anchor", AnchorConfig(Vocabulary, 0), AnchorRecipe(1), 1, true)
+	bench("expert", AnchorConfig(Vocabulary, 0), ExpertRecipe(1), 2, false)
+	bench("10M/whole", small, batch, 2, true)
+	bench("10M/expert", small, batch, 2, false)
+	bench("100M/whole", medium, batch, 2, true)
+	bench("100M/expert", medium, batch, 2, false)
+}
+
+// multiplications is twice how many weights a token is multiplied by in a step: forward, for the gradient of what a
+// product reads, and for that of its weight.
+func multiplications(c model.Config, slots int, whole bool) float64 {
+	h, layers := float64(c.HiddenSize), float64(c.Layers)
+	attention := layers * h * float64(2*c.QWidth()+2*c.KVWidth())
+	ffn := layers * 3 * h * float64(c.IntermediateSize)
+	head := h * float64(c.VocabSize)
+	if whole {
+		return 6 * (attention + float64(slots)*ffn + head)
+	}
+	below := (layers - 1) / layers // the first layer's input has nothing below it that is trained
+	return 2 * (attention*(1+below) + ffn*(1+below) + ffn*(2+below) + 2*head)
 }

@@ -124,14 +124,10 @@ func (r *run) once() float64 {
 	if own < rows {
 		r.public.fill(r.ids[own:], r.targets[own:], r.step)
 	}
-	r.mixture.Forward(&r.pass, r.ids, c.Sequences, c.Length)
-	vocab := r.mixture.Anchor.Config.VocabSize
-	loss := kernels.CrossEntropy(r.pass.Logits, r.targets, float32(c.ZLoss), float32(rows), vocab, rows)
+	r.mixture.ForwardToHead(&r.pass, r.ids, c.Sequences, c.Length)
+	z := zLoss{logits: float32(c.ZLoss), router: float32(c.RouterZLoss / float64(rows))}
+	loss := backward(r.mixture, &r.pass, r.ids, r.targets, z, r.grads, &r.scratch)
 	var norm float64
-	for _, p := range r.params {
-		clear(p.g)
-	}
-	backward(r.mixture, &r.pass, r.ids, r.grads, &r.scratch, float32(c.RouterZLoss/float64(rows)))
 	for _, p := range r.params {
 		norm += kernels.SumSquares(p.g)
 	}
