@@ -9,10 +9,50 @@ package kernels
 //go:noescape
 func tile14x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
+// tile13x32 computes the 13×32 tile c = a·b, or c += a·b, with a packed as (k, 13) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile13x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tile12x32 computes the 12×32 tile c = a·b, or c += a·b, with a packed as (k, 12) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile12x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tile11x32 computes the 11×32 tile c = a·b, or c += a·b, with a packed as (k, 11) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile11x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tile10x32 computes the 10×32 tile c = a·b, or c += a·b, with a packed as (k, 10) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile10x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tile9x32 computes the 9×32 tile c = a·b, or c += a·b, with a packed as (k, 9) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile9x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
 // tile8x32 computes the 8×32 tile c = a·b, or c += a·b, with a packed as (k, 8) and rows of b and c ldb and ldc apart.
 //
 //go:noescape
 func tile8x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tile7x32 computes the 7×32 tile c = a·b, or c += a·b, with a packed as (k, 7) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile7x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tile6x32 computes the 6×32 tile c = a·b, or c += a·b, with a packed as (k, 6) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile6x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// tile5x32 computes the 5×32 tile c = a·b, or c += a·b, with a packed as (k, 5) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile5x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
 // tile4x32 computes the 4×32 tile c = a·b, or c += a·b, with a packed as (k, 4) and rows of b and c ldb and ldc apart.
 //
@@ -39,6 +79,11 @@ func tile1x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add b
 //go:noescape
 func tile6x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
+// tile5x16 computes the 5×16 tile c = a·b, or c += a·b, with a packed as (k, 5) and rows of b and c ldb and ldc apart.
+//
+//go:noescape
+func tile5x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
 // tile4x16 computes the 4×16 tile c = a·b, or c += a·b, with a packed as (k, 4) and rows of b and c ldb and ldc apart.
 //
 //go:noescape
@@ -64,10 +109,50 @@ func tile1x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add b
 //go:noescape
 func bf16tile14x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
+// bf16tile13x32 computes the 13×32 tile c = a·b, or c += a·b, with a packed as (k, 13) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile13x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile12x32 computes the 12×32 tile c = a·b, or c += a·b, with a packed as (k, 12) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile12x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile11x32 computes the 11×32 tile c = a·b, or c += a·b, with a packed as (k, 11) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile11x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile10x32 computes the 10×32 tile c = a·b, or c += a·b, with a packed as (k, 10) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile10x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile9x32 computes the 9×32 tile c = a·b, or c += a·b, with a packed as (k, 9) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile9x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
 // bf16tile8x32 computes the 8×32 tile c = a·b, or c += a·b, with a packed as (k, 8) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
 //
 //go:noescape
 func bf16tile8x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile7x32 computes the 7×32 tile c = a·b, or c += a·b, with a packed as (k, 7) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile7x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile6x32 computes the 6×32 tile c = a·b, or c += a·b, with a packed as (k, 6) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile6x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
+// bf16tile5x32 computes the 5×32 tile c = a·b, or c += a·b, with a packed as (k, 5) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile5x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
 // bf16tile4x32 computes the 4×32 tile c = a·b, or c += a·b, with a packed as (k, 4) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
 //
@@ -94,6 +179,11 @@ func bf16tile1x32(k int, a *float32, b *float32, ldb int, c *float32, ldc int, a
 //go:noescape
 func bf16tile6x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
+// bf16tile5x16 computes the 5×16 tile c = a·b, or c += a·b, with a packed as (k, 5) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
+//
+//go:noescape
+func bf16tile5x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
+
 // bf16tile4x16 computes the 4×16 tile c = a·b, or c += a·b, with a packed as (k, 4) and rows of b and c ldb and ldc apart. Words of b hold two bfloat16, those of two steps.
 //
 //go:noescape
@@ -119,10 +209,50 @@ func bf16tile1x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, a
 //go:noescape
 func dottile14x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
 
+// dottile13x32 computes the 13×32 tile c = a·b, or c += a·b, with a packed as (words, 13), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile13x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile12x32 computes the 12×32 tile c = a·b, or c += a·b, with a packed as (words, 12), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile12x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile11x32 computes the 11×32 tile c = a·b, or c += a·b, with a packed as (words, 11), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile11x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile10x32 computes the 10×32 tile c = a·b, or c += a·b, with a packed as (words, 10), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile10x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile9x32 computes the 9×32 tile c = a·b, or c += a·b, with a packed as (words, 9), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile9x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
 // dottile8x32 computes the 8×32 tile c = a·b, or c += a·b, with a packed as (words, 8), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
 //
 //go:noescape
 func dottile8x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile7x32 computes the 7×32 tile c = a·b, or c += a·b, with a packed as (words, 7), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile7x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile6x32 computes the 6×32 tile c = a·b, or c += a·b, with a packed as (words, 6), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile6x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// dottile5x32 computes the 5×32 tile c = a·b, or c += a·b, with a packed as (words, 5), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile5x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
 
 // dottile4x32 computes the 4×32 tile c = a·b, or c += a·b, with a packed as (words, 4), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
 //
@@ -149,6 +279,16 @@ func dottile1x32(words int, a *float32, b *float32, c *float32, ldc int, add boo
 //go:noescape
 func int8tile7x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
+// int8tile6x32 computes the 6×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile6x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile5x32 computes the 5×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile5x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
 // int8tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
@@ -173,6 +313,16 @@ func int8tile1x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc i
 //
 //go:noescape
 func int4tile7x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int4tile6x32 computes the 6×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int4tile6x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int4tile5x32 computes the 5×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int4tile5x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
 // int4tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
 //

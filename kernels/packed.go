@@ -217,29 +217,40 @@ func (p *packed) gradInput(dx, dy []float32, rows int) {
 // tiles are a tier's functions for one format. As in a [tiling], tiles carry their sums from block to block, so that neither
 // heights nor blocks nor threads nor the batch that a row travels in can change a bit.
 type tiles struct {
-	heights []int // descending, to 1
+	heights []int // of tiles, descending to 1 with none left out
 	block   int   // words of the left side for which a panel stays in the second-level cache
 	few     int   // the same, for so few rows that it had better stay in the first
 
 	// encode stores a row of inputs x as the words of a product's left side; nil if those are its elements.
 	encode func(dst, x []float32)
 
-	// strip packs height rows of words, which are ld apart, as (words, height); nil if 1 is the only height.
+	// strip packs height > 1 rows of words, which are ld apart, as (words, height).
 	strip func(dst, rows []float32, ld, height, words int)
 
 	// tile computes the tile c = a·b, or c += a·b, of height rows that are ldc apart, over words words of each.
 	tile func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool)
 }
 
-// height returns that of the next tile when rows remain: the largest after which no row is left alone, for a single one takes
-// as long as two.
+// height returns that of the next tile when rows remain: the tallest, but the last two share, for a single row takes as long as two.
 func (t *tiles) height(rows int) int {
-	for _, h := range t.heights {
-		if h == rows || h < rows && (h < rows-1 || h <= 2) {
-			return h
-		}
+	switch tallest := t.heights[0]; {
+	case rows <= tallest:
+		return rows
+	case rows < 2*tallest:
+		return (rows + 1) / 2
+	default:
+		return tallest
 	}
-	return 1
+}
+
+// whole returns how many of rows are in strips of the tallest tiles, which come first.
+func (t *tiles) whole(rows int) int {
+	tallest := t.heights[0]
+	rest := rows % tallest
+	if rest > 0 && rows > tallest {
+		rest += tallest
+	}
+	return rows - rest
 }
 
 // strips calls f for each strip of rows i to end.
@@ -251,16 +262,6 @@ func (t *tiles) strips(i, end int, f func(i, height int)) {
 	}
 }
 
-// whole returns how many of rows are in strips of the tallest tiles, which come first.
-func (t *tiles) whole(rows int) int {
-	tallest := t.heights[0]
-	whole := rows - rows%tallest
-	if whole > 0 && rows-whole == 1 && tallest > 2 {
-		whole -= tallest
-	}
-	return whole
-}
-
 func (t *tiles) linear(y, x []float32, p *packed, rows int, add bool) {
 	words, tallest := p.format.words(p.in), t.heights[0]
 	most := max(8, packedMax/words/tallest) * tallest
@@ -269,36 +270,42 @@ func (t *tiles) linear(y, x []float32, p *packed, rows int, add bool) {
 	}
 }
 
-// pieceBytes is the least of the weights that a thread claims at a time.
-const pieceBytes = 64 << 10
+const (
+	// pieceBytes is the least of the weights that a thread claims at a time.
+	pieceBytes = 64 << 10
+
+	// leftWords is how much of the left side stays in the second-level cache while panels pass by.
+	leftWords = 128 << 10
+)
 
 // chunk is a product whose left side is packed at once.
 func (t *tiles) chunk(y, x []float32, p *packed, rows, words int, add bool) {
-	left, small := x, max(rows, memoryRows)*p.out*p.in <= inline
+	left, panels := x, p.panels()
 	if rows > 1 || t.encode != nil {
 		buf := borrow(rows * words)
 		defer giveBack(buf)
 		left = *buf
 		t.prepare(left, x, p.in, rows, words)
 	}
-	panels := p.panels()
-	if small {
+	if max(rows, memoryRows)*p.out*p.in <= inline {
 		t.multiply(y, left, p, 0, rows, 0, panels, words, add)
 		return
 	}
-	tallest := t.heights[0]
+	// A piece is some panels for some rows: so few rows that they stay in the cache and so many panels that reading those rows pays,
+	// but enough pieces to keep all threads busy.
+	height, whole, tallest := rows, t.whole(rows), t.heights[0]
 	per := max(1, pieceBytes/p.format.panelBytes(words))
-	if rows > tallest {
-		per = 1
+	if rows > 2*tallest {
+		strips := max(1, leftWords/min(words, t.block)/tallest)
+		split := max(1, (whole/tallest+strips/2)/strips)
+		height = (whole/tallest + split - 1) / split * tallest
+		per = max(1, min(8, panels*split/(4*runtime.GOMAXPROCS(0))))
 	}
-	across, whole := (panels+per-1)/per, t.whole(rows)
-	// Enough pieces to keep all threads busy, but each of eight strips at least, so that reading a panel pays.
-	split := min((4*runtime.GOMAXPROCS(0)+across-1)/across, max(1, whole/tallest/8))
-	height := (whole/tallest + split - 1) / split * tallest
-	parallel(across*split, func(piece int) {
-		j, i := piece/split*per, min(whole, piece%split*height)
-		end := min(whole, i+height)
-		if piece%split == split-1 {
+	across, down := (panels+per-1)/per, max(1, (whole+height-1)/height)
+	parallel(across*down, func(piece int) {
+		j, i := piece%across*per, piece/across*height
+		end := i + height
+		if piece/across == down-1 {
 			end = rows
 		}
 		t.multiply(y, left, p, i, end, j, min(panels, j+per), words, add)
@@ -344,43 +351,51 @@ func (t *tiles) prepare(left, x []float32, in, rows, words int) {
 
 // multiply computes rows i to end of the outputs of panels j to last.
 func (t *tiles) multiply(y, left []float32, p *packed, i, end, j, last, words int, add bool) {
-	for ; j < last; j++ {
-		b, n := p.panel(j, j+1), min(panelWidth, p.out-j*panelWidth)
-		block := t.block
-		switch {
-		case end-i <= t.heights[len(t.heights)-1]:
-			block = words
-		case end-i <= 2*t.heights[0]:
-			block = t.few
+	var edge *[]float32
+	if last*panelWidth > p.out {
+		edge = borrow(t.heights[0] * panelWidth)
+		defer giveBack(edge)
+	}
+	switch {
+	case end-i <= t.heights[0]:
+		t.blocks(y, left, p, i, end, j, last, words, words, edge, add)
+	case end-i <= 2*t.heights[0]:
+		for ; j < last; j++ {
+			t.blocks(y, left, p, i, end, j, j+1, words, t.few, edge, add)
 		}
-		var edge *[]float32
-		if n < panelWidth {
-			edge = borrow(t.heights[0] * panelWidth)
-		}
-		for at := 0; at < words; at += block {
-			steps, more := min(block, words-at), add || at > 0
-			bAt := b[p.format.panelBytes(at):]
+	default:
+		t.blocks(y, left, p, i, end, j, last, words, t.block, edge, add)
+	}
+}
+
+// blocks is multiply, a block of words after the other.
+func (t *tiles) blocks(y, left []float32, p *packed, i, end, j, last, words, block int, edge *[]float32, add bool) {
+	for at := 0; at < words; at += block {
+		steps, more := min(block, words-at), add || at > 0
+		for j := j; j < last; j++ {
+			b, n := p.panel(j, j+1)[p.format.panelBytes(at):], min(panelWidth, p.out-j*panelWidth)
 			t.strips(i, end, func(i, h int) {
 				a, c := left[i*words+at*h:][:steps*h], y[i*p.out+j*panelWidth:]
 				if n == panelWidth {
-					t.tile(h, steps, a, bAt, c[:(h-1)*p.out+n], p.out, more)
-					return
-				}
-				tmp := *edge
-				if more {
-					for r := range h {
-						copy(tmp[r*panelWidth:], c[r*p.out:][:n])
-					}
-				}
-				t.tile(h, steps, a, bAt, tmp, panelWidth, more)
-				for r := range h {
-					copy(c[r*p.out:][:n], tmp[r*panelWidth:])
+					t.tile(h, steps, a, b, c[:(h-1)*p.out+n], p.out, more)
+				} else {
+					t.edge(*edge, h, steps, a, b, c, p.out, n, more)
 				}
 			})
 		}
-		if edge != nil {
-			giveBack(edge)
+	}
+}
+
+// edge computes a tile of which only the first n columns belong to c.
+func (t *tiles) edge(tmp []float32, h, words int, a []float32, b []byte, c []float32, ldc, n int, add bool) {
+	if add {
+		for i := range h {
+			copy(tmp[i*panelWidth:], c[i*ldc:][:n])
 		}
+	}
+	t.tile(h, words, a, b, tmp, panelWidth, add)
+	for i := range h {
+		copy(c[i*ldc:][:n], tmp[i*panelWidth:])
 	}
 }
 

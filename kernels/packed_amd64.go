@@ -1,36 +1,63 @@
 package kernels
 
-// Tiles of packed matrices. A tile of one row waits for its sums, and does so for as long as one of two rows takes.
+// The tiles of asm_amd64.s for packed matrices, by their height.
+var (
+	tilesFloat32 = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){
+		1: tile1x32, tile2x32, tile3x32, tile4x32, tile5x32, tile6x32, tile7x32,
+		tile8x32, tile9x32, tile10x32, tile11x32, tile12x32, tile13x32, tile14x32,
+	}
+	tilesBFloat16 = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){
+		1: bf16tile1x32, bf16tile2x32, bf16tile3x32, bf16tile4x32, bf16tile5x32, bf16tile6x32, bf16tile7x32,
+		bf16tile8x32, bf16tile9x32, bf16tile10x32, bf16tile11x32, bf16tile12x32, bf16tile13x32, bf16tile14x32,
+	}
+	tilesDot = [...]func(words int, a, b, c *float32, ldc int, add bool){
+		1: dottile1x32, dottile2x32, dottile3x32, dottile4x32, dottile5x32, dottile6x32, dottile7x32,
+		dottile8x32, dottile9x32, dottile10x32, dottile11x32, dottile12x32, dottile13x32, dottile14x32,
+	}
+	tilesInt8 = [...]func(groups, chunks int, a *float32, b *byte, c *float32, ldc int, add bool){
+		1: int8tile1x32, int8tile2x32, int8tile3x32, int8tile4x32, int8tile5x32, int8tile6x32, int8tile7x32,
+	}
+	tilesInt4 = [...]func(groups, chunks int, a *float32, b *byte, c *float32, ldc int, add bool){
+		1: int4tile1x32, int4tile2x32, int4tile3x32, int4tile4x32, int4tile5x32, int4tile6x32, int4tile7x32,
+	}
+
+	tilesFloat32Narrow = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){
+		1: tile1x16, tile2x16, tile3x16, tile4x16, tile5x16, tile6x16,
+	}
+	tilesBFloat16Narrow = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){
+		1: bf16tile1x16, bf16tile2x16, bf16tile3x16, bf16tile4x16, bf16tile5x16, bf16tile6x16,
+	}
+)
 
 var tiles512 = [formats]*tiles{
 	Float32: {
-		heights: []int{14, 8, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
+		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 64, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			tile512(height, words, a, words32(b), panelWidth, c, ldc, add)
+			tilesFloat32[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
 		},
 	},
 	BFloat16: {
-		heights: []int{14, 8, 4, 3, 2, 1}, block: 512, few: 256, strip: strip,
+		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			bf16tile512(height, words, a, words32(b), panelWidth, c, ldc, add)
+			tilesBFloat16[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
 		},
 	},
 	BFloat16Dot: {
-		heights: []int{14, 8, 4, 3, 2, 1}, block: 512, few: 128, encode: roundRow, strip: strip,
+		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 64, encode: roundRow, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			dottile512(height, words, a, words32(b), c, ldc, add)
+			tilesDot[height](words, &a[0], &words32(b)[0], &c[0], ldc, add)
 		},
 	},
 	Int8: {
-		heights: []int{7, 4, 3, 2, 1}, block: 64 * groupWords, few: 16 * groupWords, encode: quantise8, strip: strip,
+		heights: []int{7, 6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 8 * groupWords, encode: quantise8, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			int8tile512(height, words/groupWords, 1, a, b, c, ldc, add)
+			tilesInt8[height](words/groupWords, 1, &a[0], &b[0], &c[0], ldc, add)
 		},
 	},
 	Int4: {
-		heights: []int{7, 4, 3, 2, 1}, block: 64 * groupWords, few: 32 * groupWords, encode: quantise4, strip: strip,
+		heights: []int{7, 6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 16 * groupWords, encode: quantise4, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			int4tile512(height, words/groupWords, 1, a, b, c, ldc, add)
+			tilesInt4[height](words/groupWords, 1, &a[0], &b[0], &c[0], ldc, add)
 		},
 	},
 }
@@ -38,17 +65,17 @@ var tiles512 = [formats]*tiles{
 // tiles2 are the tiles of AVX2, half a panel wide.
 var tiles2 = [formats]*tiles{
 	Float32: {
-		heights: []int{6, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 64, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			tile2(height, words, a, words32(b), panelWidth, c, ldc, add)
-			tile2(height, words, a, words32(b)[16:], panelWidth, c[16:], ldc, add)
+			tilesFloat32Narrow[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
+			tilesFloat32Narrow[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
 		},
 	},
 	BFloat16: {
-		heights: []int{6, 4, 3, 2, 1}, block: 512, few: 256, strip: strip,
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			bf16tile2(height, words, a, words32(b), panelWidth, c, ldc, add)
-			bf16tile2(height, words, a, words32(b)[16:], panelWidth, c[16:], ldc, add)
+			tilesBFloat16Narrow[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
+			tilesBFloat16Narrow[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
 		},
 	},
 	BFloat16Dot: tilesPortable[BFloat16Dot],
@@ -57,6 +84,14 @@ var tiles2 = [formats]*tiles{
 }
 
 func strip(dst, rows []float32, ld, height, words int) {
+	if height < 4 {
+		for r := range height {
+			for k, v := range rows[r*ld:][:words] {
+				dst[k*height+r] = v
+			}
+		}
+		return
+	}
 	floats(rows, ld, true).pack(dst, height, height, words)
 }
 
@@ -80,84 +115,5 @@ func quantise512(dst, x []float32, raised int32) {
 		var group [groupSize]float32
 		copy(group[:], x[len(x)-rest:])
 		quantisewide(1, &dst[len(x)/groupSize*groupWords], &group[0], raised)
-	}
-}
-
-func bf16tile512(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool) {
-	switch height {
-	case 14:
-		bf16tile14x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 8:
-		bf16tile8x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 4:
-		bf16tile4x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 3:
-		bf16tile3x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 2:
-		bf16tile2x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 1:
-		bf16tile1x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	}
-}
-
-func bf16tile2(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool) {
-	switch height {
-	case 6:
-		bf16tile6x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 4:
-		bf16tile4x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 3:
-		bf16tile3x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 2:
-		bf16tile2x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 1:
-		bf16tile1x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	}
-}
-
-func dottile512(height, words int, a, b, c []float32, ldc int, add bool) {
-	switch height {
-	case 14:
-		dottile14x32(words, &a[0], &b[0], &c[0], ldc, add)
-	case 8:
-		dottile8x32(words, &a[0], &b[0], &c[0], ldc, add)
-	case 4:
-		dottile4x32(words, &a[0], &b[0], &c[0], ldc, add)
-	case 3:
-		dottile3x32(words, &a[0], &b[0], &c[0], ldc, add)
-	case 2:
-		dottile2x32(words, &a[0], &b[0], &c[0], ldc, add)
-	case 1:
-		dottile1x32(words, &a[0], &b[0], &c[0], ldc, add)
-	}
-}
-
-func int8tile512(height, groups, chunks int, a []float32, b []byte, c []float32, ldc int, add bool) {
-	switch height {
-	case 7:
-		int8tile7x32(groups, chunks, &a[0], &b[0], &c[0], ldc, add)
-	case 4:
-		int8tile4x32(groups, chunks, &a[0], &b[0], &c[0], ldc, add)
-	case 3:
-		int8tile3x32(groups, chunks, &a[0], &b[0], &c[0], ldc, add)
-	case 2:
-		int8tile2x32(groups, chunks, &a[0], &b[0], &c[0], ldc, add)
-	case 1:
-		int8tile1x32(groups, chunks, &a[0], &b[0], &c[0], ldc, add)
-	}
-}
-
-func int4tile512(height, groups, chunks int, a []float32, b []byte, c []float32, ldc int, add bool) {
-	switch height {
-	case 7:
-		int4tile7x32(groups, chunks, &a[0], &b[0], &c[0], ldc, add)
-	case 4:
-		int4tile4x32(groups, chunks, &a[0], &b[0], &c[0], ldc, add)
-	case 3:
-		int4tile3x32(groups, chunks, &a[0], &b[0], &c[0], ldc, add)
-	case 2:
-		int4tile2x32(groups, chunks, &a[0], &b[0], &c[0], ldc, add)
-	case 1:
-		int4tile1x32(groups, chunks, &a[0], &b[0], &c[0], ldc, add)
 	}
 }

@@ -31,8 +31,6 @@ func tile512(height, k int, a, b []float32, ldb int, c []float32, ldc int, add b
 		tile8x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 4:
 		tile4x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 3:
-		tile3x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 2:
 		tile2x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 1:
@@ -46,8 +44,6 @@ func tile2(height, k int, a, b []float32, ldb int, c []float32, ldc int, add boo
 		tile6x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 4:
 		tile4x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 3:
-		tile3x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 2:
 		tile2x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 1:

@@ -11,18 +11,18 @@ import "github.com/mmcloughlin/avo/build"
 func main() {
 	build.ConstraintExpr("amd64")
 	for _, e := range []element{float, bfloat16} {
-		for _, rows := range []int{14, 8, 4, 3, 2, 1} {
+		for rows := 14; rows > 0; rows-- {
 			tile(rows, avx512, e)
 		}
-		for _, rows := range []int{6, 4, 3, 2, 1} {
+		for rows := 6; rows > 0; rows-- {
 			tile(rows, avx2, e)
 		}
 	}
-	for _, rows := range []int{14, 8, 4, 3, 2, 1} {
+	for rows := 14; rows > 0; rows-- {
 		dotTile(rows)
 	}
 	for _, bits := range []int{8, 4} {
-		for _, rows := range []int{7, 4, 3, 2, 1} {
+		for rows := 7; rows > 0; rows-- {
 			groupTile(rows, bits)
 		}
 	}

@@ -95,6 +95,9 @@ func dotTile(rows int) {
 	step := func(u int) {
 		for j := range 2 {
 			VMOVUPS(Mem{Base: b, Disp: (2*u + j) * 64}, z[28+2*(u%2)+j])
+			if rows >= busyRows {
+				PREFETCHT0(Mem{Base: b, Disp: (2*u + j + 2*stepsAhead) * 64})
+			}
 		}
 		for i := range rows {
 			for j := range 2 {
@@ -187,6 +190,9 @@ func groupTile(rows, bits int) {
 			bv := [2]reg.VecVirtual{ZMM(), ZMM()}
 			for j := range 2 {
 				VMOVDQU32(Mem{Base: b, Disp: (2*q + j) * 64}, bv[j])
+				if rows >= busyRows {
+					PREFETCHT0(Mem{Base: b, Disp: (2*q + j + 2*stepsAhead) * 64})
+				}
 			}
 			quad(q, bv)
 		}
@@ -195,6 +201,9 @@ func groupTile(rows, bits int) {
 			bv := [2]reg.VecVirtual{ZMM(), ZMM()}
 			for j := range 2 {
 				VMOVDQU32(Mem{Base: b, Disp: (q + j) * 64}, bv[j])
+				if rows >= busyRows {
+					PREFETCHT0(Mem{Base: b, Disp: (q + j + 2*stepsAhead) * 64})
+				}
 				VPANDD_BCST(constantBits(0x0f0f0f0f), bv[j], bv[j])
 			}
 			quad(q, bv)

@@ -28,6 +28,17 @@ func label(name string) func(string) LabelRef {
 	return func(s string) LabelRef { return LabelRef(name + "_" + s) }
 }
 
+// busyRows is the height from which a tile takes longer than memory does to bring B. Below it, the processor's own guesses do
+// better.
+const busyRows = 4
+
+// stepsAhead is how many steps before their use words of B are asked for: what comes from memory, while a tile of many rows keeps
+// the processor busy, arrives in time.
+const (
+	logStepsAhead = 5
+	stepsAhead    = 1 << logStepsAhead
+)
+
 // tile emits the micro-kernel of a product of matrices: a tile of rows by two registers stays in
 // registers over all of k, B is loaded once a step and A is broadcast from memory. Words of B hold
 // elements e of as many steps.
@@ -54,6 +65,10 @@ func tile(rows int, set isa, e element) {
 	SHLQ(Imm(2), ldc)
 	ldb3 := GP64()
 	LEAQ(Mem{Base: ldb, Index: ldb, Scale: 2}, ldb3)
+	ahead := GP64()
+	MOVQ(ldb, ahead)
+	SHLQ(Imm(logStepsAhead), ahead)
+	ADDQ(b, ahead)
 
 	acc := make([][2]reg.VecVirtual, rows)
 	for i := range acc {
@@ -107,6 +122,11 @@ func tile(rows int, set isa, e element) {
 				VPSLLD(Imm(16), bv[j], bv[j])
 			}
 		}
+		for j := 0; j < 2*int(set)*4 && rows >= busyRows; j += 64 {
+			m := b.Offset(j)
+			m.Base = ahead
+			PREFETCHT0(m)
+		}
 		multiply(u*e.perWord(), bv)
 		if e == bfloat16 && all {
 			for j := range bv {
@@ -132,6 +152,7 @@ func tile(rows int, set isa, e element) {
 		steps(u, m, true)
 	}
 	LEAQ(Mem{Base: b, Index: ldb, Scale: uint8(unroll)}, b)
+	LEAQ(Mem{Base: ahead, Index: ldb, Scale: uint8(unroll)}, ahead)
 	ADDQ(U32(4*rows*4), a)
 	SUBQ(U32(unroll), k)
 	JGE(at("loop"))
