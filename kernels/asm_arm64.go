@@ -72,6 +72,56 @@ func bf16tile2x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
 //go:noescape
 func bf16tile1x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
 
+// int8tile6x8 computes the 6×8 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 6), and from the given column of a panel on.
+//
+//go:noescape
+func int8tile6x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int8tile4x8 computes the 4×8 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 4), and from the given column of a panel on.
+//
+//go:noescape
+func int8tile4x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int8tile3x16 computes the 3×16 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 3), and from the given column of a panel on.
+//
+//go:noescape
+func int8tile3x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int8tile2x16 computes the 2×16 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 2), and from the given column of a panel on.
+//
+//go:noescape
+func int8tile2x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int8tile1x32 computes the 1×32 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 1), and from the given column of a panel on.
+//
+//go:noescape
+func int8tile1x32(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int4tile6x8 computes the 6×8 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 6), and from the given column of a panel on.
+//
+//go:noescape
+func int4tile6x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int4tile4x8 computes the 4×8 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 4), and from the given column of a panel on.
+//
+//go:noescape
+func int4tile4x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int4tile3x16 computes the 3×16 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 3), and from the given column of a panel on.
+//
+//go:noescape
+func int4tile3x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int4tile2x16 computes the 2×16 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 2), and from the given column of a panel on.
+//
+//go:noescape
+func int4tile2x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int4tile1x32 computes the 1×32 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 1), and from the given column of a panel on.
+//
+//go:noescape
+func int4tile1x32(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
 // copy16 copies the first 16 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
 //
 //go:noescape

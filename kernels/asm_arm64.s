@@ -2697,6 +2697,2646 @@ store:
 	FSTPQ (F6, F7), 96(R7)
 	RET
 
+// func int8tile6x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int8tile6x8(SB), NOSPLIT, $0-49
+	MOVD $0x80808080, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R7
+	LSL $2, R5
+	ADD R3<<2, R2, R6
+	ADD $64, R6
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V27.S4
+	ADD R3<<2, R2
+	CBNZ R7, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	JMP group
+load:
+	MOVD R4, R8
+	FLDPQ 0(R8), (F0, F1)
+	ADD R5, R8
+	FLDPQ 0(R8), (F2, F3)
+	ADD R5, R8
+	FLDPQ 0(R8), (F4, F5)
+	ADD R5, R8
+	FLDPQ 0(R8), (F6, F7)
+	ADD R5, R8
+	FLDPQ 0(R8), (F8, F9)
+	ADD R5, R8
+	FLDPQ 0(R8), (F10, F11)
+group:
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	VEOR V16.B16, V16.B16, V16.B16
+	VEOR V17.B16, V17.B16, V17.B16
+	VEOR V18.B16, V18.B16, V18.B16
+	VEOR V19.B16, V19.B16, V19.B16
+	VEOR V20.B16, V20.B16, V20.B16
+	VEOR V21.B16, V21.B16, V21.B16
+	VEOR V22.B16, V22.B16, V22.B16
+	VEOR V23.B16, V23.B16, V23.B16
+	FMOVQ 48(R1), F25
+	FMOVD 64(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb10 // sdot v16.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb11 // sdot v17.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 72(R1), F25
+	FMOVD 88(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb10 // sdot v16.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb11 // sdot v17.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 96(R1), F25
+	FMOVD 112(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb10 // sdot v16.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb11 // sdot v17.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 120(R1), F25
+	FMOVD 136(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb10 // sdot v16.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb11 // sdot v17.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 144(R1), F25
+	FMOVD 160(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb10 // sdot v16.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb11 // sdot v17.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 168(R1), F25
+	FMOVD 184(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb10 // sdot v16.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb11 // sdot v17.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 192(R1), F25
+	FMOVD 208(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb10 // sdot v16.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb11 // sdot v17.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 216(R1), F25
+	FMOVD 232(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb10 // sdot v16.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb11 // sdot v17.4s, v24.16b, v25.4b[2]
+	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	ADD $64, R6
+	FMOVQ 0(R1), F25
+	FMOVD 16(R1), F26
+	FMOVQ 0(R2), F24
+	WORD $0x6ebb4718 // ushl v24.4s, v24.4s, v27.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f99918c // fmul v12.4s, v12.4s, v25.s[0]
+	WORD $0x6e38dd8c // fmul v12.4s, v12.4s, v24.4s
+	WORD $0x4e2cd400 // fadd v0.4s, v0.4s, v12.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4fb991ce // fmul v14.4s, v14.4s, v25.s[1]
+	WORD $0x6e38ddce // fmul v14.4s, v14.4s, v24.4s
+	WORD $0x4e2ed442 // fadd v2.4s, v2.4s, v14.4s
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4f999a10 // fmul v16.4s, v16.4s, v25.s[2]
+	WORD $0x6e38de10 // fmul v16.4s, v16.4s, v24.4s
+	WORD $0x4e30d484 // fadd v4.4s, v4.4s, v16.4s
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4fb99a52 // fmul v18.4s, v18.4s, v25.s[3]
+	WORD $0x6e38de52 // fmul v18.4s, v18.4s, v24.4s
+	WORD $0x4e32d4c6 // fadd v6.4s, v6.4s, v18.4s
+	WORD $0x4e21da94 // scvtf v20.4s, v20.4s
+	WORD $0x4f9a9294 // fmul v20.4s, v20.4s, v26.s[0]
+	WORD $0x6e38de94 // fmul v20.4s, v20.4s, v24.4s
+	WORD $0x4e34d508 // fadd v8.4s, v8.4s, v20.4s
+	WORD $0x4e21dad6 // scvtf v22.4s, v22.4s
+	WORD $0x4fba92d6 // fmul v22.4s, v22.4s, v26.s[1]
+	WORD $0x6e38ded6 // fmul v22.4s, v22.4s, v24.4s
+	WORD $0x4e36d54a // fadd v10.4s, v10.4s, v22.4s
+	FMOVQ 16(R2), F24
+	WORD $0x6ebb4718 // ushl v24.4s, v24.4s, v27.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9991ad // fmul v13.4s, v13.4s, v25.s[0]
+	WORD $0x6e38ddad // fmul v13.4s, v13.4s, v24.4s
+	WORD $0x4e2dd421 // fadd v1.4s, v1.4s, v13.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4fb991ef // fmul v15.4s, v15.4s, v25.s[1]
+	WORD $0x6e38ddef // fmul v15.4s, v15.4s, v24.4s
+	WORD $0x4e2fd463 // fadd v3.4s, v3.4s, v15.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x4f999a31 // fmul v17.4s, v17.4s, v25.s[2]
+	WORD $0x6e38de31 // fmul v17.4s, v17.4s, v24.4s
+	WORD $0x4e31d4a5 // fadd v5.4s, v5.4s, v17.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x4fb99a73 // fmul v19.4s, v19.4s, v25.s[3]
+	WORD $0x6e38de73 // fmul v19.4s, v19.4s, v24.4s
+	WORD $0x4e33d4e7 // fadd v7.4s, v7.4s, v19.4s
+	WORD $0x4e21dab5 // scvtf v21.4s, v21.4s
+	WORD $0x4f9a92b5 // fmul v21.4s, v21.4s, v26.s[0]
+	WORD $0x6e38deb5 // fmul v21.4s, v21.4s, v24.4s
+	WORD $0x4e35d529 // fadd v9.4s, v9.4s, v21.4s
+	WORD $0x4e21daf7 // scvtf v23.4s, v23.4s
+	WORD $0x4fba92f7 // fmul v23.4s, v23.4s, v26.s[1]
+	WORD $0x6e38def7 // fmul v23.4s, v23.4s, v24.4s
+	WORD $0x4e37d56b // fadd v11.4s, v11.4s, v23.4s
+	ADD $240, R1
+	ADD $1088, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R4, R8
+	FSTPQ (F0, F1), 0(R8)
+	ADD R5, R8
+	FSTPQ (F2, F3), 0(R8)
+	ADD R5, R8
+	FSTPQ (F4, F5), 0(R8)
+	ADD R5, R8
+	FSTPQ (F6, F7), 0(R8)
+	ADD R5, R8
+	FSTPQ (F8, F9), 0(R8)
+	ADD R5, R8
+	FSTPQ (F10, F11), 0(R8)
+	RET
+
+// func int8tile4x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int8tile4x8(SB), NOSPLIT, $0-49
+	MOVD $0x80808080, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R7
+	LSL $2, R5
+	ADD R3<<2, R2, R6
+	ADD $64, R6
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V19.S4
+	ADD R3<<2, R2
+	CBNZ R7, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP group
+load:
+	MOVD R4, R8
+	FLDPQ 0(R8), (F0, F1)
+	ADD R5, R8
+	FLDPQ 0(R8), (F2, F3)
+	ADD R5, R8
+	FLDPQ 0(R8), (F4, F5)
+	ADD R5, R8
+	FLDPQ 0(R8), (F6, F7)
+group:
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	FLDPQ 32(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
+	WORD $0x4f91ea0c // sdot v12.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
+	WORD $0x4f91ea0d // sdot v13.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	FLDPQ 64(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
+	WORD $0x4f91ea0c // sdot v12.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
+	WORD $0x4f91ea0d // sdot v13.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	FLDPQ 96(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
+	WORD $0x4f91ea0c // sdot v12.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
+	WORD $0x4f91ea0d // sdot v13.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	FLDPQ 128(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
+	WORD $0x4f91ea0c // sdot v12.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
+	WORD $0x4f91ea0d // sdot v13.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	ADD $64, R6
+	FMOVQ 0(R1), F17
+	FMOVQ 0(R2), F16
+	WORD $0x6eb34610 // ushl v16.4s, v16.4s, v19.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4fb1914a // fmul v10.4s, v10.4s, v17.s[1]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f91998c // fmul v12.4s, v12.4s, v17.s[2]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4fb199ce // fmul v14.4s, v14.4s, v17.s[3]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 16(R2), F16
+	WORD $0x6eb34610 // ushl v16.4s, v16.4s, v19.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4fb1916b // fmul v11.4s, v11.4s, v17.s[1]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9199ad // fmul v13.4s, v13.4s, v17.s[2]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4fb199ef // fmul v15.4s, v15.4s, v17.s[3]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $160, R1
+	ADD $1088, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R4, R8
+	FSTPQ (F0, F1), 0(R8)
+	ADD R5, R8
+	FSTPQ (F2, F3), 0(R8)
+	ADD R5, R8
+	FSTPQ (F4, F5), 0(R8)
+	ADD R5, R8
+	FSTPQ (F6, F7), 0(R8)
+	RET
+
+// func int8tile3x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int8tile3x16(SB), NOSPLIT, $0-49
+	MOVD $0x80808080, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R7
+	LSL $2, R5
+	ADD R3<<2, R2, R6
+	ADD $64, R6
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V27.S4
+	ADD R3<<2, R2
+	CBNZ R7, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	JMP group
+load:
+	MOVD R4, R8
+	FLDPQ 0(R8), (F0, F1)
+	FLDPQ 32(R8), (F2, F3)
+	ADD R5, R8
+	FLDPQ 0(R8), (F4, F5)
+	FLDPQ 32(R8), (F6, F7)
+	ADD R5, R8
+	FLDPQ 0(R8), (F8, F9)
+	FLDPQ 32(R8), (F10, F11)
+group:
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	VEOR V16.B16, V16.B16, V16.B16
+	VEOR V17.B16, V17.B16, V17.B16
+	VEOR V18.B16, V18.B16, V18.B16
+	VEOR V19.B16, V19.B16, V19.B16
+	VEOR V20.B16, V20.B16, V20.B16
+	VEOR V21.B16, V21.B16, V21.B16
+	VEOR V22.B16, V22.B16, V22.B16
+	VEOR V23.B16, V23.B16, V23.B16
+	FMOVQ 24(R1), F25
+	FMOVD 40(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e310 // sdot v16.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb14 // sdot v20.4s, v24.16b, v25.4b[2]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e311 // sdot v17.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb15 // sdot v21.4s, v24.16b, v25.4b[2]
+	FMOVQ 32(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30e // sdot v14.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e312 // sdot v18.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb16 // sdot v22.4s, v24.16b, v25.4b[2]
+	FMOVQ 48(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30f // sdot v15.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e313 // sdot v19.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb17 // sdot v23.4s, v24.16b, v25.4b[2]
+	ADD $128, R6
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
+	FMOVQ 32(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 48(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 48(R1), F25
+	FMOVD 64(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e310 // sdot v16.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb14 // sdot v20.4s, v24.16b, v25.4b[2]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e311 // sdot v17.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb15 // sdot v21.4s, v24.16b, v25.4b[2]
+	FMOVQ 32(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30e // sdot v14.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e312 // sdot v18.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb16 // sdot v22.4s, v24.16b, v25.4b[2]
+	FMOVQ 48(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30f // sdot v15.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e313 // sdot v19.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb17 // sdot v23.4s, v24.16b, v25.4b[2]
+	ADD $128, R6
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
+	FMOVQ 32(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 48(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 72(R1), F25
+	FMOVD 88(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e310 // sdot v16.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb14 // sdot v20.4s, v24.16b, v25.4b[2]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e311 // sdot v17.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb15 // sdot v21.4s, v24.16b, v25.4b[2]
+	FMOVQ 32(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30e // sdot v14.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e312 // sdot v18.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb16 // sdot v22.4s, v24.16b, v25.4b[2]
+	FMOVQ 48(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30f // sdot v15.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e313 // sdot v19.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb17 // sdot v23.4s, v24.16b, v25.4b[2]
+	ADD $128, R6
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
+	FMOVQ 32(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 48(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 96(R1), F25
+	FMOVD 112(R1), F26
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e310 // sdot v16.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb14 // sdot v20.4s, v24.16b, v25.4b[2]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e311 // sdot v17.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb15 // sdot v21.4s, v24.16b, v25.4b[2]
+	FMOVQ 32(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30e // sdot v14.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e312 // sdot v18.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb16 // sdot v22.4s, v24.16b, v25.4b[2]
+	FMOVQ 48(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4f99e30f // sdot v15.4s, v24.16b, v25.4b[0]
+	WORD $0x4fb9e313 // sdot v19.4s, v24.16b, v25.4b[1]
+	WORD $0x4f99eb17 // sdot v23.4s, v24.16b, v25.4b[2]
+	ADD $128, R6
+	FMOVQ 0(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
+	FMOVQ 32(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 48(R6), F24
+	VEOR V31.B16, V24.B16, V24.B16
+	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	ADD $64, R6
+	FMOVD 0(R1), F25
+	ADD $8, R1, R25
+	VLD1 (R25), V25.S[2]
+	FMOVQ 0(R2), F24
+	WORD $0x6ebb4718 // ushl v24.4s, v24.4s, v27.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f99918c // fmul v12.4s, v12.4s, v25.s[0]
+	WORD $0x6e38dd8c // fmul v12.4s, v12.4s, v24.4s
+	WORD $0x4e2cd400 // fadd v0.4s, v0.4s, v12.4s
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4fb99210 // fmul v16.4s, v16.4s, v25.s[1]
+	WORD $0x6e38de10 // fmul v16.4s, v16.4s, v24.4s
+	WORD $0x4e30d484 // fadd v4.4s, v4.4s, v16.4s
+	WORD $0x4e21da94 // scvtf v20.4s, v20.4s
+	WORD $0x4f999a94 // fmul v20.4s, v20.4s, v25.s[2]
+	WORD $0x6e38de94 // fmul v20.4s, v20.4s, v24.4s
+	WORD $0x4e34d508 // fadd v8.4s, v8.4s, v20.4s
+	FMOVQ 16(R2), F24
+	WORD $0x6ebb4718 // ushl v24.4s, v24.4s, v27.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9991ad // fmul v13.4s, v13.4s, v25.s[0]
+	WORD $0x6e38ddad // fmul v13.4s, v13.4s, v24.4s
+	WORD $0x4e2dd421 // fadd v1.4s, v1.4s, v13.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x4fb99231 // fmul v17.4s, v17.4s, v25.s[1]
+	WORD $0x6e38de31 // fmul v17.4s, v17.4s, v24.4s
+	WORD $0x4e31d4a5 // fadd v5.4s, v5.4s, v17.4s
+	WORD $0x4e21dab5 // scvtf v21.4s, v21.4s
+	WORD $0x4f999ab5 // fmul v21.4s, v21.4s, v25.s[2]
+	WORD $0x6e38deb5 // fmul v21.4s, v21.4s, v24.4s
+	WORD $0x4e35d529 // fadd v9.4s, v9.4s, v21.4s
+	FMOVQ 32(R2), F24
+	WORD $0x6ebb4718 // ushl v24.4s, v24.4s, v27.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4f9991ce // fmul v14.4s, v14.4s, v25.s[0]
+	WORD $0x6e38ddce // fmul v14.4s, v14.4s, v24.4s
+	WORD $0x4e2ed442 // fadd v2.4s, v2.4s, v14.4s
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4fb99252 // fmul v18.4s, v18.4s, v25.s[1]
+	WORD $0x6e38de52 // fmul v18.4s, v18.4s, v24.4s
+	WORD $0x4e32d4c6 // fadd v6.4s, v6.4s, v18.4s
+	WORD $0x4e21dad6 // scvtf v22.4s, v22.4s
+	WORD $0x4f999ad6 // fmul v22.4s, v22.4s, v25.s[2]
+	WORD $0x6e38ded6 // fmul v22.4s, v22.4s, v24.4s
+	WORD $0x4e36d54a // fadd v10.4s, v10.4s, v22.4s
+	FMOVQ 48(R2), F24
+	WORD $0x6ebb4718 // ushl v24.4s, v24.4s, v27.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4f9991ef // fmul v15.4s, v15.4s, v25.s[0]
+	WORD $0x6e38ddef // fmul v15.4s, v15.4s, v24.4s
+	WORD $0x4e2fd463 // fadd v3.4s, v3.4s, v15.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x4fb99273 // fmul v19.4s, v19.4s, v25.s[1]
+	WORD $0x6e38de73 // fmul v19.4s, v19.4s, v24.4s
+	WORD $0x4e33d4e7 // fadd v7.4s, v7.4s, v19.4s
+	WORD $0x4e21daf7 // scvtf v23.4s, v23.4s
+	WORD $0x4f999af7 // fmul v23.4s, v23.4s, v25.s[2]
+	WORD $0x6e38def7 // fmul v23.4s, v23.4s, v24.4s
+	WORD $0x4e37d56b // fadd v11.4s, v11.4s, v23.4s
+	ADD $120, R1
+	ADD $1088, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R4, R8
+	FSTPQ (F0, F1), 0(R8)
+	FSTPQ (F2, F3), 32(R8)
+	ADD R5, R8
+	FSTPQ (F4, F5), 0(R8)
+	FSTPQ (F6, F7), 32(R8)
+	ADD R5, R8
+	FSTPQ (F8, F9), 0(R8)
+	FSTPQ (F10, F11), 32(R8)
+	RET
+
+// func int8tile2x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int8tile2x16(SB), NOSPLIT, $0-49
+	MOVD $0x80808080, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R7
+	LSL $2, R5
+	ADD R3<<2, R2, R6
+	ADD $64, R6
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V19.S4
+	ADD R3<<2, R2
+	CBNZ R7, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP group
+load:
+	MOVD R4, R8
+	FLDPQ 0(R8), (F0, F1)
+	FLDPQ 32(R8), (F2, F3)
+	ADD R5, R8
+	FLDPQ 0(R8), (F4, F5)
+	FLDPQ 32(R8), (F6, F7)
+group:
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	FLDPQ 16(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20c // sdot v12.4s, v16.16b, v17.4b[1]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20d // sdot v13.4s, v16.16b, v17.4b[1]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e20a // sdot v10.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20e // sdot v14.4s, v16.16b, v17.4b[1]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e20b // sdot v11.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20f // sdot v15.4s, v16.16b, v17.4b[1]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea08 // sdot v8.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea09 // sdot v9.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea0a // sdot v10.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea0b // sdot v11.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20c // sdot v12.4s, v16.16b, v18.4b[1]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20d // sdot v13.4s, v16.16b, v18.4b[1]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e20a // sdot v10.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20e // sdot v14.4s, v16.16b, v18.4b[1]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e20b // sdot v11.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20f // sdot v15.4s, v16.16b, v18.4b[1]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea08 // sdot v8.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea09 // sdot v9.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea0a // sdot v10.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea0b // sdot v11.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	FLDPQ 48(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20c // sdot v12.4s, v16.16b, v17.4b[1]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20d // sdot v13.4s, v16.16b, v17.4b[1]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e20a // sdot v10.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20e // sdot v14.4s, v16.16b, v17.4b[1]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e20b // sdot v11.4s, v16.16b, v17.4b[0]
+	WORD $0x4fb1e20f // sdot v15.4s, v16.16b, v17.4b[1]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea08 // sdot v8.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea09 // sdot v9.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea0a // sdot v10.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea0b // sdot v11.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20c // sdot v12.4s, v16.16b, v18.4b[1]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20d // sdot v13.4s, v16.16b, v18.4b[1]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e20a // sdot v10.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20e // sdot v14.4s, v16.16b, v18.4b[1]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e20b // sdot v11.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20f // sdot v15.4s, v16.16b, v18.4b[1]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea08 // sdot v8.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea09 // sdot v9.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea0a // sdot v10.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea0b // sdot v11.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	ADD $64, R6
+	FMOVD 0(R1), F17
+	FMOVQ 0(R2), F16
+	WORD $0x6eb34610 // ushl v16.4s, v16.4s, v19.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4fb1918c // fmul v12.4s, v12.4s, v17.s[1]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	FMOVQ 16(R2), F16
+	WORD $0x6eb34610 // ushl v16.4s, v16.4s, v19.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4fb191ad // fmul v13.4s, v13.4s, v17.s[1]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	FMOVQ 32(R2), F16
+	WORD $0x6eb34610 // ushl v16.4s, v16.4s, v19.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f91914a // fmul v10.4s, v10.4s, v17.s[0]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4fb191ce // fmul v14.4s, v14.4s, v17.s[1]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 48(R2), F16
+	WORD $0x6eb34610 // ushl v16.4s, v16.4s, v19.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f91916b // fmul v11.4s, v11.4s, v17.s[0]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4fb191ef // fmul v15.4s, v15.4s, v17.s[1]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $80, R1
+	ADD $1088, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R4, R8
+	FSTPQ (F0, F1), 0(R8)
+	FSTPQ (F2, F3), 32(R8)
+	ADD R5, R8
+	FSTPQ (F4, F5), 0(R8)
+	FSTPQ (F6, F7), 32(R8)
+	RET
+
+// func int8tile1x32(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int8tile1x32(SB), NOSPLIT, $0-49
+	MOVD $0x80808080, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R7
+	LSL $2, R5
+	ADD R3<<2, R2, R6
+	ADD $64, R6
+	CBNZ R7, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP group
+load:
+	MOVD R4, R8
+	FLDPQ 0(R8), (F0, F1)
+	FLDPQ 32(R8), (F2, F3)
+	FLDPQ 64(R8), (F4, F5)
+	FLDPQ 96(R8), (F6, F7)
+group:
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	FLDPQ 8(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e20a // sdot v10.4s, v16.16b, v17.4b[0]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e20b // sdot v11.4s, v16.16b, v17.4b[0]
+	FMOVQ 64(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e20c // sdot v12.4s, v16.16b, v17.4b[0]
+	FMOVQ 80(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e20d // sdot v13.4s, v16.16b, v17.4b[0]
+	FMOVQ 96(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e20e // sdot v14.4s, v16.16b, v17.4b[0]
+	FMOVQ 112(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91e20f // sdot v15.4s, v16.16b, v17.4b[0]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1e208 // sdot v8.4s, v16.16b, v17.4b[1]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1e209 // sdot v9.4s, v16.16b, v17.4b[1]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
+	FMOVQ 64(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1e20c // sdot v12.4s, v16.16b, v17.4b[1]
+	FMOVQ 80(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1e20d // sdot v13.4s, v16.16b, v17.4b[1]
+	FMOVQ 96(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1e20e // sdot v14.4s, v16.16b, v17.4b[1]
+	FMOVQ 112(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1e20f // sdot v15.4s, v16.16b, v17.4b[1]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea08 // sdot v8.4s, v16.16b, v17.4b[2]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea09 // sdot v9.4s, v16.16b, v17.4b[2]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea0a // sdot v10.4s, v16.16b, v17.4b[2]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea0b // sdot v11.4s, v16.16b, v17.4b[2]
+	FMOVQ 64(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea0c // sdot v12.4s, v16.16b, v17.4b[2]
+	FMOVQ 80(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea0d // sdot v13.4s, v16.16b, v17.4b[2]
+	FMOVQ 96(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea0e // sdot v14.4s, v16.16b, v17.4b[2]
+	FMOVQ 112(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f91ea0f // sdot v15.4s, v16.16b, v17.4b[2]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1ea08 // sdot v8.4s, v16.16b, v17.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1ea09 // sdot v9.4s, v16.16b, v17.4b[3]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1ea0a // sdot v10.4s, v16.16b, v17.4b[3]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1ea0b // sdot v11.4s, v16.16b, v17.4b[3]
+	FMOVQ 64(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
+	FMOVQ 80(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
+	FMOVQ 96(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
+	FMOVQ 112(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e20a // sdot v10.4s, v16.16b, v18.4b[0]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e20b // sdot v11.4s, v16.16b, v18.4b[0]
+	FMOVQ 64(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e20c // sdot v12.4s, v16.16b, v18.4b[0]
+	FMOVQ 80(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e20d // sdot v13.4s, v16.16b, v18.4b[0]
+	FMOVQ 96(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e20e // sdot v14.4s, v16.16b, v18.4b[0]
+	FMOVQ 112(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92e20f // sdot v15.4s, v16.16b, v18.4b[0]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2e208 // sdot v8.4s, v16.16b, v18.4b[1]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2e209 // sdot v9.4s, v16.16b, v18.4b[1]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
+	FMOVQ 64(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2e20c // sdot v12.4s, v16.16b, v18.4b[1]
+	FMOVQ 80(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2e20d // sdot v13.4s, v16.16b, v18.4b[1]
+	FMOVQ 96(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2e20e // sdot v14.4s, v16.16b, v18.4b[1]
+	FMOVQ 112(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2e20f // sdot v15.4s, v16.16b, v18.4b[1]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea08 // sdot v8.4s, v16.16b, v18.4b[2]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea09 // sdot v9.4s, v16.16b, v18.4b[2]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea0a // sdot v10.4s, v16.16b, v18.4b[2]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea0b // sdot v11.4s, v16.16b, v18.4b[2]
+	FMOVQ 64(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
+	FMOVQ 80(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
+	FMOVQ 96(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea0e // sdot v14.4s, v16.16b, v18.4b[2]
+	FMOVQ 112(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4f92ea0f // sdot v15.4s, v16.16b, v18.4b[2]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2ea08 // sdot v8.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2ea09 // sdot v9.4s, v16.16b, v18.4b[3]
+	FMOVQ 32(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2ea0a // sdot v10.4s, v16.16b, v18.4b[3]
+	FMOVQ 48(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2ea0b // sdot v11.4s, v16.16b, v18.4b[3]
+	FMOVQ 64(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
+	FMOVQ 80(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
+	FMOVQ 96(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 112(R6), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	ADD $64, R6
+	FMOVS 0(R1), F17
+	FMOVQ 0(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	FMOVQ 16(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	FMOVQ 32(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f91914a // fmul v10.4s, v10.4s, v17.s[0]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	FMOVQ 48(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f91916b // fmul v11.4s, v11.4s, v17.s[0]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	FMOVQ 0(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f91918c // fmul v12.4s, v12.4s, v17.s[0]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	FMOVQ 16(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9191ad // fmul v13.4s, v13.4s, v17.s[0]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	FMOVQ 32(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4f9191ce // fmul v14.4s, v14.4s, v17.s[0]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 48(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4f9191ef // fmul v15.4s, v15.4s, v17.s[0]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $40, R1
+	ADD $1088, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R4, R8
+	FSTPQ (F0, F1), 0(R8)
+	FSTPQ (F2, F3), 32(R8)
+	FSTPQ (F4, F5), 64(R8)
+	FSTPQ (F6, F7), 96(R8)
+	RET
+
+// func int4tile6x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int4tile6x8(SB), NOSPLIT, $0-49
+	MOVD $0xf0f0f0f, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R7
+	LSL $2, R5
+	ADD R3<<2, R2, R6
+	ADD $64, R6
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V29.S4
+	ADD R3<<2, R2
+	CBNZ R7, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	JMP group
+load:
+	MOVD R4, R8
+	FLDPQ 0(R8), (F0, F1)
+	ADD R5, R8
+	FLDPQ 0(R8), (F2, F3)
+	ADD R5, R8
+	FLDPQ 0(R8), (F4, F5)
+	ADD R5, R8
+	FLDPQ 0(R8), (F6, F7)
+	ADD R5, R8
+	FLDPQ 0(R8), (F8, F9)
+	ADD R5, R8
+	FLDPQ 0(R8), (F10, F11)
+group:
+	FMOVQ 24(R1), F25
+	FMOVD 40(R1), F26
+	VDUP V25.S[0], V12.S4
+	VDUP V25.S[0], V13.S4
+	VDUP V25.S[1], V14.S4
+	VDUP V25.S[1], V15.S4
+	VDUP V25.S[2], V16.S4
+	VDUP V25.S[2], V17.S4
+	VDUP V25.S[3], V18.S4
+	VDUP V25.S[3], V19.S4
+	VDUP V26.S[0], V20.S4
+	VDUP V26.S[0], V21.S4
+	VDUP V26.S[1], V22.S4
+	VDUP V26.S[1], V23.S4
+	FLDPQ 48(R1), (F25, F26)
+	FMOVQ 80(R1), F27
+	FMOVQ 0(R6), F24
+	VAND V31.B16, V24.B16, V28.B16
+	WORD $0x4f99e38c // sdot v12.4s, v28.16b, v25.4b[0]
+	WORD $0x4fb9e38e // sdot v14.4s, v28.16b, v25.4b[1]
+	WORD $0x4f99eb90 // sdot v16.4s, v28.16b, v25.4b[2]
+	WORD $0x4fb9eb92 // sdot v18.4s, v28.16b, v25.4b[3]
+	WORD $0x4f9ae394 // sdot v20.4s, v28.16b, v26.4b[0]
+	WORD $0x4fbae396 // sdot v22.4s, v28.16b, v26.4b[1]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4f9aeb0c // sdot v12.4s, v24.16b, v26.4b[2]
+	WORD $0x4fbaeb0e // sdot v14.4s, v24.16b, v26.4b[3]
+	WORD $0x4f9be310 // sdot v16.4s, v24.16b, v27.4b[0]
+	WORD $0x4fbbe312 // sdot v18.4s, v24.16b, v27.4b[1]
+	WORD $0x4f9beb14 // sdot v20.4s, v24.16b, v27.4b[2]
+	WORD $0x4fbbeb16 // sdot v22.4s, v24.16b, v27.4b[3]
+	FMOVQ 16(R6), F24
+	VAND V31.B16, V24.B16, V28.B16
+	WORD $0x4f99e38d // sdot v13.4s, v28.16b, v25.4b[0]
+	WORD $0x4fb9e38f // sdot v15.4s, v28.16b, v25.4b[1]
+	WORD $0x4f99eb91 // sdot v17.4s, v28.16b, v25.4b[2]
+	WORD $0x4fb9eb93 // sdot v19.4s, v28.16b, v25.4b[3]
+	WORD $0x4f9ae395 // sdot v21.4s, v28.16b, v26.4b[0]
+	WORD $0x4fbae397 // sdot v23.4s, v28.16b, v26.4b[1]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4f9aeb0d // sdot v13.4s, v24.16b, v26.4b[2]
+	WORD $0x4fbaeb0f // sdot v15.4s, v24.16b, v26.4b[3]
+	WORD $0x4f9be311 // sdot v17.4s, v24.16b, v27.4b[0]
+	WORD $0x4fbbe313 // sdot v19.4s, v24.16b, v27.4b[1]
+	WORD $0x4f9beb15 // sdot v21.4s, v24.16b, v27.4b[2]
+	WORD $0x4fbbeb17 // sdot v23.4s, v24.16b, v27.4b[3]
+	ADD $128, R6
+	FLDPQ 96(R1), (F25, F26)
+	FMOVQ 128(R1), F27
+	FMOVQ 0(R6), F24
+	VAND V31.B16, V24.B16, V28.B16
+	WORD $0x4f99e38c // sdot v12.4s, v28.16b, v25.4b[0]
+	WORD $0x4fb9e38e // sdot v14.4s, v28.16b, v25.4b[1]
+	WORD $0x4f99eb90 // sdot v16.4s, v28.16b, v25.4b[2]
+	WORD $0x4fb9eb92 // sdot v18.4s, v28.16b, v25.4b[3]
+	WORD $0x4f9ae394 // sdot v20.4s, v28.16b, v26.4b[0]
+	WORD $0x4fbae396 // sdot v22.4s, v28.16b, v26.4b[1]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4f9aeb0c // sdot v12.4s, v24.16b, v26.4b[2]
+	WORD $0x4fbaeb0e // sdot v14.4s, v24.16b, v26.4b[3]
+	WORD $0x4f9be310 // sdot v16.4s, v24.16b, v27.4b[0]
+	WORD $0x4fbbe312 // sdot v18.4s, v24.16b, v27.4b[1]
+	WORD $0x4f9beb14 // sdot v20.4s, v24.16b, v27.4b[2]
+	WORD $0x4fbbeb16 // sdot v22.4s, v24.16b, v27.4b[3]
+	FMOVQ 16(R6), F24
+	VAND V31.B16, V24.B16, V28.B16
+	WORD $0x4f99e38d // sdot v13.4s, v28.16b, v25.4b[0]
+	WORD $0x4fb9e38f // sdot v15.4s, v28.16b, v25.4b[1]
+	WORD $0x4f99eb91 // sdot v17.4s, v28.16b, v25.4b[2]
+	WORD $0x4fb9eb93 // sdot v19.4s, v28.16b, v25.4b[3]
+	WORD $0x4f9ae395 // sdot v21.4s, v28.16b, v26.4b[0]
+	WORD $0x4fbae397 // sdot v23.4s, v28.16b, v26.4b[1]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4f9aeb0d // sdot v13.4s, v24.16b, v26.4b[2]
+	WORD $0x4fbaeb0f // sdot v15.4s, v24.16b, v26.4b[3]
+	WORD $0x4f9be311 // sdot v17.4s, v24.16b, v27.4b[0]
+	WORD $0x4fbbe313 // sdot v19.4s, v24.16b, v27.4b[1]
+	WORD $0x4f9beb15 // sdot v21.4s, v24.16b, v27.4b[2]
+	WORD $0x4fbbeb17 // sdot v23.4s, v24.16b, v27.4b[3]
+	ADD $128, R6
+	FLDPQ 144(R1), (F25, F26)
+	FMOVQ 176(R1), F27
+	FMOVQ 0(R6), F24
+	VAND V31.B16, V24.B16, V28.B16
+	WORD $0x4f99e38c // sdot v12.4s, v28.16b, v25.4b[0]
+	WORD $0x4fb9e38e // sdot v14.4s, v28.16b, v25.4b[1]
+	WORD $0x4f99eb90 // sdot v16.4s, v28.16b, v25.4b[2]
+	WORD $0x4fb9eb92 // sdot v18.4s, v28.16b, v25.4b[3]
+	WORD $0x4f9ae394 // sdot v20.4s, v28.16b, v26.4b[0]
+	WORD $0x4fbae396 // sdot v22.4s, v28.16b, v26.4b[1]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4f9aeb0c // sdot v12.4s, v24.16b, v26.4b[2]
+	WORD $0x4fbaeb0e // sdot v14.4s, v24.16b, v26.4b[3]
+	WORD $0x4f9be310 // sdot v16.4s, v24.16b, v27.4b[0]
+	WORD $0x4fbbe312 // sdot v18.4s, v24.16b, v27.4b[1]
+	WORD $0x4f9beb14 // sdot v20.4s, v24.16b, v27.4b[2]
+	WORD $0x4fbbeb16 // sdot v22.4s, v24.16b, v27.4b[3]
+	FMOVQ 16(R6), F24
+	VAND V31.B16, V24.B16, V28.B16
+	WORD $0x4f99e38d // sdot v13.4s, v28.16b, v25.4b[0]
+	WORD $0x4fb9e38f // sdot v15.4s, v28.16b, v25.4b[1]
+	WORD $0x4f99eb91 // sdot v17.4s, v28.16b, v25.4b[2]
+	WORD $0x4fb9eb93 // sdot v19.4s, v28.16b, v25.4b[3]
+	WORD $0x4f9ae395 // sdot v21.4s, v28.16b, v26.4b[0]
+	WORD $0x4fbae397 // sdot v23.4s, v28.16b, v26.4b[1]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4f9aeb0d // sdot v13.4s, v24.16b, v26.4b[2]
+	WORD $0x4fbaeb0f // sdot v15.4s, v24.16b, v26.4b[3]
+	WORD $0x4f9be311 // sdot v17.4s, v24.16b, v27.4b[0]
+	WORD $0x4fbbe313 // sdot v19.4s, v24.16b, v27.4b[1]
+	WORD $0x4f9beb15 // sdot v21.4s, v24.16b, v27.4b[2]
+	WORD $0x4fbbeb17 // sdot v23.4s, v24.16b, v27.4b[3]
+	ADD $128, R6
+	FLDPQ 192(R1), (F25, F26)
+	FMOVQ 224(R1), F27
+	FMOVQ 0(R6), F24
+	VAND V31.B16, V24.B16, V28.B16
+	WORD $0x4f99e38c // sdot v12.4s, v28.16b, v25.4b[0]
+	WORD $0x4fb9e38e // sdot v14.4s, v28.16b, v25.4b[1]
+	WORD $0x4f99eb90 // sdot v16.4s, v28.16b, v25.4b[2]
+	WORD $0x4fb9eb92 // sdot v18.4s, v28.16b, v25.4b[3]
+	WORD $0x4f9ae394 // sdot v20.4s, v28.16b, v26.4b[0]
+	WORD $0x4fbae396 // sdot v22.4s, v28.16b, v26.4b[1]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4f9aeb0c // sdot v12.4s, v24.16b, v26.4b[2]
+	WORD $0x4fbaeb0e // sdot v14.4s, v24.16b, v26.4b[3]
+	WORD $0x4f9be310 // sdot v16.4s, v24.16b, v27.4b[0]
+	WORD $0x4fbbe312 // sdot v18.4s, v24.16b, v27.4b[1]
+	WORD $0x4f9beb14 // sdot v20.4s, v24.16b, v27.4b[2]
+	WORD $0x4fbbeb16 // sdot v22.4s, v24.16b, v27.4b[3]
+	FMOVQ 16(R6), F24
+	VAND V31.B16, V24.B16, V28.B16
+	WORD $0x4f99e38d // sdot v13.4s, v28.16b, v25.4b[0]
+	WORD $0x4fb9e38f // sdot v15.4s, v28.16b, v25.4b[1]
+	WORD $0x4f99eb91 // sdot v17.4s, v28.16b, v25.4b[2]
+	WORD $0x4fb9eb93 // sdot v19.4s, v28.16b, v25.4b[3]
+	WORD $0x4f9ae395 // sdot v21.4s, v28.16b, v26.4b[0]
+	WORD $0x4fbae397 // sdot v23.4s, v28.16b, v26.4b[1]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4f9aeb0d // sdot v13.4s, v24.16b, v26.4b[2]
+	WORD $0x4fbaeb0f // sdot v15.4s, v24.16b, v26.4b[3]
+	WORD $0x4f9be311 // sdot v17.4s, v24.16b, v27.4b[0]
+	WORD $0x4fbbe313 // sdot v19.4s, v24.16b, v27.4b[1]
+	WORD $0x4f9beb15 // sdot v21.4s, v24.16b, v27.4b[2]
+	WORD $0x4fbbeb17 // sdot v23.4s, v24.16b, v27.4b[3]
+	ADD $128, R6
+	ADD $64, R6
+	FMOVQ 0(R1), F25
+	FMOVD 16(R1), F26
+	FMOVQ 0(R2), F24
+	WORD $0x6ebd4718 // ushl v24.4s, v24.4s, v29.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f99918c // fmul v12.4s, v12.4s, v25.s[0]
+	WORD $0x6e38dd8c // fmul v12.4s, v12.4s, v24.4s
+	WORD $0x4e2cd400 // fadd v0.4s, v0.4s, v12.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4fb991ce // fmul v14.4s, v14.4s, v25.s[1]
+	WORD $0x6e38ddce // fmul v14.4s, v14.4s, v24.4s
+	WORD $0x4e2ed442 // fadd v2.4s, v2.4s, v14.4s
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4f999a10 // fmul v16.4s, v16.4s, v25.s[2]
+	WORD $0x6e38de10 // fmul v16.4s, v16.4s, v24.4s
+	WORD $0x4e30d484 // fadd v4.4s, v4.4s, v16.4s
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4fb99a52 // fmul v18.4s, v18.4s, v25.s[3]
+	WORD $0x6e38de52 // fmul v18.4s, v18.4s, v24.4s
+	WORD $0x4e32d4c6 // fadd v6.4s, v6.4s, v18.4s
+	WORD $0x4e21da94 // scvtf v20.4s, v20.4s
+	WORD $0x4f9a9294 // fmul v20.4s, v20.4s, v26.s[0]
+	WORD $0x6e38de94 // fmul v20.4s, v20.4s, v24.4s
+	WORD $0x4e34d508 // fadd v8.4s, v8.4s, v20.4s
+	WORD $0x4e21dad6 // scvtf v22.4s, v22.4s
+	WORD $0x4fba92d6 // fmul v22.4s, v22.4s, v26.s[1]
+	WORD $0x6e38ded6 // fmul v22.4s, v22.4s, v24.4s
+	WORD $0x4e36d54a // fadd v10.4s, v10.4s, v22.4s
+	FMOVQ 16(R2), F24
+	WORD $0x6ebd4718 // ushl v24.4s, v24.4s, v29.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9991ad // fmul v13.4s, v13.4s, v25.s[0]
+	WORD $0x6e38ddad // fmul v13.4s, v13.4s, v24.4s
+	WORD $0x4e2dd421 // fadd v1.4s, v1.4s, v13.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4fb991ef // fmul v15.4s, v15.4s, v25.s[1]
+	WORD $0x6e38ddef // fmul v15.4s, v15.4s, v24.4s
+	WORD $0x4e2fd463 // fadd v3.4s, v3.4s, v15.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x4f999a31 // fmul v17.4s, v17.4s, v25.s[2]
+	WORD $0x6e38de31 // fmul v17.4s, v17.4s, v24.4s
+	WORD $0x4e31d4a5 // fadd v5.4s, v5.4s, v17.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x4fb99a73 // fmul v19.4s, v19.4s, v25.s[3]
+	WORD $0x6e38de73 // fmul v19.4s, v19.4s, v24.4s
+	WORD $0x4e33d4e7 // fadd v7.4s, v7.4s, v19.4s
+	WORD $0x4e21dab5 // scvtf v21.4s, v21.4s
+	WORD $0x4f9a92b5 // fmul v21.4s, v21.4s, v26.s[0]
+	WORD $0x6e38deb5 // fmul v21.4s, v21.4s, v24.4s
+	WORD $0x4e35d529 // fadd v9.4s, v9.4s, v21.4s
+	WORD $0x4e21daf7 // scvtf v23.4s, v23.4s
+	WORD $0x4fba92f7 // fmul v23.4s, v23.4s, v26.s[1]
+	WORD $0x6e38def7 // fmul v23.4s, v23.4s, v24.4s
+	WORD $0x4e37d56b // fadd v11.4s, v11.4s, v23.4s
+	ADD $240, R1
+	ADD $576, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R4, R8
+	FSTPQ (F0, F1), 0(R8)
+	ADD R5, R8
+	FSTPQ (F2, F3), 0(R8)
+	ADD R5, R8
+	FSTPQ (F4, F5), 0(R8)
+	ADD R5, R8
+	FSTPQ (F6, F7), 0(R8)
+	ADD R5, R8
+	FSTPQ (F8, F9), 0(R8)
+	ADD R5, R8
+	FSTPQ (F10, F11), 0(R8)
+	RET
+
+// func int4tile4x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int4tile4x8(SB), NOSPLIT, $0-49
+	MOVD $0xf0f0f0f, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R7
+	LSL $2, R5
+	ADD R3<<2, R2, R6
+	ADD $64, R6
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V20.S4
+	ADD R3<<2, R2
+	CBNZ R7, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP group
+load:
+	MOVD R4, R8
+	FLDPQ 0(R8), (F0, F1)
+	ADD R5, R8
+	FLDPQ 0(R8), (F2, F3)
+	ADD R5, R8
+	FLDPQ 0(R8), (F4, F5)
+	ADD R5, R8
+	FLDPQ 0(R8), (F6, F7)
+group:
+	FMOVQ 16(R1), F17
+	VDUP V17.S[0], V8.S4
+	VDUP V17.S[0], V9.S4
+	VDUP V17.S[1], V10.S4
+	VDUP V17.S[1], V11.S4
+	VDUP V17.S[2], V12.S4
+	VDUP V17.S[2], V13.S4
+	VDUP V17.S[3], V14.S4
+	VDUP V17.S[3], V15.S4
+	FLDPQ 32(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26a // sdot v10.4s, v19.16b, v17.4b[1]
+	WORD $0x4f91ea6c // sdot v12.4s, v19.16b, v17.4b[2]
+	WORD $0x4fb1ea6e // sdot v14.4s, v19.16b, v17.4b[3]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26b // sdot v11.4s, v19.16b, v17.4b[1]
+	WORD $0x4f91ea6d // sdot v13.4s, v19.16b, v17.4b[2]
+	WORD $0x4fb1ea6f // sdot v15.4s, v19.16b, v17.4b[3]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	FLDPQ 64(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26a // sdot v10.4s, v19.16b, v17.4b[1]
+	WORD $0x4f91ea6c // sdot v12.4s, v19.16b, v17.4b[2]
+	WORD $0x4fb1ea6e // sdot v14.4s, v19.16b, v17.4b[3]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26b // sdot v11.4s, v19.16b, v17.4b[1]
+	WORD $0x4f91ea6d // sdot v13.4s, v19.16b, v17.4b[2]
+	WORD $0x4fb1ea6f // sdot v15.4s, v19.16b, v17.4b[3]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	FLDPQ 96(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26a // sdot v10.4s, v19.16b, v17.4b[1]
+	WORD $0x4f91ea6c // sdot v12.4s, v19.16b, v17.4b[2]
+	WORD $0x4fb1ea6e // sdot v14.4s, v19.16b, v17.4b[3]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26b // sdot v11.4s, v19.16b, v17.4b[1]
+	WORD $0x4f91ea6d // sdot v13.4s, v19.16b, v17.4b[2]
+	WORD $0x4fb1ea6f // sdot v15.4s, v19.16b, v17.4b[3]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	FLDPQ 128(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26a // sdot v10.4s, v19.16b, v17.4b[1]
+	WORD $0x4f91ea6c // sdot v12.4s, v19.16b, v17.4b[2]
+	WORD $0x4fb1ea6e // sdot v14.4s, v19.16b, v17.4b[3]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26b // sdot v11.4s, v19.16b, v17.4b[1]
+	WORD $0x4f91ea6d // sdot v13.4s, v19.16b, v17.4b[2]
+	WORD $0x4fb1ea6f // sdot v15.4s, v19.16b, v17.4b[3]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
+	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
+	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	ADD $64, R6
+	FMOVQ 0(R1), F17
+	FMOVQ 0(R2), F16
+	WORD $0x6eb44610 // ushl v16.4s, v16.4s, v20.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4fb1914a // fmul v10.4s, v10.4s, v17.s[1]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f91998c // fmul v12.4s, v12.4s, v17.s[2]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4fb199ce // fmul v14.4s, v14.4s, v17.s[3]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 16(R2), F16
+	WORD $0x6eb44610 // ushl v16.4s, v16.4s, v20.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4fb1916b // fmul v11.4s, v11.4s, v17.s[1]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9199ad // fmul v13.4s, v13.4s, v17.s[2]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4fb199ef // fmul v15.4s, v15.4s, v17.s[3]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $160, R1
+	ADD $576, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R4, R8
+	FSTPQ (F0, F1), 0(R8)
+	ADD R5, R8
+	FSTPQ (F2, F3), 0(R8)
+	ADD R5, R8
+	FSTPQ (F4, F5), 0(R8)
+	ADD R5, R8
+	FSTPQ (F6, F7), 0(R8)
+	RET
+
+// func int4tile3x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int4tile3x16(SB), NOSPLIT, $0-49
+	MOVD $0xf0f0f0f, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R7
+	LSL $2, R5
+	ADD R3<<2, R2, R6
+	ADD $64, R6
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V28.S4
+	ADD R3<<2, R2
+	CBNZ R7, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	JMP group
+load:
+	MOVD R4, R8
+	FLDPQ 0(R8), (F0, F1)
+	FLDPQ 32(R8), (F2, F3)
+	ADD R5, R8
+	FLDPQ 0(R8), (F4, F5)
+	FLDPQ 32(R8), (F6, F7)
+	ADD R5, R8
+	FLDPQ 0(R8), (F8, F9)
+	FLDPQ 32(R8), (F10, F11)
+group:
+	FMOVD 12(R1), F25
+	ADD $20, R1, R25
+	VLD1 (R25), V25.S[2]
+	VDUP V25.S[0], V12.S4
+	VDUP V25.S[0], V13.S4
+	VDUP V25.S[0], V14.S4
+	VDUP V25.S[0], V15.S4
+	VDUP V25.S[1], V16.S4
+	VDUP V25.S[1], V17.S4
+	VDUP V25.S[1], V18.S4
+	VDUP V25.S[1], V19.S4
+	VDUP V25.S[2], V20.S4
+	VDUP V25.S[2], V21.S4
+	VDUP V25.S[2], V22.S4
+	VDUP V25.S[2], V23.S4
+	FMOVQ 24(R1), F25
+	FMOVD 40(R1), F26
+	FMOVQ 0(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36c // sdot v12.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb74 // sdot v20.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36d // sdot v13.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb75 // sdot v21.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
+	FMOVQ 32(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36e // sdot v14.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb76 // sdot v22.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 48(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36f // sdot v15.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb77 // sdot v23.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 48(R1), F25
+	FMOVD 64(R1), F26
+	FMOVQ 0(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36c // sdot v12.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb74 // sdot v20.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36d // sdot v13.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb75 // sdot v21.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
+	FMOVQ 32(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36e // sdot v14.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb76 // sdot v22.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 48(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36f // sdot v15.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb77 // sdot v23.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 72(R1), F25
+	FMOVD 88(R1), F26
+	FMOVQ 0(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36c // sdot v12.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb74 // sdot v20.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36d // sdot v13.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb75 // sdot v21.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
+	FMOVQ 32(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36e // sdot v14.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb76 // sdot v22.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 48(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36f // sdot v15.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb77 // sdot v23.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	FMOVQ 96(R1), F25
+	FMOVD 112(R1), F26
+	FMOVQ 0(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36c // sdot v12.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb74 // sdot v20.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
+	FMOVQ 16(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36d // sdot v13.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb75 // sdot v21.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
+	FMOVQ 32(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36e // sdot v14.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb76 // sdot v22.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
+	FMOVQ 48(R6), F24
+	VAND V31.B16, V24.B16, V27.B16
+	WORD $0x4f99e36f // sdot v15.4s, v27.16b, v25.4b[0]
+	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
+	WORD $0x4f99eb77 // sdot v23.4s, v27.16b, v25.4b[2]
+	VUSHR $4, V24.B16, V24.B16
+	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
+	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
+	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
+	ADD $128, R6
+	ADD $64, R6
+	FMOVD 0(R1), F25
+	ADD $8, R1, R25
+	VLD1 (R25), V25.S[2]
+	FMOVQ 0(R2), F24
+	WORD $0x6ebc4718 // ushl v24.4s, v24.4s, v28.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f99918c // fmul v12.4s, v12.4s, v25.s[0]
+	WORD $0x6e38dd8c // fmul v12.4s, v12.4s, v24.4s
+	WORD $0x4e2cd400 // fadd v0.4s, v0.4s, v12.4s
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4fb99210 // fmul v16.4s, v16.4s, v25.s[1]
+	WORD $0x6e38de10 // fmul v16.4s, v16.4s, v24.4s
+	WORD $0x4e30d484 // fadd v4.4s, v4.4s, v16.4s
+	WORD $0x4e21da94 // scvtf v20.4s, v20.4s
+	WORD $0x4f999a94 // fmul v20.4s, v20.4s, v25.s[2]
+	WORD $0x6e38de94 // fmul v20.4s, v20.4s, v24.4s
+	WORD $0x4e34d508 // fadd v8.4s, v8.4s, v20.4s
+	FMOVQ 16(R2), F24
+	WORD $0x6ebc4718 // ushl v24.4s, v24.4s, v28.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9991ad // fmul v13.4s, v13.4s, v25.s[0]
+	WORD $0x6e38ddad // fmul v13.4s, v13.4s, v24.4s
+	WORD $0x4e2dd421 // fadd v1.4s, v1.4s, v13.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x4fb99231 // fmul v17.4s, v17.4s, v25.s[1]
+	WORD $0x6e38de31 // fmul v17.4s, v17.4s, v24.4s
+	WORD $0x4e31d4a5 // fadd v5.4s, v5.4s, v17.4s
+	WORD $0x4e21dab5 // scvtf v21.4s, v21.4s
+	WORD $0x4f999ab5 // fmul v21.4s, v21.4s, v25.s[2]
+	WORD $0x6e38deb5 // fmul v21.4s, v21.4s, v24.4s
+	WORD $0x4e35d529 // fadd v9.4s, v9.4s, v21.4s
+	FMOVQ 32(R2), F24
+	WORD $0x6ebc4718 // ushl v24.4s, v24.4s, v28.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4f9991ce // fmul v14.4s, v14.4s, v25.s[0]
+	WORD $0x6e38ddce // fmul v14.4s, v14.4s, v24.4s
+	WORD $0x4e2ed442 // fadd v2.4s, v2.4s, v14.4s
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4fb99252 // fmul v18.4s, v18.4s, v25.s[1]
+	WORD $0x6e38de52 // fmul v18.4s, v18.4s, v24.4s
+	WORD $0x4e32d4c6 // fadd v6.4s, v6.4s, v18.4s
+	WORD $0x4e21dad6 // scvtf v22.4s, v22.4s
+	WORD $0x4f999ad6 // fmul v22.4s, v22.4s, v25.s[2]
+	WORD $0x6e38ded6 // fmul v22.4s, v22.4s, v24.4s
+	WORD $0x4e36d54a // fadd v10.4s, v10.4s, v22.4s
+	FMOVQ 48(R2), F24
+	WORD $0x6ebc4718 // ushl v24.4s, v24.4s, v28.4s
+	VAND V30.B16, V24.B16, V24.B16
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4f9991ef // fmul v15.4s, v15.4s, v25.s[0]
+	WORD $0x6e38ddef // fmul v15.4s, v15.4s, v24.4s
+	WORD $0x4e2fd463 // fadd v3.4s, v3.4s, v15.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x4fb99273 // fmul v19.4s, v19.4s, v25.s[1]
+	WORD $0x6e38de73 // fmul v19.4s, v19.4s, v24.4s
+	WORD $0x4e33d4e7 // fadd v7.4s, v7.4s, v19.4s
+	WORD $0x4e21daf7 // scvtf v23.4s, v23.4s
+	WORD $0x4f999af7 // fmul v23.4s, v23.4s, v25.s[2]
+	WORD $0x6e38def7 // fmul v23.4s, v23.4s, v24.4s
+	WORD $0x4e37d56b // fadd v11.4s, v11.4s, v23.4s
+	ADD $120, R1
+	ADD $576, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R4, R8
+	FSTPQ (F0, F1), 0(R8)
+	FSTPQ (F2, F3), 32(R8)
+	ADD R5, R8
+	FSTPQ (F4, F5), 0(R8)
+	FSTPQ (F6, F7), 32(R8)
+	ADD R5, R8
+	FSTPQ (F8, F9), 0(R8)
+	FSTPQ (F10, F11), 32(R8)
+	RET
+
+// func int4tile2x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int4tile2x16(SB), NOSPLIT, $0-49
+	MOVD $0xf0f0f0f, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R7
+	LSL $2, R5
+	ADD R3<<2, R2, R6
+	ADD $64, R6
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V20.S4
+	ADD R3<<2, R2
+	CBNZ R7, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP group
+load:
+	MOVD R4, R8
+	FLDPQ 0(R8), (F0, F1)
+	FLDPQ 32(R8), (F2, F3)
+	ADD R5, R8
+	FLDPQ 0(R8), (F4, F5)
+	FLDPQ 32(R8), (F6, F7)
+group:
+	FMOVD 8(R1), F17
+	VDUP V17.S[0], V8.S4
+	VDUP V17.S[0], V9.S4
+	VDUP V17.S[0], V10.S4
+	VDUP V17.S[0], V11.S4
+	VDUP V17.S[1], V12.S4
+	VDUP V17.S[1], V13.S4
+	VDUP V17.S[1], V14.S4
+	VDUP V17.S[1], V15.S4
+	FLDPQ 16(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26c // sdot v12.4s, v19.16b, v17.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f91ea08 // sdot v8.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26d // sdot v13.4s, v19.16b, v17.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f91ea09 // sdot v9.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
+	FMOVQ 32(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e26a // sdot v10.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26e // sdot v14.4s, v19.16b, v17.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f91ea0a // sdot v10.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
+	FMOVQ 48(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e26b // sdot v11.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26f // sdot v15.4s, v19.16b, v17.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f91ea0b // sdot v11.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e268 // sdot v8.4s, v19.16b, v18.4b[0]
+	WORD $0x4fb2e26c // sdot v12.4s, v19.16b, v18.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92ea08 // sdot v8.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e269 // sdot v9.4s, v19.16b, v18.4b[0]
+	WORD $0x4fb2e26d // sdot v13.4s, v19.16b, v18.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92ea09 // sdot v9.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
+	FMOVQ 32(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e26a // sdot v10.4s, v19.16b, v18.4b[0]
+	WORD $0x4fb2e26e // sdot v14.4s, v19.16b, v18.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92ea0a // sdot v10.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 48(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e26b // sdot v11.4s, v19.16b, v18.4b[0]
+	WORD $0x4fb2e26f // sdot v15.4s, v19.16b, v18.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92ea0b // sdot v11.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	FLDPQ 48(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26c // sdot v12.4s, v19.16b, v17.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f91ea08 // sdot v8.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26d // sdot v13.4s, v19.16b, v17.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f91ea09 // sdot v9.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
+	FMOVQ 32(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e26a // sdot v10.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26e // sdot v14.4s, v19.16b, v17.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f91ea0a // sdot v10.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
+	FMOVQ 48(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e26b // sdot v11.4s, v19.16b, v17.4b[0]
+	WORD $0x4fb1e26f // sdot v15.4s, v19.16b, v17.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f91ea0b // sdot v11.4s, v16.16b, v17.4b[2]
+	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e268 // sdot v8.4s, v19.16b, v18.4b[0]
+	WORD $0x4fb2e26c // sdot v12.4s, v19.16b, v18.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92ea08 // sdot v8.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e269 // sdot v9.4s, v19.16b, v18.4b[0]
+	WORD $0x4fb2e26d // sdot v13.4s, v19.16b, v18.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92ea09 // sdot v9.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
+	FMOVQ 32(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e26a // sdot v10.4s, v19.16b, v18.4b[0]
+	WORD $0x4fb2e26e // sdot v14.4s, v19.16b, v18.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92ea0a // sdot v10.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 48(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e26b // sdot v11.4s, v19.16b, v18.4b[0]
+	WORD $0x4fb2e26f // sdot v15.4s, v19.16b, v18.4b[1]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4f92ea0b // sdot v11.4s, v16.16b, v18.4b[2]
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	ADD $64, R6
+	FMOVD 0(R1), F17
+	FMOVQ 0(R2), F16
+	WORD $0x6eb44610 // ushl v16.4s, v16.4s, v20.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4fb1918c // fmul v12.4s, v12.4s, v17.s[1]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	FMOVQ 16(R2), F16
+	WORD $0x6eb44610 // ushl v16.4s, v16.4s, v20.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4fb191ad // fmul v13.4s, v13.4s, v17.s[1]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	FMOVQ 32(R2), F16
+	WORD $0x6eb44610 // ushl v16.4s, v16.4s, v20.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f91914a // fmul v10.4s, v10.4s, v17.s[0]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4fb191ce // fmul v14.4s, v14.4s, v17.s[1]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 48(R2), F16
+	WORD $0x6eb44610 // ushl v16.4s, v16.4s, v20.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f91916b // fmul v11.4s, v11.4s, v17.s[0]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4fb191ef // fmul v15.4s, v15.4s, v17.s[1]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $80, R1
+	ADD $576, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R4, R8
+	FSTPQ (F0, F1), 0(R8)
+	FSTPQ (F2, F3), 32(R8)
+	ADD R5, R8
+	FSTPQ (F4, F5), 0(R8)
+	FSTPQ (F6, F7), 32(R8)
+	RET
+
+// func int4tile1x32(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int4tile1x32(SB), NOSPLIT, $0-49
+	MOVD $0xf0f0f0f, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	MOVD c+32(FP), R4
+	MOVD ldc+40(FP), R5
+	MOVBU add+48(FP), R7
+	LSL $2, R5
+	ADD R3<<2, R2, R6
+	ADD $64, R6
+	CBNZ R7, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP group
+load:
+	MOVD R4, R8
+	FLDPQ 0(R8), (F0, F1)
+	FLDPQ 32(R8), (F2, F3)
+	FLDPQ 64(R8), (F4, F5)
+	FLDPQ 96(R8), (F6, F7)
+group:
+	FMOVS 4(R1), F17
+	VDUP V17.S[0], V8.S4
+	VDUP V17.S[0], V9.S4
+	VDUP V17.S[0], V10.S4
+	VDUP V17.S[0], V11.S4
+	VDUP V17.S[0], V12.S4
+	VDUP V17.S[0], V13.S4
+	VDUP V17.S[0], V14.S4
+	VDUP V17.S[0], V15.S4
+	FLDPQ 8(R1), (F17, F18)
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1e208 // sdot v8.4s, v16.16b, v17.4b[1]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1e209 // sdot v9.4s, v16.16b, v17.4b[1]
+	FMOVQ 32(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e26a // sdot v10.4s, v19.16b, v17.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
+	FMOVQ 48(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e26b // sdot v11.4s, v19.16b, v17.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
+	FMOVQ 64(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e26c // sdot v12.4s, v19.16b, v17.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1e20c // sdot v12.4s, v16.16b, v17.4b[1]
+	FMOVQ 80(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e26d // sdot v13.4s, v19.16b, v17.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1e20d // sdot v13.4s, v16.16b, v17.4b[1]
+	FMOVQ 96(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e26e // sdot v14.4s, v19.16b, v17.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1e20e // sdot v14.4s, v16.16b, v17.4b[1]
+	FMOVQ 112(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91e26f // sdot v15.4s, v19.16b, v17.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1e20f // sdot v15.4s, v16.16b, v17.4b[1]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91ea68 // sdot v8.4s, v19.16b, v17.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1ea08 // sdot v8.4s, v16.16b, v17.4b[3]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91ea69 // sdot v9.4s, v19.16b, v17.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1ea09 // sdot v9.4s, v16.16b, v17.4b[3]
+	FMOVQ 32(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91ea6a // sdot v10.4s, v19.16b, v17.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1ea0a // sdot v10.4s, v16.16b, v17.4b[3]
+	FMOVQ 48(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91ea6b // sdot v11.4s, v19.16b, v17.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1ea0b // sdot v11.4s, v16.16b, v17.4b[3]
+	FMOVQ 64(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91ea6c // sdot v12.4s, v19.16b, v17.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
+	FMOVQ 80(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91ea6d // sdot v13.4s, v19.16b, v17.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
+	FMOVQ 96(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91ea6e // sdot v14.4s, v19.16b, v17.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
+	FMOVQ 112(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f91ea6f // sdot v15.4s, v19.16b, v17.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e268 // sdot v8.4s, v19.16b, v18.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2e208 // sdot v8.4s, v16.16b, v18.4b[1]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e269 // sdot v9.4s, v19.16b, v18.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2e209 // sdot v9.4s, v16.16b, v18.4b[1]
+	FMOVQ 32(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e26a // sdot v10.4s, v19.16b, v18.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
+	FMOVQ 48(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e26b // sdot v11.4s, v19.16b, v18.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
+	FMOVQ 64(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e26c // sdot v12.4s, v19.16b, v18.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2e20c // sdot v12.4s, v16.16b, v18.4b[1]
+	FMOVQ 80(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e26d // sdot v13.4s, v19.16b, v18.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2e20d // sdot v13.4s, v16.16b, v18.4b[1]
+	FMOVQ 96(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e26e // sdot v14.4s, v19.16b, v18.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2e20e // sdot v14.4s, v16.16b, v18.4b[1]
+	FMOVQ 112(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92e26f // sdot v15.4s, v19.16b, v18.4b[0]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2e20f // sdot v15.4s, v16.16b, v18.4b[1]
+	ADD $128, R6
+	FMOVQ 0(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92ea68 // sdot v8.4s, v19.16b, v18.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2ea08 // sdot v8.4s, v16.16b, v18.4b[3]
+	FMOVQ 16(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92ea69 // sdot v9.4s, v19.16b, v18.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2ea09 // sdot v9.4s, v16.16b, v18.4b[3]
+	FMOVQ 32(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92ea6a // sdot v10.4s, v19.16b, v18.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2ea0a // sdot v10.4s, v16.16b, v18.4b[3]
+	FMOVQ 48(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92ea6b // sdot v11.4s, v19.16b, v18.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2ea0b // sdot v11.4s, v16.16b, v18.4b[3]
+	FMOVQ 64(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92ea6c // sdot v12.4s, v19.16b, v18.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
+	FMOVQ 80(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92ea6d // sdot v13.4s, v19.16b, v18.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
+	FMOVQ 96(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92ea6e // sdot v14.4s, v19.16b, v18.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
+	FMOVQ 112(R6), F16
+	VAND V31.B16, V16.B16, V19.B16
+	WORD $0x4f92ea6f // sdot v15.4s, v19.16b, v18.4b[2]
+	VUSHR $4, V16.B16, V16.B16
+	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R6
+	ADD $64, R6
+	FMOVS 0(R1), F17
+	FMOVQ 0(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	FMOVQ 16(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	FMOVQ 32(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f91914a // fmul v10.4s, v10.4s, v17.s[0]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	FMOVQ 48(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f91916b // fmul v11.4s, v11.4s, v17.s[0]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	FMOVQ 0(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f91918c // fmul v12.4s, v12.4s, v17.s[0]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	FMOVQ 16(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9191ad // fmul v13.4s, v13.4s, v17.s[0]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	FMOVQ 32(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4f9191ce // fmul v14.4s, v14.4s, v17.s[0]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 48(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4f9191ef // fmul v15.4s, v15.4s, v17.s[0]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $40, R1
+	ADD $576, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R4, R8
+	FSTPQ (F0, F1), 0(R8)
+	FSTPQ (F2, F3), 32(R8)
+	FSTPQ (F4, F5), 64(R8)
+	FSTPQ (F6, F7), 96(R8)
+	RET
+
 // func copy16(dst *float32, src *float32, ld, k int)
 TEXT ·copy16(SB), NOSPLIT, $0-32
 	MOVD dst+0(FP), R0

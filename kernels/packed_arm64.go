@@ -1,5 +1,7 @@
 package kernels
 
+import "golang.org/x/sys/cpu"
+
 // tilesNEON are the tiles of packed matrices: those of one or two rows are a panel wide, and read it from end to end, the others half a panel.
 var tilesNEON = [formats]*tiles{
 	Float32: {
@@ -33,8 +35,23 @@ var tilesNEON = [formats]*tiles{
 		},
 	},
 	BFloat16Dot: tilesPortable[BFloat16Dot],
-	Int8:        tilesPortable[Int8],
-	Int4:        tilesPortable[Int4],
+	Int8:        integerTilesNEON(Int8, 16, int8tileNEON),
+	Int4:        integerTilesNEON(Int4, 32, int4tileNEON),
+}
+
+// integerTilesNEON returns the tiles of f, with few groups at a time where rows are few, and the portable ones on a
+// processor that lacks dot products of bytes.
+func integerTilesNEON(f Format, few int, tile func(height, groups int, a []float32, b []byte, c []float32, ldc int, add bool)) *tiles {
+	if !cpu.ARM64.HasASIMDDP {
+		return tilesPortable[f]
+	}
+	return &tiles{
+		heights: []int{6, 4, 3, 2, 1}, block: 64 * groupWords, few: few * groupWords, strip: strip,
+		encode: tilesPortable[f].encode,
+		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
+			tile(height, words/groupWords, a, b, c, ldc, add)
+		},
+	}
 }
 
 func strip(dst, rows []float32, ld, height, words int) {
@@ -51,5 +68,51 @@ func bf16tileNEON(height, k int, a, b []float32, ldb int, c []float32, ldc int, 
 		bf16tile4x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
 	case 3:
 		bf16tile3x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
+	}
+}
+
+func int8tileNEON(height, groups int, a []float32, b []byte, c []float32, ldc int, add bool) {
+	switch height {
+	case 6:
+		for j := 0; j < panelWidth; j += 8 {
+			int8tile6x8(groups, &a[0], &b[0], j, &c[j], ldc, add)
+		}
+	case 4:
+		for j := 0; j < panelWidth; j += 8 {
+			int8tile4x8(groups, &a[0], &b[0], j, &c[j], ldc, add)
+		}
+	case 3:
+		for j := 0; j < panelWidth; j += 16 {
+			int8tile3x16(groups, &a[0], &b[0], j, &c[j], ldc, add)
+		}
+	case 2:
+		for j := 0; j < panelWidth; j += 16 {
+			int8tile2x16(groups, &a[0], &b[0], j, &c[j], ldc, add)
+		}
+	case 1:
+		int8tile1x32(groups, &a[0], &b[0], 0, &c[0], ldc, add)
+	}
+}
+
+func int4tileNEON(height, groups int, a []float32, b []byte, c []float32, ldc int, add bool) {
+	switch height {
+	case 6:
+		for j := 0; j < panelWidth; j += 8 {
+			int4tile6x8(groups, &a[0], &b[0], j, &c[j], ldc, add)
+		}
+	case 4:
+		for j := 0; j < panelWidth; j += 8 {
+			int4tile4x8(groups, &a[0], &b[0], j, &c[j], ldc, add)
+		}
+	case 3:
+		for j := 0; j < panelWidth; j += 16 {
+			int4tile3x16(groups, &a[0], &b[0], j, &c[j], ldc, add)
+		}
+	case 2:
+		for j := 0; j < panelWidth; j += 16 {
+			int4tile2x16(groups, &a[0], &b[0], j, &c[j], ldc, add)
+		}
+	case 1:
+		int4tile1x32(groups, &a[0], &b[0], 0, &c[0], ldc, add)
 	}
 }

@@ -102,3 +102,36 @@ func TestPackingMovesEachElementToItsPlace(t *testing.T) {
 		}
 	}
 }
+
+func TestIntegerTilesGiveTheBitsOfPortableOnes(t *testing.T) {
+	r := source()
+	for _, f := range []Format{Int8, Int4} {
+		if tilesNEON[f] == tilesPortable[f] {
+			t.Skip("this processor has no dot products of bytes")
+		}
+		for _, height := range tilesNEON[f].heights {
+			for groups := 1; groups <= 3; groups++ {
+				for _, add := range []bool{false, true} {
+					in := groups*groupSize - 5
+					words := f.words(in)
+					x, encoded := normals(r, height*in), make([]float32, height*words)
+					a, panel := atPageEnd(t, encoded), make([]float32, f.panelBytes(words)/4)
+					f.fillGroups(bytesOf(panel), normals(r, panelWidth*in), in)
+					panel = atPageEnd(t, panel)
+					want := normals(r, height*panelWidth)
+					got := atPageEnd(t, want)
+					for i := range height {
+						row := encoded[i*words:][:words]
+						tilesNEON[f].encode(row, x[i*in:][:in])
+						f.groupTilePortable(words, row, bytesOf(panel), want[i*panelWidth:], add)
+					}
+					strip(a, encoded, words, height, words)
+					tilesNEON[f].tile(height, words, a, bytesOf(panel), got, panelWidth, add)
+					if !sameBits(got, want) {
+						t.Errorf("%s, %d rows, %d groups, add %v: differs", formatNames[f], height, groups, add)
+					}
+				}
+			}
+		}
+	}
+}

@@ -42,12 +42,14 @@ var (
 	fsqrt   = instruction{0x6ea1f800, "fsqrt", floats2}
 	frintn  = instruction{0x4e218800, "frintn", floats2} // to the nearest integer, ties to even
 	fcvtns  = instruction{0x4e21a800, "fcvtns", floats2} // the same, as int32
+	scvtf   = instruction{0x4e21d800, "scvtf", floats2}  // of int32
 	fcvtl   = instruction{0x0e617800, "fcvtl", widening}
 	fcvtl2  = instruction{0x4e617800, "fcvtl2", upper}
 	fmaxnmv = instruction{0x6e30c800, "fmaxnmv", form{"s%d", "v%d.4s"}}
 	faddp   = instruction{0x7e30d800, "faddp", form{"s%d", "v%d.2s"}}
 	faddpD  = instruction{0x7e70d800, "faddp", form{"d%d", "v%d.2d"}}
 
+	ushl  = instruction{0x6ea04400, "ushl", floats3}                        // n by m bits, lane by lane
 	halve = instruction{0x4f3f0400, "sshr", form{"v%d.4s", "v%d.4s", "#1"}} // int32
 )
 
@@ -62,10 +64,22 @@ func (i instruction) encode(v ...vec) (code uint32, text string) {
 	return code, i.name + " " + strings.Join(operands, ", ")
 }
 
-// encodeByElement returns the code and text of dst += a·b[lane], four lanes by one.
-func encodeByElement(dst, a, b vec, lane int) (code uint32, text string) {
-	code = 0x4f801000 | uint32(dst) | uint32(a)<<5 | uint32(b)<<16 | uint32(lane&1)<<21 | uint32(lane>>1)<<11
-	return code, fmt.Sprintf("fmla v%d.4s, v%d.4s, v%d.s[%d]", int(dst), int(a), int(b), lane)
+// A byElement is an instruction on a register and a lane, of 32 bits, of another.
+type byElement struct {
+	code                 uint32
+	name, source, single string
+}
+
+var (
+	fmlaElement = byElement{0x4f801000, "fmla", "4s", "s"}
+	fmulElement = byElement{0x4f809000, "fmul", "4s", "s"}
+	sdotElement = byElement{0x4f80e000, "sdot", "16b", "4b"} // of four bytes each, FEAT_DotProd
+)
+
+// encode returns the code and text for a and lane of b.
+func (i byElement) encode(dst, a, b vec, lane int) (code uint32, text string) {
+	code = i.code | uint32(dst) | uint32(a)<<5 | uint32(b)<<16 | uint32(lane&1)<<21 | uint32(lane>>1)<<11
+	return code, fmt.Sprintf("%s v%d.4s, v%d.%s, v%d.%s[%d]", i.name, int(dst), int(a), i.source, int(b), i.single, lane)
 }
 
 // do adds an instruction, the destination first.
@@ -74,9 +88,9 @@ func (f *function) do(i instruction, v ...vec) {
 	f.emit("WORD $%#08x // %s", code, text)
 }
 
-// fmlaByElement adds to dst a times one lane of b.
-func (f *function) fmlaByElement(dst, a, b vec, lane int) {
-	code, text := encodeByElement(dst, a, b, lane)
+// byElement adds an instruction on a lane of b.
+func (f *function) byElement(i byElement, dst, a, b vec, lane int) {
+	code, text := i.encode(dst, a, b, lane)
 	f.emit("WORD $%#08x // %s", code, text)
 }
 

@@ -35,13 +35,33 @@ func TestInstructionsHaveTheCodesOfAnotherAssembler(t *testing.T) {
 		{fmaxnmv, []vec{5, 18}, 0x6e30ca45, "fmaxnmv s5, v18.4s"},
 		{faddp, []vec{5, 18}, 0x7e30da45, "faddp s5, v18.2s"},
 		{faddpD, []vec{5, 18}, 0x7e70da45, "faddp d5, v18.2d"},
+		{scvtf, []vec{5, 18}, 0x4e21da45, "scvtf v5.4s, v18.4s"},
+		{ushl, []vec{5, 18, 31}, 0x6ebf4645, "ushl v5.4s, v18.4s, v31.4s"},
 		{halve, []vec{5, 18}, 0x4f3f0645, "sshr v5.4s, v18.4s, #1"},
 	} {
 		code, text := c.i.encode(c.v...)
 		check(code, c.code, text, c.text)
 	}
-	for lane, want := range []uint32{0x4f9f1245, 0x4fbf1245, 0x4f9f1a45, 0x4fbf1a45} {
-		code, text := encodeByElement(5, 18, 31, lane)
-		check(code, want, text, "fmla v5.4s, v18.4s, v31.s["+string(rune('0'+lane))+"]")
+	for _, c := range []struct {
+		i    byElement
+		lane int
+		code uint32
+		text string
+	}{
+		{fmlaElement, 0, 0x4f9f1245, "fmla v5.4s, v18.4s, v31.s[0]"},
+		{fmlaElement, 1, 0x4fbf1245, "fmla v5.4s, v18.4s, v31.s[1]"},
+		{fmlaElement, 2, 0x4f9f1a45, "fmla v5.4s, v18.4s, v31.s[2]"},
+		{fmlaElement, 3, 0x4fbf1a45, "fmla v5.4s, v18.4s, v31.s[3]"},
+		{fmulElement, 0, 0x4f9f9245, "fmul v5.4s, v18.4s, v31.s[0]"},
+		{fmulElement, 1, 0x4fbf9245, "fmul v5.4s, v18.4s, v31.s[1]"},
+		{fmulElement, 2, 0x4f9f9a45, "fmul v5.4s, v18.4s, v31.s[2]"},
+		{fmulElement, 3, 0x4fbf9a45, "fmul v5.4s, v18.4s, v31.s[3]"},
+		{sdotElement, 0, 0x4f9fe245, "sdot v5.4s, v18.16b, v31.4b[0]"},
+		{sdotElement, 1, 0x4fbfe245, "sdot v5.4s, v18.16b, v31.4b[1]"},
+		{sdotElement, 2, 0x4f9fea45, "sdot v5.4s, v18.16b, v31.4b[2]"},
+		{sdotElement, 3, 0x4fbfea45, "sdot v5.4s, v18.16b, v31.4b[3]"},
+	} {
+		code, text := c.i.encode(5, 18, 31, c.lane)
+		check(code, c.code, text, c.text)
 	}
 }

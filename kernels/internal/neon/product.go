@@ -67,7 +67,7 @@ func (p *program) tile(rows, width int, e element) {
 				}
 				for i := range rows {
 					at := s%batch*rows + i
-					f.fmlaByElement(acc[i*across+j], v, av[at/4], at%4)
+					f.byElement(fmlaElement, acc[i*across+j], v, av[at/4], at%4)
 				}
 			}
 		}
@@ -170,7 +170,7 @@ func (p *program) matvec(e element) {
 			for group, sum := range acc {
 				for half, columns := range g.columns(group, q, n) {
 					for c, column := range columns {
-						f.fmlaByElement(sum, column, xv[half*e.perWord+c/4], c%4)
+						f.byElement(fmlaElement, sum, column, xv[half*e.perWord+c/4], c%4)
 					}
 					f.release(columns...)
 				}
