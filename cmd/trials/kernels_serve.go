@@ -1,0 +1,238 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chorus/kernels"
+	"chorus/model"
+)
+
+// What a repetition decodes and reads at once, and how many repetitions a round has.
+const (
+	decodeTokens  = 128
+	prefillTokens = 512
+	serveRepeats  = 2
+)
+
+// servedFormats are the ways to store a mixture that are served, by the names that the peers' models have.
+var servedFormats = []struct {
+	name string
+	bits float64 // of a weight, scales included
+	form model.Weights
+}{
+	{"bf16", 16, model.BFloat16},
+	{"q8_0", 8.5, model.Int8},
+}
+
+// decode returns what continues a text from its beginning, one token at a time, in seconds per token.
+func decode(m *model.Mixture, cores, tokens int) contender {
+	return extend(m, cores, 1, tokens)
+}
+
+// extend returns what gives a sequence so many tokens, step at a time, in seconds per token.
+func extend(m *model.Mixture, cores, step, tokens int) contender {
+	ids := make([]int32, tokens)
+	for i := range ids {
+		ids[i] = int32(i * 1543 % m.Anchor.Config.VocabSize)
+	}
+	return func() (float64, error) {
+		runtime.GOMAXPROCS(cores)
+		least := time.Duration(1<<63 - 1)
+		for range serveRepeats {
+			s, began := m.NewSequence(), time.Now()
+			for i := 0; i < tokens; i += step {
+				if _, err := s.Extend(ids[i:min(tokens, i+step)]); err != nil {
+					return 0, err
+				}
+			}
+			least = min(least, time.Since(began))
+		}
+		return least.Seconds() / float64(tokens), nil
+	}
+}
+
+func (r *kernelsRun) measureDecode() error {
+	return r.serve("Decoding one sequence", decodeClaim, 1, decodeTokens, "-p", "0", "-n", strconv.Itoa(decodeTokens))
+}
+
+func (r *kernelsRun) measurePrefill() error {
+	return r.serve("Reading a prompt", prefillClaim, prefillTokens, prefillTokens, "-p", strconv.Itoa(prefillTokens), "-n", "0")
+}
+
+// serve compares with llama.cpp how a sequence gets so many tokens, step at a time.
+func (r *kernelsRun) serve(name string, claim float64, step, tokens int, test ...string) error {
+	fmt.Printf("\n%s of %d tokens, %+v, tokens/s\n", name, tokens, servedShape)
+	rows := [][]string{{"", "cores", "ours", "llama.cpp", "ratio (least..most)", "load"}}
+	builds := make(map[string]bool)
+	for _, f := range servedFormats {
+		m, err := servedShape.build(f.form)
+		if err != nil {
+			return err
+		}
+		for _, cores := range r.cores() {
+			theirs, err := r.llamaBench(f.name, cores, builds, test...)
+			if err != nil {
+				return err
+			}
+			row, q, err := r.duel(theirs, extend(m, cores, step, tokens), func(seconds float64) float64 { return 1 / seconds })
+			if err != nil {
+				return err
+			}
+			rows = append(rows, append([]string{f.name, strconv.Itoa(cores)}, row...))
+			if q != nil {
+				r.claim(claim, *q, "%s, %s on %d", name, f.name, cores)
+			}
+		}
+	}
+	table(rows)
+	for b := range builds {
+		fmt.Println("  llama.cpp", b)
+	}
+	return nil
+}
+
+// llamaBench returns what measures the peers' model of a format, in seconds per token, nil if it is not there.
+// The builds that answer are noted.
+func (r *kernelsRun) llamaBench(format string, cores int, builds map[string]bool, test ...string) (contender, error) {
+	if r.dir == "" {
+		return nil, nil
+	}
+	program, weights := filepath.Join(r.dir, "llama-bench"), filepath.Join(r.dir, "S-"+format+".gguf")
+	a, errA := present(program)
+	b, errB := present(weights)
+	if err := errors.Join(errA, errB); err != nil || !a || !b {
+		return nil, err
+	}
+	args := append([]string{"-m", weights, "-t", strconv.Itoa(cores), "-r", strconv.Itoa(serveRepeats), "-o", "json"}, test...)
+	return func() (float64, error) {
+		out, err := exec.CommandContext(r.ctx, program, args...).Output()
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", program, err)
+		}
+		var results []struct {
+			Commit  string  `json:"build_commit"`
+			Number  int     `json:"build_number"`
+			Prompt  int     `json:"n_prompt"`
+			Answer  int     `json:"n_gen"`
+			Samples []int64 `json:"samples_ns"`
+		}
+		if err := json.Unmarshal(out, &results); err != nil {
+			return 0, fmt.Errorf("%s: %w", program, err)
+		}
+		if len(results) != 1 || len(results[0].Samples) == 0 {
+			return 0, fmt.Errorf("%s: %d results, expected one", program, len(results))
+		}
+		t := results[0]
+		builds[fmt.Sprintf("%s (%d)", t.Commit, t.Number)] = true
+		return float64(slices.Min(t.Samples)) / 1e9 / float64(t.Prompt+t.Answer), nil
+	}, nil
+}
+
+// readWindow is how long memory is read in a round, and readBytes how much there is: far more than caches hold.
+const (
+	readWindow = 300 * time.Millisecond
+	readBytes  = 512 << 20
+	readChunk  = 256 << 10
+)
+
+// read returns what does nothing but read memory, in seconds per byte.
+func read(data []float32, cores int) contender {
+	const chunk = readChunk / 4
+	return func() (float64, error) {
+		runtime.GOMAXPROCS(cores)
+		seconds := quickest(readWindow, func() {
+			var next atomic.Int64
+			var threads sync.WaitGroup
+			for range cores {
+				threads.Go(func() {
+					for at := int(next.Add(chunk)) - chunk; at < len(data); at = int(next.Add(chunk)) - chunk {
+						part := data[at:][:chunk]
+						kernels.Dot(part, part)
+					}
+				})
+			}
+			threads.Wait()
+		})
+		return seconds / float64(4*len(data)), nil
+	}
+}
+
+// measureBandwidth compares the bytes of weights that decoding reads in a second with what a pure read of memory does.
+func (r *kernelsRun) measureBandwidth() error {
+	fmt.Printf("\nWeights that decoding reads, %+v, against a pure read, GB/s\n", servedShape)
+	rows := [][]string{{"", "cores", "decoding", "read", "share (least..most)", "load"}}
+	data := make([]float32, readBytes/4)
+	for i := range data {
+		data[i] = 1
+	}
+	for _, f := range servedFormats {
+		m, err := servedShape.build(f.form)
+		if err != nil {
+			return err
+		}
+		bytes := float64(servedShape.active()) * f.bits / 8
+		for _, cores := range r.cores() {
+			token := decode(m, cores, decodeTokens)
+			ours := func() (float64, error) {
+				seconds, err := token()
+				return seconds / bytes, err
+			}
+			row, q, err := r.duel(read(data, cores), ours, func(seconds float64) float64 { return 1 / seconds / 1e9 })
+			if err != nil {
+				return err
+			}
+			rows = append(rows, append([]string{f.name, strconv.Itoa(cores)}, row...))
+			r.claim(bandwidthClaim, *q, "decoding, %s on %d, of the memory's bandwidth", f.name, cores)
+		}
+	}
+	table(rows)
+	return nil
+}
+
+// expertCounts are the mixtures of which a token takes two slots each.
+var expertCounts = []int{2, 4, 8, 16}
+
+// measureExperts measures whether a token that takes as many slots out of more is as fast.
+func (r *kernelsRun) measureExperts() error {
+	shape := servedShape
+	shape.experts = slices.Max(expertCounts)
+	fmt.Printf("\nDecoding with %d slots of E, %d hidden, %d intermediate, %d layers, bf16, tokens/s\n", shape.k, shape.hidden, shape.intermediate, shape.layers)
+	rows := [][]string{{"E", "cores", "ours", "of E = 2 (least..most)", "load"}}
+	whole, err := shape.build(model.BFloat16)
+	if err != nil {
+		return err
+	}
+	for _, cores := range r.cores() {
+		var sides []contender
+		for _, n := range expertCounts {
+			side := decode(&model.Mixture{Anchor: whole.Anchor, Slots: whole.Slots[:n], TopK: shape.k}, cores, decodeTokens)
+			if _, err := side(); err != nil {
+				return err
+			}
+			sides = append(sides, side)
+		}
+		times, err := r.compete(sides...)
+		if err != nil {
+			return err
+		}
+		for i, n := range expertCounts {
+			q := over(times[0], times[i])
+			rows = append(rows, []string{strconv.Itoa(n), strconv.Itoa(cores), fmt.Sprintf("%.1f", 1/median(times[i])), q.String(), load()})
+			if i > 0 {
+				r.claim(expertsClaim, q, "decoding with 2 of %d slots on %d, of the speed with 2 of 2", n, cores)
+			}
+		}
+	}
+	table(rows)
+	return nil
+}

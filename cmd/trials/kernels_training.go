@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	"chorus/model"
+	"chorus/model/train"
+)
+
+//go:embed kernels.py
+var kernelsPeer string
+
+// A trainedShape is a model to train and the batch of a step.
+type trainedShape struct {
+	name string
+	mixtureShape
+	sequences, length int
+}
+
+var trainedShapes = []trainedShape{
+	{"10M", mixtureShape{hidden: 256, intermediate: 704, layers: 6, heads: 4, vocabulary: 8192}, 8, 128},
+	{"100M", mixtureShape{hidden: 768, intermediate: 2048, layers: 8, heads: 12, vocabulary: 16384}, 4, 256},
+}
+
+// errMeasured ends a run of training of which enough was seen.
+var errMeasured = errors.New("measured")
+
+func (r *kernelsRun) measureTraining() error {
+	fmt.Println("\nA step of training, ms")
+	rows := [][]string{{"", "", "slots", "cores", "ours", "PyTorch", "", "ratio (least..most)", "load"}}
+	for _, s := range trainedShapes {
+		for _, slots := range []int{1, 2} {
+			for _, cores := range r.cores() {
+				more, err := r.trainingRows(s, slots, cores)
+				if err != nil {
+					return err
+				}
+				rows = append(rows, more...)
+			}
+		}
+	}
+	table(rows)
+	return nil
+}
+
+// A twin is the same step in PyTorch.
+type twin struct {
+	name    string
+	claimed bool
+	step    contender
+}
+
+// twins prepares the twins of a step, none without Python.
+func (r *kernelsRun) twins(s trainedShape, slots, cores int) (twins []twin, err error) {
+	if r.torch == nil {
+		return nil, nil
+	}
+	for _, t := range []struct {
+		name          string
+		bf16, compile bool
+	}{{"eager f32", false, false}, {"eager bf16", true, false}, {"compiled f32", false, true}, {"compiled bf16", true, true}} {
+		if t.compile && !r.compile {
+			continue
+		}
+		var parameters int
+		err := r.torch.ask([]any{"prepare", s.hidden, s.intermediate, s.layers, s.heads, s.vocabulary, slots, s.sequences, s.length, t.bf16, t.compile, cores, t.name}, &parameters)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.name, err)
+		}
+		twins = append(twins, twin{t.name, !t.compile, r.ask("step", t.name)})
+	}
+	return twins, nil
+}
+
+// trainingRows measures steps of a model: of an anchor, all of which is trained and which has one slot, or of an expert in a second
+// slot beside a frozen one. A round's first step does not count: a checkpoint may have been written before it.
+func (r *kernelsRun) trainingRows(s trainedShape, slots, cores int) (rows [][]string, err error) {
+	twins, err := r.twins(s, slots, cores)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "chorus-trial-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	ctx, stop := context.WithCancelCause(r.ctx)
+	defer stop(nil)
+	runtime.GOMAXPROCS(cores)
+	ours, theirs := []float64{}, make([][]float64, len(twins))
+	var began time.Time
+	job := trainingJob{s, filepath.Join(dir, "checkpoint"), 2*r.rounds + 1, func(p train.Progress) {
+		if p.Step%2 == 0 {
+			ours = append(ours, time.Since(began).Seconds())
+			for i, t := range twins {
+				seconds, err := t.step()
+				if err != nil {
+					stop(err)
+				}
+				theirs[i] = append(theirs[i], seconds)
+			}
+		}
+		if len(ours) == r.rounds {
+			stop(errMeasured)
+		}
+		settle()
+		began = time.Now()
+	}}
+	if err := job.run(ctx, slots); err != nil && context.Cause(ctx) != errMeasured {
+		return nil, errors.Join(err, context.Cause(ctx))
+	}
+	kind := map[int]string{1: "anchor", 2: "expert"}[slots]
+	row := []string{s.name, kind, strconv.Itoa(slots), strconv.Itoa(cores), fmt.Sprintf("%.0f", 1e3*median(ours)), "", "", "", load()}
+	if len(twins) == 0 {
+		return [][]string{row}, nil
+	}
+	for i, t := range twins {
+		q := over(theirs[i], ours)
+		row := append([]string(nil), row...)
+		row[5], row[6], row[7] = t.name, fmt.Sprintf("%.0f", 1e3*median(theirs[i])), q.String()
+		rows = append(rows, row)
+		if t.claimed {
+			r.claim(trainingClaim, q, "a step of %s %s on %d, PyTorch %s", s.name, kind, cores, t.name)
+		}
+	}
+	return rows, nil
+}
+
+// A trainingJob is some steps of training on noise.
+type trainingJob struct {
+	trainedShape
+	checkpoint string
+	steps      int
+	report     func(train.Progress)
+}
+
+func (j trainingJob) run(ctx context.Context, slots int) error {
+	rng := rand.New(rand.NewPCG(3, 3))
+	text := &train.Tokens{IDs: make([]int32, 64*j.sequences*j.length)}
+	for i := range text.IDs {
+		text.IDs[i] = int32(rng.IntN(j.vocabulary))
+	}
+	recipe := train.AnchorRecipe(1)
+	if slots > 1 {
+		recipe = train.ExpertRecipe(1)
+		recipe.PublicSequences = j.sequences / 2
+	}
+	recipe.Steps, recipe.WarmUp, recipe.Sequences, recipe.Length, recipe.LR = j.steps, 1, j.sequences, j.length, 1e-4
+	if slots == 1 {
+		_, err := train.Anchor(ctx, train.AnchorJob{Config: j.config(), Text: text, Recipe: recipe, Checkpoint: j.checkpoint, Report: j.report})
+		return err
+	}
+	anchor, err := model.BuildAnchor(j.config(), func(_ string, shape ...int) ([]float32, error) {
+		v := normal(rng, elements(shape), 0.02)
+		if len(shape) == 1 {
+			for i := range v {
+				v[i] = 1
+			}
+		}
+		return v, nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = train.Expert(ctx, train.ExpertJob{
+		Anchor: anchor, AnchorCID: "noise", Text: text, Public: text, Recipe: recipe, Checkpoint: j.checkpoint, Report: j.report,
+	})
+	return err
+}
