@@ -15,12 +15,12 @@ TEXT ·tile6x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -47,24 +47,24 @@ TEXT ·tile6x16(SB), NOSPLIT, $0-49
 	VEOR V23.B16, V23.B16, V23.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	ADD R5, R7
-	FLDPQ 0(R7), (F4, F5)
-	FLDPQ 32(R7), (F6, F7)
-	ADD R5, R7
-	FLDPQ 0(R7), (F8, F9)
-	FLDPQ 32(R7), (F10, F11)
-	ADD R5, R7
-	FLDPQ 0(R7), (F12, F13)
-	FLDPQ 32(R7), (F14, F15)
-	ADD R5, R7
-	FLDPQ 0(R7), (F16, F17)
-	FLDPQ 32(R7), (F18, F19)
-	ADD R5, R7
-	FLDPQ 0(R7), (F20, F21)
-	FLDPQ 32(R7), (F22, F23)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	ADD R5, R6
+	FLDPQ 0(R6), (F4, F5)
+	FLDPQ 32(R6), (F6, F7)
+	ADD R5, R6
+	FLDPQ 0(R6), (F8, F9)
+	FLDPQ 32(R6), (F10, F11)
+	ADD R5, R6
+	FLDPQ 0(R6), (F12, F13)
+	FLDPQ 32(R6), (F14, F15)
+	ADD R5, R6
+	FLDPQ 0(R6), (F16, F17)
+	FLDPQ 32(R6), (F18, F19)
+	ADD R5, R6
+	FLDPQ 0(R6), (F20, F21)
+	FLDPQ 32(R6), (F22, F23)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -221,24 +221,24 @@ one:
 	SUBS $1, R0
 	BNE one
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	ADD R5, R7
-	FSTPQ (F4, F5), 0(R7)
-	FSTPQ (F6, F7), 32(R7)
-	ADD R5, R7
-	FSTPQ (F8, F9), 0(R7)
-	FSTPQ (F10, F11), 32(R7)
-	ADD R5, R7
-	FSTPQ (F12, F13), 0(R7)
-	FSTPQ (F14, F15), 32(R7)
-	ADD R5, R7
-	FSTPQ (F16, F17), 0(R7)
-	FSTPQ (F18, F19), 32(R7)
-	ADD R5, R7
-	FSTPQ (F20, F21), 0(R7)
-	FSTPQ (F22, F23), 32(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	ADD R5, R6
+	FSTPQ (F4, F5), 0(R6)
+	FSTPQ (F6, F7), 32(R6)
+	ADD R5, R6
+	FSTPQ (F8, F9), 0(R6)
+	FSTPQ (F10, F11), 32(R6)
+	ADD R5, R6
+	FSTPQ (F12, F13), 0(R6)
+	FSTPQ (F14, F15), 32(R6)
+	ADD R5, R6
+	FSTPQ (F16, F17), 0(R6)
+	FSTPQ (F18, F19), 32(R6)
+	ADD R5, R6
+	FSTPQ (F20, F21), 0(R6)
+	FSTPQ (F22, F23), 32(R6)
 	RET
 
 // func tile5x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -247,12 +247,12 @@ TEXT ·tile5x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -275,21 +275,21 @@ TEXT ·tile5x16(SB), NOSPLIT, $0-49
 	VEOR V19.B16, V19.B16, V19.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	ADD R5, R7
-	FLDPQ 0(R7), (F4, F5)
-	FLDPQ 32(R7), (F6, F7)
-	ADD R5, R7
-	FLDPQ 0(R7), (F8, F9)
-	FLDPQ 32(R7), (F10, F11)
-	ADD R5, R7
-	FLDPQ 0(R7), (F12, F13)
-	FLDPQ 32(R7), (F14, F15)
-	ADD R5, R7
-	FLDPQ 0(R7), (F16, F17)
-	FLDPQ 32(R7), (F18, F19)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	ADD R5, R6
+	FLDPQ 0(R6), (F4, F5)
+	FLDPQ 32(R6), (F6, F7)
+	ADD R5, R6
+	FLDPQ 0(R6), (F8, F9)
+	FLDPQ 32(R6), (F10, F11)
+	ADD R5, R6
+	FLDPQ 0(R6), (F12, F13)
+	FLDPQ 32(R6), (F14, F15)
+	ADD R5, R6
+	FLDPQ 0(R6), (F16, F17)
+	FLDPQ 32(R6), (F18, F19)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -425,21 +425,21 @@ one:
 	SUBS $1, R0
 	BNE one
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	ADD R5, R7
-	FSTPQ (F4, F5), 0(R7)
-	FSTPQ (F6, F7), 32(R7)
-	ADD R5, R7
-	FSTPQ (F8, F9), 0(R7)
-	FSTPQ (F10, F11), 32(R7)
-	ADD R5, R7
-	FSTPQ (F12, F13), 0(R7)
-	FSTPQ (F14, F15), 32(R7)
-	ADD R5, R7
-	FSTPQ (F16, F17), 0(R7)
-	FSTPQ (F18, F19), 32(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	ADD R5, R6
+	FSTPQ (F4, F5), 0(R6)
+	FSTPQ (F6, F7), 32(R6)
+	ADD R5, R6
+	FSTPQ (F8, F9), 0(R6)
+	FSTPQ (F10, F11), 32(R6)
+	ADD R5, R6
+	FSTPQ (F12, F13), 0(R6)
+	FSTPQ (F14, F15), 32(R6)
+	ADD R5, R6
+	FSTPQ (F16, F17), 0(R6)
+	FSTPQ (F18, F19), 32(R6)
 	RET
 
 // func tile4x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -448,12 +448,12 @@ TEXT ·tile4x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -472,18 +472,18 @@ TEXT ·tile4x16(SB), NOSPLIT, $0-49
 	VEOR V15.B16, V15.B16, V15.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	ADD R5, R7
-	FLDPQ 0(R7), (F4, F5)
-	FLDPQ 32(R7), (F6, F7)
-	ADD R5, R7
-	FLDPQ 0(R7), (F8, F9)
-	FLDPQ 32(R7), (F10, F11)
-	ADD R5, R7
-	FLDPQ 0(R7), (F12, F13)
-	FLDPQ 32(R7), (F14, F15)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	ADD R5, R6
+	FLDPQ 0(R6), (F4, F5)
+	FLDPQ 32(R6), (F6, F7)
+	ADD R5, R6
+	FLDPQ 0(R6), (F8, F9)
+	FLDPQ 32(R6), (F10, F11)
+	ADD R5, R6
+	FLDPQ 0(R6), (F12, F13)
+	FLDPQ 32(R6), (F14, F15)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -597,18 +597,18 @@ one:
 	SUBS $1, R0
 	BNE one
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	ADD R5, R7
-	FSTPQ (F4, F5), 0(R7)
-	FSTPQ (F6, F7), 32(R7)
-	ADD R5, R7
-	FSTPQ (F8, F9), 0(R7)
-	FSTPQ (F10, F11), 32(R7)
-	ADD R5, R7
-	FSTPQ (F12, F13), 0(R7)
-	FSTPQ (F14, F15), 32(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	ADD R5, R6
+	FSTPQ (F4, F5), 0(R6)
+	FSTPQ (F6, F7), 32(R6)
+	ADD R5, R6
+	FSTPQ (F8, F9), 0(R6)
+	FSTPQ (F10, F11), 32(R6)
+	ADD R5, R6
+	FSTPQ (F12, F13), 0(R6)
+	FSTPQ (F14, F15), 32(R6)
 	RET
 
 // func tile3x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -617,12 +617,12 @@ TEXT ·tile3x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -637,15 +637,15 @@ TEXT ·tile3x16(SB), NOSPLIT, $0-49
 	VEOR V11.B16, V11.B16, V11.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	ADD R5, R7
-	FLDPQ 0(R7), (F4, F5)
-	FLDPQ 32(R7), (F6, F7)
-	ADD R5, R7
-	FLDPQ 0(R7), (F8, F9)
-	FLDPQ 32(R7), (F10, F11)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	ADD R5, R6
+	FLDPQ 0(R6), (F4, F5)
+	FLDPQ 32(R6), (F6, F7)
+	ADD R5, R6
+	FLDPQ 0(R6), (F8, F9)
+	FLDPQ 32(R6), (F10, F11)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -741,15 +741,15 @@ one:
 	SUBS $1, R0
 	BNE one
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	ADD R5, R7
-	FSTPQ (F4, F5), 0(R7)
-	FSTPQ (F6, F7), 32(R7)
-	ADD R5, R7
-	FSTPQ (F8, F9), 0(R7)
-	FSTPQ (F10, F11), 32(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	ADD R5, R6
+	FSTPQ (F4, F5), 0(R6)
+	FSTPQ (F6, F7), 32(R6)
+	ADD R5, R6
+	FSTPQ (F8, F9), 0(R6)
+	FSTPQ (F10, F11), 32(R6)
 	RET
 
 // func tile2x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -758,12 +758,12 @@ TEXT ·tile2x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -774,12 +774,12 @@ TEXT ·tile2x16(SB), NOSPLIT, $0-49
 	VEOR V7.B16, V7.B16, V7.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	ADD R5, R7
-	FLDPQ 0(R7), (F4, F5)
-	FLDPQ 32(R7), (F6, F7)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	ADD R5, R6
+	FLDPQ 0(R6), (F4, F5)
+	FLDPQ 32(R6), (F6, F7)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -852,12 +852,12 @@ one:
 	SUBS $1, R0
 	BNE one
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	ADD R5, R7
-	FSTPQ (F4, F5), 0(R7)
-	FSTPQ (F6, F7), 32(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	ADD R5, R6
+	FSTPQ (F4, F5), 0(R6)
+	FSTPQ (F6, F7), 32(R6)
 	RET
 
 // func tile1x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -866,21 +866,21 @@ TEXT ·tile1x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
 	VEOR V3.B16, V3.B16, V3.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -933,9 +933,9 @@ one:
 	SUBS $1, R0
 	BNE one
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
 	RET
 
 // func bf16tile6x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -946,12 +946,12 @@ TEXT ·bf16tile6x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -978,24 +978,24 @@ TEXT ·bf16tile6x16(SB), NOSPLIT, $0-49
 	VEOR V23.B16, V23.B16, V23.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	ADD R5, R7
-	FLDPQ 0(R7), (F4, F5)
-	FLDPQ 32(R7), (F6, F7)
-	ADD R5, R7
-	FLDPQ 0(R7), (F8, F9)
-	FLDPQ 32(R7), (F10, F11)
-	ADD R5, R7
-	FLDPQ 0(R7), (F12, F13)
-	FLDPQ 32(R7), (F14, F15)
-	ADD R5, R7
-	FLDPQ 0(R7), (F16, F17)
-	FLDPQ 32(R7), (F18, F19)
-	ADD R5, R7
-	FLDPQ 0(R7), (F20, F21)
-	FLDPQ 32(R7), (F22, F23)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	ADD R5, R6
+	FLDPQ 0(R6), (F4, F5)
+	FLDPQ 32(R6), (F6, F7)
+	ADD R5, R6
+	FLDPQ 0(R6), (F8, F9)
+	FLDPQ 32(R6), (F10, F11)
+	ADD R5, R6
+	FLDPQ 0(R6), (F12, F13)
+	FLDPQ 32(R6), (F14, F15)
+	ADD R5, R6
+	FLDPQ 0(R6), (F16, F17)
+	FLDPQ 32(R6), (F18, F19)
+	ADD R5, R6
+	FLDPQ 0(R6), (F20, F21)
+	FLDPQ 32(R6), (F22, F23)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -1234,24 +1234,24 @@ one:
 	WORD $0x4fbe1397 // fmla v23.4s, v28.4s, v30.s[1]
 	ADD $24, R1
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	ADD R5, R7
-	FSTPQ (F4, F5), 0(R7)
-	FSTPQ (F6, F7), 32(R7)
-	ADD R5, R7
-	FSTPQ (F8, F9), 0(R7)
-	FSTPQ (F10, F11), 32(R7)
-	ADD R5, R7
-	FSTPQ (F12, F13), 0(R7)
-	FSTPQ (F14, F15), 32(R7)
-	ADD R5, R7
-	FSTPQ (F16, F17), 0(R7)
-	FSTPQ (F18, F19), 32(R7)
-	ADD R5, R7
-	FSTPQ (F20, F21), 0(R7)
-	FSTPQ (F22, F23), 32(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	ADD R5, R6
+	FSTPQ (F4, F5), 0(R6)
+	FSTPQ (F6, F7), 32(R6)
+	ADD R5, R6
+	FSTPQ (F8, F9), 0(R6)
+	FSTPQ (F10, F11), 32(R6)
+	ADD R5, R6
+	FSTPQ (F12, F13), 0(R6)
+	FSTPQ (F14, F15), 32(R6)
+	ADD R5, R6
+	FSTPQ (F16, F17), 0(R6)
+	FSTPQ (F18, F19), 32(R6)
+	ADD R5, R6
+	FSTPQ (F20, F21), 0(R6)
+	FSTPQ (F22, F23), 32(R6)
 	RET
 
 // func bf16tile5x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -1262,12 +1262,12 @@ TEXT ·bf16tile5x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -1290,21 +1290,21 @@ TEXT ·bf16tile5x16(SB), NOSPLIT, $0-49
 	VEOR V19.B16, V19.B16, V19.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	ADD R5, R7
-	FLDPQ 0(R7), (F4, F5)
-	FLDPQ 32(R7), (F6, F7)
-	ADD R5, R7
-	FLDPQ 0(R7), (F8, F9)
-	FLDPQ 32(R7), (F10, F11)
-	ADD R5, R7
-	FLDPQ 0(R7), (F12, F13)
-	FLDPQ 32(R7), (F14, F15)
-	ADD R5, R7
-	FLDPQ 0(R7), (F16, F17)
-	FLDPQ 32(R7), (F18, F19)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	ADD R5, R6
+	FLDPQ 0(R6), (F4, F5)
+	FLDPQ 32(R6), (F6, F7)
+	ADD R5, R6
+	FLDPQ 0(R6), (F8, F9)
+	FLDPQ 32(R6), (F10, F11)
+	ADD R5, R6
+	FLDPQ 0(R6), (F12, F13)
+	FLDPQ 32(R6), (F14, F15)
+	ADD R5, R6
+	FLDPQ 0(R6), (F16, F17)
+	FLDPQ 32(R6), (F18, F19)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -1510,21 +1510,21 @@ one:
 	WORD $0x4f9a1313 // fmla v19.4s, v24.4s, v26.s[0]
 	ADD $20, R1
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	ADD R5, R7
-	FSTPQ (F4, F5), 0(R7)
-	FSTPQ (F6, F7), 32(R7)
-	ADD R5, R7
-	FSTPQ (F8, F9), 0(R7)
-	FSTPQ (F10, F11), 32(R7)
-	ADD R5, R7
-	FSTPQ (F12, F13), 0(R7)
-	FSTPQ (F14, F15), 32(R7)
-	ADD R5, R7
-	FSTPQ (F16, F17), 0(R7)
-	FSTPQ (F18, F19), 32(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	ADD R5, R6
+	FSTPQ (F4, F5), 0(R6)
+	FSTPQ (F6, F7), 32(R6)
+	ADD R5, R6
+	FSTPQ (F8, F9), 0(R6)
+	FSTPQ (F10, F11), 32(R6)
+	ADD R5, R6
+	FSTPQ (F12, F13), 0(R6)
+	FSTPQ (F14, F15), 32(R6)
+	ADD R5, R6
+	FSTPQ (F16, F17), 0(R6)
+	FSTPQ (F18, F19), 32(R6)
 	RET
 
 // func bf16tile4x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -1535,12 +1535,12 @@ TEXT ·bf16tile4x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -1559,18 +1559,18 @@ TEXT ·bf16tile4x16(SB), NOSPLIT, $0-49
 	VEOR V15.B16, V15.B16, V15.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	ADD R5, R7
-	FLDPQ 0(R7), (F4, F5)
-	FLDPQ 32(R7), (F6, F7)
-	ADD R5, R7
-	FLDPQ 0(R7), (F8, F9)
-	FLDPQ 32(R7), (F10, F11)
-	ADD R5, R7
-	FLDPQ 0(R7), (F12, F13)
-	FLDPQ 32(R7), (F14, F15)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	ADD R5, R6
+	FLDPQ 0(R6), (F4, F5)
+	FLDPQ 32(R6), (F6, F7)
+	ADD R5, R6
+	FLDPQ 0(R6), (F8, F9)
+	FLDPQ 32(R6), (F10, F11)
+	ADD R5, R6
+	FLDPQ 0(R6), (F12, F13)
+	FLDPQ 32(R6), (F14, F15)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -1744,18 +1744,18 @@ one:
 	WORD $0x4fb51a8f // fmla v15.4s, v20.4s, v21.s[3]
 	ADD $16, R1
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	ADD R5, R7
-	FSTPQ (F4, F5), 0(R7)
-	FSTPQ (F6, F7), 32(R7)
-	ADD R5, R7
-	FSTPQ (F8, F9), 0(R7)
-	FSTPQ (F10, F11), 32(R7)
-	ADD R5, R7
-	FSTPQ (F12, F13), 0(R7)
-	FSTPQ (F14, F15), 32(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	ADD R5, R6
+	FSTPQ (F4, F5), 0(R6)
+	FSTPQ (F6, F7), 32(R6)
+	ADD R5, R6
+	FSTPQ (F8, F9), 0(R6)
+	FSTPQ (F10, F11), 32(R6)
+	ADD R5, R6
+	FSTPQ (F12, F13), 0(R6)
+	FSTPQ (F14, F15), 32(R6)
 	RET
 
 // func bf16tile3x16(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -1766,12 +1766,12 @@ TEXT ·bf16tile3x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -1786,15 +1786,15 @@ TEXT ·bf16tile3x16(SB), NOSPLIT, $0-49
 	VEOR V11.B16, V11.B16, V11.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	ADD R5, R7
-	FLDPQ 0(R7), (F4, F5)
-	FLDPQ 32(R7), (F6, F7)
-	ADD R5, R7
-	FLDPQ 0(R7), (F8, F9)
-	FLDPQ 32(R7), (F10, F11)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	ADD R5, R6
+	FLDPQ 0(R6), (F4, F5)
+	FLDPQ 32(R6), (F6, F7)
+	ADD R5, R6
+	FLDPQ 0(R6), (F8, F9)
+	FLDPQ 32(R6), (F10, F11)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -1946,15 +1946,15 @@ one:
 	WORD $0x4f911a0b // fmla v11.4s, v16.4s, v17.s[2]
 	ADD $12, R1
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	ADD R5, R7
-	FSTPQ (F4, F5), 0(R7)
-	FSTPQ (F6, F7), 32(R7)
-	ADD R5, R7
-	FSTPQ (F8, F9), 0(R7)
-	FSTPQ (F10, F11), 32(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	ADD R5, R6
+	FSTPQ (F4, F5), 0(R6)
+	FSTPQ (F6, F7), 32(R6)
+	ADD R5, R6
+	FSTPQ (F8, F9), 0(R6)
+	FSTPQ (F10, F11), 32(R6)
 	RET
 
 // func tile2x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -1963,12 +1963,12 @@ TEXT ·tile2x32(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -1987,16 +1987,16 @@ TEXT ·tile2x32(SB), NOSPLIT, $0-49
 	VEOR V15.B16, V15.B16, V15.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	FLDPQ 64(R7), (F4, F5)
-	FLDPQ 96(R7), (F6, F7)
-	ADD R5, R7
-	FLDPQ 0(R7), (F8, F9)
-	FLDPQ 32(R7), (F10, F11)
-	FLDPQ 64(R7), (F12, F13)
-	FLDPQ 96(R7), (F14, F15)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	FLDPQ 64(R6), (F4, F5)
+	FLDPQ 96(R6), (F6, F7)
+	ADD R5, R6
+	FLDPQ 0(R6), (F8, F9)
+	FLDPQ 32(R6), (F10, F11)
+	FLDPQ 64(R6), (F12, F13)
+	FLDPQ 96(R6), (F14, F15)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -2119,16 +2119,16 @@ one:
 	SUBS $1, R0
 	BNE one
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	FSTPQ (F4, F5), 64(R7)
-	FSTPQ (F6, F7), 96(R7)
-	ADD R5, R7
-	FSTPQ (F8, F9), 0(R7)
-	FSTPQ (F10, F11), 32(R7)
-	FSTPQ (F12, F13), 64(R7)
-	FSTPQ (F14, F15), 96(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	FSTPQ (F4, F5), 64(R6)
+	FSTPQ (F6, F7), 96(R6)
+	ADD R5, R6
+	FSTPQ (F8, F9), 0(R6)
+	FSTPQ (F10, F11), 32(R6)
+	FSTPQ (F12, F13), 64(R6)
+	FSTPQ (F14, F15), 96(R6)
 	RET
 
 // func tile1x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -2137,12 +2137,12 @@ TEXT ·tile1x32(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -2153,11 +2153,11 @@ TEXT ·tile1x32(SB), NOSPLIT, $0-49
 	VEOR V7.B16, V7.B16, V7.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	FLDPQ 64(R7), (F4, F5)
-	FLDPQ 96(R7), (F6, F7)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	FLDPQ 64(R6), (F4, F5)
+	FLDPQ 96(R6), (F6, F7)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -2240,11 +2240,11 @@ one:
 	SUBS $1, R0
 	BNE one
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	FSTPQ (F4, F5), 64(R7)
-	FSTPQ (F6, F7), 96(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	FSTPQ (F4, F5), 64(R6)
+	FSTPQ (F6, F7), 96(R6)
 	RET
 
 // func bf16tile2x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -2255,12 +2255,12 @@ TEXT ·bf16tile2x32(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -2279,16 +2279,16 @@ TEXT ·bf16tile2x32(SB), NOSPLIT, $0-49
 	VEOR V15.B16, V15.B16, V15.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	FLDPQ 64(R7), (F4, F5)
-	FLDPQ 96(R7), (F6, F7)
-	ADD R5, R7
-	FLDPQ 0(R7), (F8, F9)
-	FLDPQ 32(R7), (F10, F11)
-	FLDPQ 64(R7), (F12, F13)
-	FLDPQ 96(R7), (F14, F15)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	FLDPQ 64(R6), (F4, F5)
+	FLDPQ 96(R6), (F6, F7)
+	ADD R5, R6
+	FLDPQ 0(R6), (F8, F9)
+	FLDPQ 32(R6), (F10, F11)
+	FLDPQ 64(R6), (F12, F13)
+	FLDPQ 96(R6), (F14, F15)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -2497,16 +2497,16 @@ one:
 	WORD $0x4fb9130f // fmla v15.4s, v24.4s, v25.s[1]
 	ADD $8, R1
 store:
-	MOVD R4, R7
-	FSTPQ (F0, F1), 0(R7)
-	FSTPQ (F2, F3), 32(R7)
-	FSTPQ (F4, F5), 64(R7)
-	FSTPQ (F6, F7), 96(R7)
-	ADD R5, R7
-	FSTPQ (F8, F9), 0(R7)
-	FSTPQ (F10, F11), 32(R7)
-	FSTPQ (F12, F13), 64(R7)
-	FSTPQ (F14, F15), 96(R7)
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	FSTPQ (F4, F5), 64(R6)
+	FSTPQ (F6, F7), 96(R6)
+	ADD R5, R6
+	FSTPQ (F8, F9), 0(R6)
+	FSTPQ (F10, F11), 32(R6)
+	FSTPQ (F12, F13), 64(R6)
+	FSTPQ (F14, F15), 96(R6)
 	RET
 
 // func bf16tile1x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
@@ -2517,12 +2517,12 @@ TEXT ·bf16tile1x32(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD ldb+24(FP), R3
+	LSL $2, R3
 	MOVD c+32(FP), R4
 	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R6
-	LSL $2, R3
 	LSL $2, R5
-	CBNZ R6, load
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -2533,11 +2533,11 @@ TEXT ·bf16tile1x32(SB), NOSPLIT, $0-49
 	VEOR V7.B16, V7.B16, V7.B16
 	JMP start
 load:
-	MOVD R4, R7
-	FLDPQ 0(R7), (F0, F1)
-	FLDPQ 32(R7), (F2, F3)
-	FLDPQ 64(R7), (F4, F5)
-	FLDPQ 96(R7), (F6, F7)
+	MOVD R4, R6
+	FLDPQ 0(R6), (F0, F1)
+	FLDPQ 32(R6), (F2, F3)
+	FLDPQ 64(R6), (F4, F5)
+	FLDPQ 96(R6), (F6, F7)
 start:
 	SUBS $4, R0
 	BLT rest
@@ -2690,7 +2690,1048 @@ one:
 	WORD $0x4f911207 // fmla v7.4s, v16.4s, v17.s[0]
 	ADD $4, R1
 store:
-	MOVD R4, R7
+	MOVD R4, R6
+	FSTPQ (F0, F1), 0(R6)
+	FSTPQ (F2, F3), 32(R6)
+	FSTPQ (F4, F5), 64(R6)
+	FSTPQ (F6, F7), 96(R6)
+	RET
+
+// func dottile5x16(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·dottile5x16(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD words+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	LSL $2, R3
+	MOVD FPCR, R4
+	ORR $16777216, R4, R25
+	MOVD R25, FPCR
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	VEOR V16.B16, V16.B16, V16.B16
+	VEOR V17.B16, V17.B16, V17.B16
+	VEOR V18.B16, V18.B16, V18.B16
+	VEOR V19.B16, V19.B16, V19.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+	ADD R6, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+	ADD R6, R7
+	FLDPQ 0(R7), (F12, F13)
+	FLDPQ 32(R7), (F14, F15)
+	ADD R6, R7
+	FLDPQ 0(R7), (F16, F17)
+	FLDPQ 32(R7), (F18, F19)
+start:
+	SUBS $2, R0
+	BLT rest
+loop:
+	FLDPQ 0(R1), (F25, F26)
+	FMOVD 32(R1), F27
+	VSHL $16, V25.S4, V28.S4
+	VAND V31.B16, V25.B16, V25.B16
+	VSHL $16, V26.S4, V29.S4
+	VAND V31.B16, V26.B16, V26.B16
+	VSHL $16, V27.S4, V30.S4
+	VAND V31.B16, V27.B16, V27.B16
+	FLDPQ 0(R2), (F20, F21)
+	FLDPQ 32(R2), (F22, F23)
+	ADD R3, R2
+	VSHL $16, V20.S4, V24.S4
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4f991280 // fmla v0.4s, v20.4s, v25.s[0]
+	WORD $0x4fb91284 // fmla v4.4s, v20.4s, v25.s[1]
+	WORD $0x4f991a88 // fmla v8.4s, v20.4s, v25.s[2]
+	WORD $0x4fb91a8c // fmla v12.4s, v20.4s, v25.s[3]
+	WORD $0x4f9a1290 // fmla v16.4s, v20.4s, v26.s[0]
+	WORD $0x4f9c1300 // fmla v0.4s, v24.4s, v28.s[0]
+	WORD $0x4fbc1304 // fmla v4.4s, v24.4s, v28.s[1]
+	WORD $0x4f9c1b08 // fmla v8.4s, v24.4s, v28.s[2]
+	WORD $0x4fbc1b0c // fmla v12.4s, v24.4s, v28.s[3]
+	WORD $0x4f9d1310 // fmla v16.4s, v24.4s, v29.s[0]
+	VSHL $16, V21.S4, V24.S4
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4f9912a1 // fmla v1.4s, v21.4s, v25.s[0]
+	WORD $0x4fb912a5 // fmla v5.4s, v21.4s, v25.s[1]
+	WORD $0x4f991aa9 // fmla v9.4s, v21.4s, v25.s[2]
+	WORD $0x4fb91aad // fmla v13.4s, v21.4s, v25.s[3]
+	WORD $0x4f9a12b1 // fmla v17.4s, v21.4s, v26.s[0]
+	WORD $0x4f9c1301 // fmla v1.4s, v24.4s, v28.s[0]
+	WORD $0x4fbc1305 // fmla v5.4s, v24.4s, v28.s[1]
+	WORD $0x4f9c1b09 // fmla v9.4s, v24.4s, v28.s[2]
+	WORD $0x4fbc1b0d // fmla v13.4s, v24.4s, v28.s[3]
+	WORD $0x4f9d1311 // fmla v17.4s, v24.4s, v29.s[0]
+	VSHL $16, V22.S4, V24.S4
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4f9912c2 // fmla v2.4s, v22.4s, v25.s[0]
+	WORD $0x4fb912c6 // fmla v6.4s, v22.4s, v25.s[1]
+	WORD $0x4f991aca // fmla v10.4s, v22.4s, v25.s[2]
+	WORD $0x4fb91ace // fmla v14.4s, v22.4s, v25.s[3]
+	WORD $0x4f9a12d2 // fmla v18.4s, v22.4s, v26.s[0]
+	WORD $0x4f9c1302 // fmla v2.4s, v24.4s, v28.s[0]
+	WORD $0x4fbc1306 // fmla v6.4s, v24.4s, v28.s[1]
+	WORD $0x4f9c1b0a // fmla v10.4s, v24.4s, v28.s[2]
+	WORD $0x4fbc1b0e // fmla v14.4s, v24.4s, v28.s[3]
+	WORD $0x4f9d1312 // fmla v18.4s, v24.4s, v29.s[0]
+	VSHL $16, V23.S4, V24.S4
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4f9912e3 // fmla v3.4s, v23.4s, v25.s[0]
+	WORD $0x4fb912e7 // fmla v7.4s, v23.4s, v25.s[1]
+	WORD $0x4f991aeb // fmla v11.4s, v23.4s, v25.s[2]
+	WORD $0x4fb91aef // fmla v15.4s, v23.4s, v25.s[3]
+	WORD $0x4f9a12f3 // fmla v19.4s, v23.4s, v26.s[0]
+	WORD $0x4f9c1303 // fmla v3.4s, v24.4s, v28.s[0]
+	WORD $0x4fbc1307 // fmla v7.4s, v24.4s, v28.s[1]
+	WORD $0x4f9c1b0b // fmla v11.4s, v24.4s, v28.s[2]
+	WORD $0x4fbc1b0f // fmla v15.4s, v24.4s, v28.s[3]
+	WORD $0x4f9d1313 // fmla v19.4s, v24.4s, v29.s[0]
+	FLDPQ 0(R2), (F20, F21)
+	FLDPQ 32(R2), (F22, F23)
+	ADD R3, R2
+	VSHL $16, V20.S4, V24.S4
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4fba1280 // fmla v0.4s, v20.4s, v26.s[1]
+	WORD $0x4f9a1a84 // fmla v4.4s, v20.4s, v26.s[2]
+	WORD $0x4fba1a88 // fmla v8.4s, v20.4s, v26.s[3]
+	WORD $0x4f9b128c // fmla v12.4s, v20.4s, v27.s[0]
+	WORD $0x4fbb1290 // fmla v16.4s, v20.4s, v27.s[1]
+	WORD $0x4fbd1300 // fmla v0.4s, v24.4s, v29.s[1]
+	WORD $0x4f9d1b04 // fmla v4.4s, v24.4s, v29.s[2]
+	WORD $0x4fbd1b08 // fmla v8.4s, v24.4s, v29.s[3]
+	WORD $0x4f9e130c // fmla v12.4s, v24.4s, v30.s[0]
+	WORD $0x4fbe1310 // fmla v16.4s, v24.4s, v30.s[1]
+	VSHL $16, V21.S4, V24.S4
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4fba12a1 // fmla v1.4s, v21.4s, v26.s[1]
+	WORD $0x4f9a1aa5 // fmla v5.4s, v21.4s, v26.s[2]
+	WORD $0x4fba1aa9 // fmla v9.4s, v21.4s, v26.s[3]
+	WORD $0x4f9b12ad // fmla v13.4s, v21.4s, v27.s[0]
+	WORD $0x4fbb12b1 // fmla v17.4s, v21.4s, v27.s[1]
+	WORD $0x4fbd1301 // fmla v1.4s, v24.4s, v29.s[1]
+	WORD $0x4f9d1b05 // fmla v5.4s, v24.4s, v29.s[2]
+	WORD $0x4fbd1b09 // fmla v9.4s, v24.4s, v29.s[3]
+	WORD $0x4f9e130d // fmla v13.4s, v24.4s, v30.s[0]
+	WORD $0x4fbe1311 // fmla v17.4s, v24.4s, v30.s[1]
+	VSHL $16, V22.S4, V24.S4
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4fba12c2 // fmla v2.4s, v22.4s, v26.s[1]
+	WORD $0x4f9a1ac6 // fmla v6.4s, v22.4s, v26.s[2]
+	WORD $0x4fba1aca // fmla v10.4s, v22.4s, v26.s[3]
+	WORD $0x4f9b12ce // fmla v14.4s, v22.4s, v27.s[0]
+	WORD $0x4fbb12d2 // fmla v18.4s, v22.4s, v27.s[1]
+	WORD $0x4fbd1302 // fmla v2.4s, v24.4s, v29.s[1]
+	WORD $0x4f9d1b06 // fmla v6.4s, v24.4s, v29.s[2]
+	WORD $0x4fbd1b0a // fmla v10.4s, v24.4s, v29.s[3]
+	WORD $0x4f9e130e // fmla v14.4s, v24.4s, v30.s[0]
+	WORD $0x4fbe1312 // fmla v18.4s, v24.4s, v30.s[1]
+	VSHL $16, V23.S4, V24.S4
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4fba12e3 // fmla v3.4s, v23.4s, v26.s[1]
+	WORD $0x4f9a1ae7 // fmla v7.4s, v23.4s, v26.s[2]
+	WORD $0x4fba1aeb // fmla v11.4s, v23.4s, v26.s[3]
+	WORD $0x4f9b12ef // fmla v15.4s, v23.4s, v27.s[0]
+	WORD $0x4fbb12f3 // fmla v19.4s, v23.4s, v27.s[1]
+	WORD $0x4fbd1303 // fmla v3.4s, v24.4s, v29.s[1]
+	WORD $0x4f9d1b07 // fmla v7.4s, v24.4s, v29.s[2]
+	WORD $0x4fbd1b0b // fmla v11.4s, v24.4s, v29.s[3]
+	WORD $0x4f9e130f // fmla v15.4s, v24.4s, v30.s[0]
+	WORD $0x4fbe1313 // fmla v19.4s, v24.4s, v30.s[1]
+	ADD $40, R1
+	SUBS $2, R0
+	BGE loop
+rest:
+	TBZ $0, R0, store
+	FMOVQ 0(R1), F25
+	FMOVS 16(R1), F26
+	VSHL $16, V25.S4, V27.S4
+	VAND V31.B16, V25.B16, V25.B16
+	VSHL $16, V26.S4, V28.S4
+	VAND V31.B16, V26.B16, V26.B16
+	FLDPQ 0(R2), (F20, F21)
+	FLDPQ 32(R2), (F22, F23)
+	ADD R3, R2
+	VSHL $16, V20.S4, V24.S4
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4f991280 // fmla v0.4s, v20.4s, v25.s[0]
+	WORD $0x4fb91284 // fmla v4.4s, v20.4s, v25.s[1]
+	WORD $0x4f991a88 // fmla v8.4s, v20.4s, v25.s[2]
+	WORD $0x4fb91a8c // fmla v12.4s, v20.4s, v25.s[3]
+	WORD $0x4f9a1290 // fmla v16.4s, v20.4s, v26.s[0]
+	WORD $0x4f9b1300 // fmla v0.4s, v24.4s, v27.s[0]
+	WORD $0x4fbb1304 // fmla v4.4s, v24.4s, v27.s[1]
+	WORD $0x4f9b1b08 // fmla v8.4s, v24.4s, v27.s[2]
+	WORD $0x4fbb1b0c // fmla v12.4s, v24.4s, v27.s[3]
+	WORD $0x4f9c1310 // fmla v16.4s, v24.4s, v28.s[0]
+	VSHL $16, V21.S4, V24.S4
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4f9912a1 // fmla v1.4s, v21.4s, v25.s[0]
+	WORD $0x4fb912a5 // fmla v5.4s, v21.4s, v25.s[1]
+	WORD $0x4f991aa9 // fmla v9.4s, v21.4s, v25.s[2]
+	WORD $0x4fb91aad // fmla v13.4s, v21.4s, v25.s[3]
+	WORD $0x4f9a12b1 // fmla v17.4s, v21.4s, v26.s[0]
+	WORD $0x4f9b1301 // fmla v1.4s, v24.4s, v27.s[0]
+	WORD $0x4fbb1305 // fmla v5.4s, v24.4s, v27.s[1]
+	WORD $0x4f9b1b09 // fmla v9.4s, v24.4s, v27.s[2]
+	WORD $0x4fbb1b0d // fmla v13.4s, v24.4s, v27.s[3]
+	WORD $0x4f9c1311 // fmla v17.4s, v24.4s, v28.s[0]
+	VSHL $16, V22.S4, V24.S4
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4f9912c2 // fmla v2.4s, v22.4s, v25.s[0]
+	WORD $0x4fb912c6 // fmla v6.4s, v22.4s, v25.s[1]
+	WORD $0x4f991aca // fmla v10.4s, v22.4s, v25.s[2]
+	WORD $0x4fb91ace // fmla v14.4s, v22.4s, v25.s[3]
+	WORD $0x4f9a12d2 // fmla v18.4s, v22.4s, v26.s[0]
+	WORD $0x4f9b1302 // fmla v2.4s, v24.4s, v27.s[0]
+	WORD $0x4fbb1306 // fmla v6.4s, v24.4s, v27.s[1]
+	WORD $0x4f9b1b0a // fmla v10.4s, v24.4s, v27.s[2]
+	WORD $0x4fbb1b0e // fmla v14.4s, v24.4s, v27.s[3]
+	WORD $0x4f9c1312 // fmla v18.4s, v24.4s, v28.s[0]
+	VSHL $16, V23.S4, V24.S4
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4f9912e3 // fmla v3.4s, v23.4s, v25.s[0]
+	WORD $0x4fb912e7 // fmla v7.4s, v23.4s, v25.s[1]
+	WORD $0x4f991aeb // fmla v11.4s, v23.4s, v25.s[2]
+	WORD $0x4fb91aef // fmla v15.4s, v23.4s, v25.s[3]
+	WORD $0x4f9a12f3 // fmla v19.4s, v23.4s, v26.s[0]
+	WORD $0x4f9b1303 // fmla v3.4s, v24.4s, v27.s[0]
+	WORD $0x4fbb1307 // fmla v7.4s, v24.4s, v27.s[1]
+	WORD $0x4f9b1b0b // fmla v11.4s, v24.4s, v27.s[2]
+	WORD $0x4fbb1b0f // fmla v15.4s, v24.4s, v27.s[3]
+	WORD $0x4f9c1313 // fmla v19.4s, v24.4s, v28.s[0]
+	ADD $20, R1
+store:
+	MOVD R4, FPCR
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	ADD R6, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
+	ADD R6, R7
+	FSTPQ (F12, F13), 0(R7)
+	FSTPQ (F14, F15), 32(R7)
+	ADD R6, R7
+	FSTPQ (F16, F17), 0(R7)
+	FSTPQ (F18, F19), 32(R7)
+	RET
+
+// func dottile4x16(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·dottile4x16(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD words+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	LSL $2, R3
+	MOVD FPCR, R4
+	ORR $16777216, R4, R25
+	MOVD R25, FPCR
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+	ADD R6, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+	ADD R6, R7
+	FLDPQ 0(R7), (F12, F13)
+	FLDPQ 32(R7), (F14, F15)
+start:
+	SUBS $2, R0
+	BLT rest
+loop:
+	FLDPQ 0(R1), (F21, F22)
+	VSHL $16, V21.S4, V23.S4
+	VAND V31.B16, V21.B16, V21.B16
+	VSHL $16, V22.S4, V24.S4
+	VAND V31.B16, V22.B16, V22.B16
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	ADD R3, R2
+	VSHL $16, V16.S4, V20.S4
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f951200 // fmla v0.4s, v16.4s, v21.s[0]
+	WORD $0x4fb51204 // fmla v4.4s, v16.4s, v21.s[1]
+	WORD $0x4f951a08 // fmla v8.4s, v16.4s, v21.s[2]
+	WORD $0x4fb51a0c // fmla v12.4s, v16.4s, v21.s[3]
+	WORD $0x4f971280 // fmla v0.4s, v20.4s, v23.s[0]
+	WORD $0x4fb71284 // fmla v4.4s, v20.4s, v23.s[1]
+	WORD $0x4f971a88 // fmla v8.4s, v20.4s, v23.s[2]
+	WORD $0x4fb71a8c // fmla v12.4s, v20.4s, v23.s[3]
+	VSHL $16, V17.S4, V20.S4
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f951221 // fmla v1.4s, v17.4s, v21.s[0]
+	WORD $0x4fb51225 // fmla v5.4s, v17.4s, v21.s[1]
+	WORD $0x4f951a29 // fmla v9.4s, v17.4s, v21.s[2]
+	WORD $0x4fb51a2d // fmla v13.4s, v17.4s, v21.s[3]
+	WORD $0x4f971281 // fmla v1.4s, v20.4s, v23.s[0]
+	WORD $0x4fb71285 // fmla v5.4s, v20.4s, v23.s[1]
+	WORD $0x4f971a89 // fmla v9.4s, v20.4s, v23.s[2]
+	WORD $0x4fb71a8d // fmla v13.4s, v20.4s, v23.s[3]
+	VSHL $16, V18.S4, V20.S4
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f951242 // fmla v2.4s, v18.4s, v21.s[0]
+	WORD $0x4fb51246 // fmla v6.4s, v18.4s, v21.s[1]
+	WORD $0x4f951a4a // fmla v10.4s, v18.4s, v21.s[2]
+	WORD $0x4fb51a4e // fmla v14.4s, v18.4s, v21.s[3]
+	WORD $0x4f971282 // fmla v2.4s, v20.4s, v23.s[0]
+	WORD $0x4fb71286 // fmla v6.4s, v20.4s, v23.s[1]
+	WORD $0x4f971a8a // fmla v10.4s, v20.4s, v23.s[2]
+	WORD $0x4fb71a8e // fmla v14.4s, v20.4s, v23.s[3]
+	VSHL $16, V19.S4, V20.S4
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f951263 // fmla v3.4s, v19.4s, v21.s[0]
+	WORD $0x4fb51267 // fmla v7.4s, v19.4s, v21.s[1]
+	WORD $0x4f951a6b // fmla v11.4s, v19.4s, v21.s[2]
+	WORD $0x4fb51a6f // fmla v15.4s, v19.4s, v21.s[3]
+	WORD $0x4f971283 // fmla v3.4s, v20.4s, v23.s[0]
+	WORD $0x4fb71287 // fmla v7.4s, v20.4s, v23.s[1]
+	WORD $0x4f971a8b // fmla v11.4s, v20.4s, v23.s[2]
+	WORD $0x4fb71a8f // fmla v15.4s, v20.4s, v23.s[3]
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	ADD R3, R2
+	VSHL $16, V16.S4, V20.S4
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f961200 // fmla v0.4s, v16.4s, v22.s[0]
+	WORD $0x4fb61204 // fmla v4.4s, v16.4s, v22.s[1]
+	WORD $0x4f961a08 // fmla v8.4s, v16.4s, v22.s[2]
+	WORD $0x4fb61a0c // fmla v12.4s, v16.4s, v22.s[3]
+	WORD $0x4f981280 // fmla v0.4s, v20.4s, v24.s[0]
+	WORD $0x4fb81284 // fmla v4.4s, v20.4s, v24.s[1]
+	WORD $0x4f981a88 // fmla v8.4s, v20.4s, v24.s[2]
+	WORD $0x4fb81a8c // fmla v12.4s, v20.4s, v24.s[3]
+	VSHL $16, V17.S4, V20.S4
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f961221 // fmla v1.4s, v17.4s, v22.s[0]
+	WORD $0x4fb61225 // fmla v5.4s, v17.4s, v22.s[1]
+	WORD $0x4f961a29 // fmla v9.4s, v17.4s, v22.s[2]
+	WORD $0x4fb61a2d // fmla v13.4s, v17.4s, v22.s[3]
+	WORD $0x4f981281 // fmla v1.4s, v20.4s, v24.s[0]
+	WORD $0x4fb81285 // fmla v5.4s, v20.4s, v24.s[1]
+	WORD $0x4f981a89 // fmla v9.4s, v20.4s, v24.s[2]
+	WORD $0x4fb81a8d // fmla v13.4s, v20.4s, v24.s[3]
+	VSHL $16, V18.S4, V20.S4
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f961242 // fmla v2.4s, v18.4s, v22.s[0]
+	WORD $0x4fb61246 // fmla v6.4s, v18.4s, v22.s[1]
+	WORD $0x4f961a4a // fmla v10.4s, v18.4s, v22.s[2]
+	WORD $0x4fb61a4e // fmla v14.4s, v18.4s, v22.s[3]
+	WORD $0x4f981282 // fmla v2.4s, v20.4s, v24.s[0]
+	WORD $0x4fb81286 // fmla v6.4s, v20.4s, v24.s[1]
+	WORD $0x4f981a8a // fmla v10.4s, v20.4s, v24.s[2]
+	WORD $0x4fb81a8e // fmla v14.4s, v20.4s, v24.s[3]
+	VSHL $16, V19.S4, V20.S4
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f961263 // fmla v3.4s, v19.4s, v22.s[0]
+	WORD $0x4fb61267 // fmla v7.4s, v19.4s, v22.s[1]
+	WORD $0x4f961a6b // fmla v11.4s, v19.4s, v22.s[2]
+	WORD $0x4fb61a6f // fmla v15.4s, v19.4s, v22.s[3]
+	WORD $0x4f981283 // fmla v3.4s, v20.4s, v24.s[0]
+	WORD $0x4fb81287 // fmla v7.4s, v20.4s, v24.s[1]
+	WORD $0x4f981a8b // fmla v11.4s, v20.4s, v24.s[2]
+	WORD $0x4fb81a8f // fmla v15.4s, v20.4s, v24.s[3]
+	ADD $32, R1
+	SUBS $2, R0
+	BGE loop
+rest:
+	TBZ $0, R0, store
+	FMOVQ 0(R1), F21
+	VSHL $16, V21.S4, V22.S4
+	VAND V31.B16, V21.B16, V21.B16
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	ADD R3, R2
+	VSHL $16, V16.S4, V20.S4
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f951200 // fmla v0.4s, v16.4s, v21.s[0]
+	WORD $0x4fb51204 // fmla v4.4s, v16.4s, v21.s[1]
+	WORD $0x4f951a08 // fmla v8.4s, v16.4s, v21.s[2]
+	WORD $0x4fb51a0c // fmla v12.4s, v16.4s, v21.s[3]
+	WORD $0x4f961280 // fmla v0.4s, v20.4s, v22.s[0]
+	WORD $0x4fb61284 // fmla v4.4s, v20.4s, v22.s[1]
+	WORD $0x4f961a88 // fmla v8.4s, v20.4s, v22.s[2]
+	WORD $0x4fb61a8c // fmla v12.4s, v20.4s, v22.s[3]
+	VSHL $16, V17.S4, V20.S4
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f951221 // fmla v1.4s, v17.4s, v21.s[0]
+	WORD $0x4fb51225 // fmla v5.4s, v17.4s, v21.s[1]
+	WORD $0x4f951a29 // fmla v9.4s, v17.4s, v21.s[2]
+	WORD $0x4fb51a2d // fmla v13.4s, v17.4s, v21.s[3]
+	WORD $0x4f961281 // fmla v1.4s, v20.4s, v22.s[0]
+	WORD $0x4fb61285 // fmla v5.4s, v20.4s, v22.s[1]
+	WORD $0x4f961a89 // fmla v9.4s, v20.4s, v22.s[2]
+	WORD $0x4fb61a8d // fmla v13.4s, v20.4s, v22.s[3]
+	VSHL $16, V18.S4, V20.S4
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f951242 // fmla v2.4s, v18.4s, v21.s[0]
+	WORD $0x4fb51246 // fmla v6.4s, v18.4s, v21.s[1]
+	WORD $0x4f951a4a // fmla v10.4s, v18.4s, v21.s[2]
+	WORD $0x4fb51a4e // fmla v14.4s, v18.4s, v21.s[3]
+	WORD $0x4f961282 // fmla v2.4s, v20.4s, v22.s[0]
+	WORD $0x4fb61286 // fmla v6.4s, v20.4s, v22.s[1]
+	WORD $0x4f961a8a // fmla v10.4s, v20.4s, v22.s[2]
+	WORD $0x4fb61a8e // fmla v14.4s, v20.4s, v22.s[3]
+	VSHL $16, V19.S4, V20.S4
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f951263 // fmla v3.4s, v19.4s, v21.s[0]
+	WORD $0x4fb51267 // fmla v7.4s, v19.4s, v21.s[1]
+	WORD $0x4f951a6b // fmla v11.4s, v19.4s, v21.s[2]
+	WORD $0x4fb51a6f // fmla v15.4s, v19.4s, v21.s[3]
+	WORD $0x4f961283 // fmla v3.4s, v20.4s, v22.s[0]
+	WORD $0x4fb61287 // fmla v7.4s, v20.4s, v22.s[1]
+	WORD $0x4f961a8b // fmla v11.4s, v20.4s, v22.s[2]
+	WORD $0x4fb61a8f // fmla v15.4s, v20.4s, v22.s[3]
+	ADD $16, R1
+store:
+	MOVD R4, FPCR
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	ADD R6, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
+	ADD R6, R7
+	FSTPQ (F12, F13), 0(R7)
+	FSTPQ (F14, F15), 32(R7)
+	RET
+
+// func dottile3x16(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·dottile3x16(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD words+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	LSL $2, R3
+	MOVD FPCR, R4
+	ORR $16777216, R4, R25
+	MOVD R25, FPCR
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+	ADD R6, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+start:
+	SUBS $2, R0
+	BLT rest
+loop:
+	FMOVQ 0(R1), F17
+	FMOVD 16(R1), F18
+	VSHL $16, V17.S4, V19.S4
+	VAND V31.B16, V17.B16, V17.B16
+	VSHL $16, V18.S4, V20.S4
+	VAND V31.B16, V18.B16, V18.B16
+	FLDPQ 0(R2), (F12, F13)
+	FLDPQ 32(R2), (F14, F15)
+	ADD R3, R2
+	VSHL $16, V12.S4, V16.S4
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4f911180 // fmla v0.4s, v12.4s, v17.s[0]
+	WORD $0x4fb11184 // fmla v4.4s, v12.4s, v17.s[1]
+	WORD $0x4f911988 // fmla v8.4s, v12.4s, v17.s[2]
+	WORD $0x4f931200 // fmla v0.4s, v16.4s, v19.s[0]
+	WORD $0x4fb31204 // fmla v4.4s, v16.4s, v19.s[1]
+	WORD $0x4f931a08 // fmla v8.4s, v16.4s, v19.s[2]
+	VSHL $16, V13.S4, V16.S4
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4f9111a1 // fmla v1.4s, v13.4s, v17.s[0]
+	WORD $0x4fb111a5 // fmla v5.4s, v13.4s, v17.s[1]
+	WORD $0x4f9119a9 // fmla v9.4s, v13.4s, v17.s[2]
+	WORD $0x4f931201 // fmla v1.4s, v16.4s, v19.s[0]
+	WORD $0x4fb31205 // fmla v5.4s, v16.4s, v19.s[1]
+	WORD $0x4f931a09 // fmla v9.4s, v16.4s, v19.s[2]
+	VSHL $16, V14.S4, V16.S4
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4f9111c2 // fmla v2.4s, v14.4s, v17.s[0]
+	WORD $0x4fb111c6 // fmla v6.4s, v14.4s, v17.s[1]
+	WORD $0x4f9119ca // fmla v10.4s, v14.4s, v17.s[2]
+	WORD $0x4f931202 // fmla v2.4s, v16.4s, v19.s[0]
+	WORD $0x4fb31206 // fmla v6.4s, v16.4s, v19.s[1]
+	WORD $0x4f931a0a // fmla v10.4s, v16.4s, v19.s[2]
+	VSHL $16, V15.S4, V16.S4
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4f9111e3 // fmla v3.4s, v15.4s, v17.s[0]
+	WORD $0x4fb111e7 // fmla v7.4s, v15.4s, v17.s[1]
+	WORD $0x4f9119eb // fmla v11.4s, v15.4s, v17.s[2]
+	WORD $0x4f931203 // fmla v3.4s, v16.4s, v19.s[0]
+	WORD $0x4fb31207 // fmla v7.4s, v16.4s, v19.s[1]
+	WORD $0x4f931a0b // fmla v11.4s, v16.4s, v19.s[2]
+	FLDPQ 0(R2), (F12, F13)
+	FLDPQ 32(R2), (F14, F15)
+	ADD R3, R2
+	VSHL $16, V12.S4, V16.S4
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4fb11980 // fmla v0.4s, v12.4s, v17.s[3]
+	WORD $0x4f921184 // fmla v4.4s, v12.4s, v18.s[0]
+	WORD $0x4fb21188 // fmla v8.4s, v12.4s, v18.s[1]
+	WORD $0x4fb31a00 // fmla v0.4s, v16.4s, v19.s[3]
+	WORD $0x4f941204 // fmla v4.4s, v16.4s, v20.s[0]
+	WORD $0x4fb41208 // fmla v8.4s, v16.4s, v20.s[1]
+	VSHL $16, V13.S4, V16.S4
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4fb119a1 // fmla v1.4s, v13.4s, v17.s[3]
+	WORD $0x4f9211a5 // fmla v5.4s, v13.4s, v18.s[0]
+	WORD $0x4fb211a9 // fmla v9.4s, v13.4s, v18.s[1]
+	WORD $0x4fb31a01 // fmla v1.4s, v16.4s, v19.s[3]
+	WORD $0x4f941205 // fmla v5.4s, v16.4s, v20.s[0]
+	WORD $0x4fb41209 // fmla v9.4s, v16.4s, v20.s[1]
+	VSHL $16, V14.S4, V16.S4
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4fb119c2 // fmla v2.4s, v14.4s, v17.s[3]
+	WORD $0x4f9211c6 // fmla v6.4s, v14.4s, v18.s[0]
+	WORD $0x4fb211ca // fmla v10.4s, v14.4s, v18.s[1]
+	WORD $0x4fb31a02 // fmla v2.4s, v16.4s, v19.s[3]
+	WORD $0x4f941206 // fmla v6.4s, v16.4s, v20.s[0]
+	WORD $0x4fb4120a // fmla v10.4s, v16.4s, v20.s[1]
+	VSHL $16, V15.S4, V16.S4
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4fb119e3 // fmla v3.4s, v15.4s, v17.s[3]
+	WORD $0x4f9211e7 // fmla v7.4s, v15.4s, v18.s[0]
+	WORD $0x4fb211eb // fmla v11.4s, v15.4s, v18.s[1]
+	WORD $0x4fb31a03 // fmla v3.4s, v16.4s, v19.s[3]
+	WORD $0x4f941207 // fmla v7.4s, v16.4s, v20.s[0]
+	WORD $0x4fb4120b // fmla v11.4s, v16.4s, v20.s[1]
+	ADD $24, R1
+	SUBS $2, R0
+	BGE loop
+rest:
+	TBZ $0, R0, store
+	FMOVD 0(R1), F17
+	ADD $8, R1, R25
+	VLD1 (R25), V17.S[2]
+	VSHL $16, V17.S4, V18.S4
+	VAND V31.B16, V17.B16, V17.B16
+	FLDPQ 0(R2), (F12, F13)
+	FLDPQ 32(R2), (F14, F15)
+	ADD R3, R2
+	VSHL $16, V12.S4, V16.S4
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4f911180 // fmla v0.4s, v12.4s, v17.s[0]
+	WORD $0x4fb11184 // fmla v4.4s, v12.4s, v17.s[1]
+	WORD $0x4f911988 // fmla v8.4s, v12.4s, v17.s[2]
+	WORD $0x4f921200 // fmla v0.4s, v16.4s, v18.s[0]
+	WORD $0x4fb21204 // fmla v4.4s, v16.4s, v18.s[1]
+	WORD $0x4f921a08 // fmla v8.4s, v16.4s, v18.s[2]
+	VSHL $16, V13.S4, V16.S4
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4f9111a1 // fmla v1.4s, v13.4s, v17.s[0]
+	WORD $0x4fb111a5 // fmla v5.4s, v13.4s, v17.s[1]
+	WORD $0x4f9119a9 // fmla v9.4s, v13.4s, v17.s[2]
+	WORD $0x4f921201 // fmla v1.4s, v16.4s, v18.s[0]
+	WORD $0x4fb21205 // fmla v5.4s, v16.4s, v18.s[1]
+	WORD $0x4f921a09 // fmla v9.4s, v16.4s, v18.s[2]
+	VSHL $16, V14.S4, V16.S4
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4f9111c2 // fmla v2.4s, v14.4s, v17.s[0]
+	WORD $0x4fb111c6 // fmla v6.4s, v14.4s, v17.s[1]
+	WORD $0x4f9119ca // fmla v10.4s, v14.4s, v17.s[2]
+	WORD $0x4f921202 // fmla v2.4s, v16.4s, v18.s[0]
+	WORD $0x4fb21206 // fmla v6.4s, v16.4s, v18.s[1]
+	WORD $0x4f921a0a // fmla v10.4s, v16.4s, v18.s[2]
+	VSHL $16, V15.S4, V16.S4
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4f9111e3 // fmla v3.4s, v15.4s, v17.s[0]
+	WORD $0x4fb111e7 // fmla v7.4s, v15.4s, v17.s[1]
+	WORD $0x4f9119eb // fmla v11.4s, v15.4s, v17.s[2]
+	WORD $0x4f921203 // fmla v3.4s, v16.4s, v18.s[0]
+	WORD $0x4fb21207 // fmla v7.4s, v16.4s, v18.s[1]
+	WORD $0x4f921a0b // fmla v11.4s, v16.4s, v18.s[2]
+	ADD $12, R1
+store:
+	MOVD R4, FPCR
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	ADD R6, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
+	RET
+
+// func dottile2x32(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·dottile2x32(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD words+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	LSL $2, R3
+	MOVD FPCR, R4
+	ORR $16777216, R4, R25
+	MOVD R25, FPCR
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	FLDPQ 64(R7), (F4, F5)
+	FLDPQ 96(R7), (F6, F7)
+	ADD R6, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+	FLDPQ 64(R7), (F12, F13)
+	FLDPQ 96(R7), (F14, F15)
+start:
+	SUBS $2, R0
+	BLT rest
+loop:
+	FMOVQ 0(R1), F25
+	VSHL $16, V25.S4, V26.S4
+	VAND V31.B16, V25.B16, V25.B16
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	VSHL $16, V16.S4, V24.S4
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f991200 // fmla v0.4s, v16.4s, v25.s[0]
+	WORD $0x4fb91208 // fmla v8.4s, v16.4s, v25.s[1]
+	WORD $0x4f9a1300 // fmla v0.4s, v24.4s, v26.s[0]
+	WORD $0x4fba1308 // fmla v8.4s, v24.4s, v26.s[1]
+	VSHL $16, V17.S4, V24.S4
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f991221 // fmla v1.4s, v17.4s, v25.s[0]
+	WORD $0x4fb91229 // fmla v9.4s, v17.4s, v25.s[1]
+	WORD $0x4f9a1301 // fmla v1.4s, v24.4s, v26.s[0]
+	WORD $0x4fba1309 // fmla v9.4s, v24.4s, v26.s[1]
+	VSHL $16, V18.S4, V24.S4
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f991242 // fmla v2.4s, v18.4s, v25.s[0]
+	WORD $0x4fb9124a // fmla v10.4s, v18.4s, v25.s[1]
+	WORD $0x4f9a1302 // fmla v2.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130a // fmla v10.4s, v24.4s, v26.s[1]
+	VSHL $16, V19.S4, V24.S4
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f991263 // fmla v3.4s, v19.4s, v25.s[0]
+	WORD $0x4fb9126b // fmla v11.4s, v19.4s, v25.s[1]
+	WORD $0x4f9a1303 // fmla v3.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130b // fmla v11.4s, v24.4s, v26.s[1]
+	VSHL $16, V20.S4, V24.S4
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4f991284 // fmla v4.4s, v20.4s, v25.s[0]
+	WORD $0x4fb9128c // fmla v12.4s, v20.4s, v25.s[1]
+	WORD $0x4f9a1304 // fmla v4.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130c // fmla v12.4s, v24.4s, v26.s[1]
+	VSHL $16, V21.S4, V24.S4
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4f9912a5 // fmla v5.4s, v21.4s, v25.s[0]
+	WORD $0x4fb912ad // fmla v13.4s, v21.4s, v25.s[1]
+	WORD $0x4f9a1305 // fmla v5.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130d // fmla v13.4s, v24.4s, v26.s[1]
+	VSHL $16, V22.S4, V24.S4
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4f9912c6 // fmla v6.4s, v22.4s, v25.s[0]
+	WORD $0x4fb912ce // fmla v14.4s, v22.4s, v25.s[1]
+	WORD $0x4f9a1306 // fmla v6.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130e // fmla v14.4s, v24.4s, v26.s[1]
+	VSHL $16, V23.S4, V24.S4
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4f9912e7 // fmla v7.4s, v23.4s, v25.s[0]
+	WORD $0x4fb912ef // fmla v15.4s, v23.4s, v25.s[1]
+	WORD $0x4f9a1307 // fmla v7.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130f // fmla v15.4s, v24.4s, v26.s[1]
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	VSHL $16, V16.S4, V24.S4
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f991a00 // fmla v0.4s, v16.4s, v25.s[2]
+	WORD $0x4fb91a08 // fmla v8.4s, v16.4s, v25.s[3]
+	WORD $0x4f9a1b00 // fmla v0.4s, v24.4s, v26.s[2]
+	WORD $0x4fba1b08 // fmla v8.4s, v24.4s, v26.s[3]
+	VSHL $16, V17.S4, V24.S4
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f991a21 // fmla v1.4s, v17.4s, v25.s[2]
+	WORD $0x4fb91a29 // fmla v9.4s, v17.4s, v25.s[3]
+	WORD $0x4f9a1b01 // fmla v1.4s, v24.4s, v26.s[2]
+	WORD $0x4fba1b09 // fmla v9.4s, v24.4s, v26.s[3]
+	VSHL $16, V18.S4, V24.S4
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f991a42 // fmla v2.4s, v18.4s, v25.s[2]
+	WORD $0x4fb91a4a // fmla v10.4s, v18.4s, v25.s[3]
+	WORD $0x4f9a1b02 // fmla v2.4s, v24.4s, v26.s[2]
+	WORD $0x4fba1b0a // fmla v10.4s, v24.4s, v26.s[3]
+	VSHL $16, V19.S4, V24.S4
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f991a63 // fmla v3.4s, v19.4s, v25.s[2]
+	WORD $0x4fb91a6b // fmla v11.4s, v19.4s, v25.s[3]
+	WORD $0x4f9a1b03 // fmla v3.4s, v24.4s, v26.s[2]
+	WORD $0x4fba1b0b // fmla v11.4s, v24.4s, v26.s[3]
+	VSHL $16, V20.S4, V24.S4
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4f991a84 // fmla v4.4s, v20.4s, v25.s[2]
+	WORD $0x4fb91a8c // fmla v12.4s, v20.4s, v25.s[3]
+	WORD $0x4f9a1b04 // fmla v4.4s, v24.4s, v26.s[2]
+	WORD $0x4fba1b0c // fmla v12.4s, v24.4s, v26.s[3]
+	VSHL $16, V21.S4, V24.S4
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4f991aa5 // fmla v5.4s, v21.4s, v25.s[2]
+	WORD $0x4fb91aad // fmla v13.4s, v21.4s, v25.s[3]
+	WORD $0x4f9a1b05 // fmla v5.4s, v24.4s, v26.s[2]
+	WORD $0x4fba1b0d // fmla v13.4s, v24.4s, v26.s[3]
+	VSHL $16, V22.S4, V24.S4
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4f991ac6 // fmla v6.4s, v22.4s, v25.s[2]
+	WORD $0x4fb91ace // fmla v14.4s, v22.4s, v25.s[3]
+	WORD $0x4f9a1b06 // fmla v6.4s, v24.4s, v26.s[2]
+	WORD $0x4fba1b0e // fmla v14.4s, v24.4s, v26.s[3]
+	VSHL $16, V23.S4, V24.S4
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4f991ae7 // fmla v7.4s, v23.4s, v25.s[2]
+	WORD $0x4fb91aef // fmla v15.4s, v23.4s, v25.s[3]
+	WORD $0x4f9a1b07 // fmla v7.4s, v24.4s, v26.s[2]
+	WORD $0x4fba1b0f // fmla v15.4s, v24.4s, v26.s[3]
+	ADD $16, R1
+	SUBS $2, R0
+	BGE loop
+rest:
+	TBZ $0, R0, store
+	FMOVD 0(R1), F25
+	VSHL $16, V25.S4, V26.S4
+	VAND V31.B16, V25.B16, V25.B16
+	FLDPQ 0(R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	FLDPQ 64(R2), (F20, F21)
+	FLDPQ 96(R2), (F22, F23)
+	ADD R3, R2
+	VSHL $16, V16.S4, V24.S4
+	VAND V31.B16, V16.B16, V16.B16
+	WORD $0x4f991200 // fmla v0.4s, v16.4s, v25.s[0]
+	WORD $0x4fb91208 // fmla v8.4s, v16.4s, v25.s[1]
+	WORD $0x4f9a1300 // fmla v0.4s, v24.4s, v26.s[0]
+	WORD $0x4fba1308 // fmla v8.4s, v24.4s, v26.s[1]
+	VSHL $16, V17.S4, V24.S4
+	VAND V31.B16, V17.B16, V17.B16
+	WORD $0x4f991221 // fmla v1.4s, v17.4s, v25.s[0]
+	WORD $0x4fb91229 // fmla v9.4s, v17.4s, v25.s[1]
+	WORD $0x4f9a1301 // fmla v1.4s, v24.4s, v26.s[0]
+	WORD $0x4fba1309 // fmla v9.4s, v24.4s, v26.s[1]
+	VSHL $16, V18.S4, V24.S4
+	VAND V31.B16, V18.B16, V18.B16
+	WORD $0x4f991242 // fmla v2.4s, v18.4s, v25.s[0]
+	WORD $0x4fb9124a // fmla v10.4s, v18.4s, v25.s[1]
+	WORD $0x4f9a1302 // fmla v2.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130a // fmla v10.4s, v24.4s, v26.s[1]
+	VSHL $16, V19.S4, V24.S4
+	VAND V31.B16, V19.B16, V19.B16
+	WORD $0x4f991263 // fmla v3.4s, v19.4s, v25.s[0]
+	WORD $0x4fb9126b // fmla v11.4s, v19.4s, v25.s[1]
+	WORD $0x4f9a1303 // fmla v3.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130b // fmla v11.4s, v24.4s, v26.s[1]
+	VSHL $16, V20.S4, V24.S4
+	VAND V31.B16, V20.B16, V20.B16
+	WORD $0x4f991284 // fmla v4.4s, v20.4s, v25.s[0]
+	WORD $0x4fb9128c // fmla v12.4s, v20.4s, v25.s[1]
+	WORD $0x4f9a1304 // fmla v4.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130c // fmla v12.4s, v24.4s, v26.s[1]
+	VSHL $16, V21.S4, V24.S4
+	VAND V31.B16, V21.B16, V21.B16
+	WORD $0x4f9912a5 // fmla v5.4s, v21.4s, v25.s[0]
+	WORD $0x4fb912ad // fmla v13.4s, v21.4s, v25.s[1]
+	WORD $0x4f9a1305 // fmla v5.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130d // fmla v13.4s, v24.4s, v26.s[1]
+	VSHL $16, V22.S4, V24.S4
+	VAND V31.B16, V22.B16, V22.B16
+	WORD $0x4f9912c6 // fmla v6.4s, v22.4s, v25.s[0]
+	WORD $0x4fb912ce // fmla v14.4s, v22.4s, v25.s[1]
+	WORD $0x4f9a1306 // fmla v6.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130e // fmla v14.4s, v24.4s, v26.s[1]
+	VSHL $16, V23.S4, V24.S4
+	VAND V31.B16, V23.B16, V23.B16
+	WORD $0x4f9912e7 // fmla v7.4s, v23.4s, v25.s[0]
+	WORD $0x4fb912ef // fmla v15.4s, v23.4s, v25.s[1]
+	WORD $0x4f9a1307 // fmla v7.4s, v24.4s, v26.s[0]
+	WORD $0x4fba130f // fmla v15.4s, v24.4s, v26.s[1]
+	ADD $8, R1
+store:
+	MOVD R4, FPCR
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	FSTPQ (F4, F5), 64(R7)
+	FSTPQ (F6, F7), 96(R7)
+	ADD R6, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
+	FSTPQ (F12, F13), 64(R7)
+	FSTPQ (F14, F15), 96(R7)
+	RET
+
+// func dottile1x32(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)
+TEXT ·dottile1x32(SB), NOSPLIT, $0-49
+	MOVD $0xffff0000, R25
+	VDUP R25, V31.S4
+	MOVD words+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD ldb+24(FP), R3
+	LSL $2, R3
+	MOVD FPCR, R4
+	ORR $16777216, R4, R25
+	MOVD R25, FPCR
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	FLDPQ 64(R7), (F4, F5)
+	FLDPQ 96(R7), (F6, F7)
+start:
+	SUBS $2, R0
+	BLT rest
+loop:
+	FMOVD 0(R1), F17
+	VSHL $16, V17.S4, V18.S4
+	VAND V31.B16, V17.B16, V17.B16
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	VSHL $16, V8.S4, V16.S4
+	VAND V31.B16, V8.B16, V8.B16
+	WORD $0x4f911100 // fmla v0.4s, v8.4s, v17.s[0]
+	WORD $0x4f921200 // fmla v0.4s, v16.4s, v18.s[0]
+	VSHL $16, V9.S4, V16.S4
+	VAND V31.B16, V9.B16, V9.B16
+	WORD $0x4f911121 // fmla v1.4s, v9.4s, v17.s[0]
+	WORD $0x4f921201 // fmla v1.4s, v16.4s, v18.s[0]
+	VSHL $16, V10.S4, V16.S4
+	VAND V31.B16, V10.B16, V10.B16
+	WORD $0x4f911142 // fmla v2.4s, v10.4s, v17.s[0]
+	WORD $0x4f921202 // fmla v2.4s, v16.4s, v18.s[0]
+	VSHL $16, V11.S4, V16.S4
+	VAND V31.B16, V11.B16, V11.B16
+	WORD $0x4f911163 // fmla v3.4s, v11.4s, v17.s[0]
+	WORD $0x4f921203 // fmla v3.4s, v16.4s, v18.s[0]
+	VSHL $16, V12.S4, V16.S4
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4f911184 // fmla v4.4s, v12.4s, v17.s[0]
+	WORD $0x4f921204 // fmla v4.4s, v16.4s, v18.s[0]
+	VSHL $16, V13.S4, V16.S4
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4f9111a5 // fmla v5.4s, v13.4s, v17.s[0]
+	WORD $0x4f921205 // fmla v5.4s, v16.4s, v18.s[0]
+	VSHL $16, V14.S4, V16.S4
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4f9111c6 // fmla v6.4s, v14.4s, v17.s[0]
+	WORD $0x4f921206 // fmla v6.4s, v16.4s, v18.s[0]
+	VSHL $16, V15.S4, V16.S4
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4f9111e7 // fmla v7.4s, v15.4s, v17.s[0]
+	WORD $0x4f921207 // fmla v7.4s, v16.4s, v18.s[0]
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	VSHL $16, V8.S4, V16.S4
+	VAND V31.B16, V8.B16, V8.B16
+	WORD $0x4fb11100 // fmla v0.4s, v8.4s, v17.s[1]
+	WORD $0x4fb21200 // fmla v0.4s, v16.4s, v18.s[1]
+	VSHL $16, V9.S4, V16.S4
+	VAND V31.B16, V9.B16, V9.B16
+	WORD $0x4fb11121 // fmla v1.4s, v9.4s, v17.s[1]
+	WORD $0x4fb21201 // fmla v1.4s, v16.4s, v18.s[1]
+	VSHL $16, V10.S4, V16.S4
+	VAND V31.B16, V10.B16, V10.B16
+	WORD $0x4fb11142 // fmla v2.4s, v10.4s, v17.s[1]
+	WORD $0x4fb21202 // fmla v2.4s, v16.4s, v18.s[1]
+	VSHL $16, V11.S4, V16.S4
+	VAND V31.B16, V11.B16, V11.B16
+	WORD $0x4fb11163 // fmla v3.4s, v11.4s, v17.s[1]
+	WORD $0x4fb21203 // fmla v3.4s, v16.4s, v18.s[1]
+	VSHL $16, V12.S4, V16.S4
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4fb11184 // fmla v4.4s, v12.4s, v17.s[1]
+	WORD $0x4fb21204 // fmla v4.4s, v16.4s, v18.s[1]
+	VSHL $16, V13.S4, V16.S4
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4fb111a5 // fmla v5.4s, v13.4s, v17.s[1]
+	WORD $0x4fb21205 // fmla v5.4s, v16.4s, v18.s[1]
+	VSHL $16, V14.S4, V16.S4
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4fb111c6 // fmla v6.4s, v14.4s, v17.s[1]
+	WORD $0x4fb21206 // fmla v6.4s, v16.4s, v18.s[1]
+	VSHL $16, V15.S4, V16.S4
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4fb111e7 // fmla v7.4s, v15.4s, v17.s[1]
+	WORD $0x4fb21207 // fmla v7.4s, v16.4s, v18.s[1]
+	ADD $8, R1
+	SUBS $2, R0
+	BGE loop
+rest:
+	TBZ $0, R0, store
+	FMOVS 0(R1), F17
+	VSHL $16, V17.S4, V18.S4
+	VAND V31.B16, V17.B16, V17.B16
+	FLDPQ 0(R2), (F8, F9)
+	FLDPQ 32(R2), (F10, F11)
+	FLDPQ 64(R2), (F12, F13)
+	FLDPQ 96(R2), (F14, F15)
+	ADD R3, R2
+	VSHL $16, V8.S4, V16.S4
+	VAND V31.B16, V8.B16, V8.B16
+	WORD $0x4f911100 // fmla v0.4s, v8.4s, v17.s[0]
+	WORD $0x4f921200 // fmla v0.4s, v16.4s, v18.s[0]
+	VSHL $16, V9.S4, V16.S4
+	VAND V31.B16, V9.B16, V9.B16
+	WORD $0x4f911121 // fmla v1.4s, v9.4s, v17.s[0]
+	WORD $0x4f921201 // fmla v1.4s, v16.4s, v18.s[0]
+	VSHL $16, V10.S4, V16.S4
+	VAND V31.B16, V10.B16, V10.B16
+	WORD $0x4f911142 // fmla v2.4s, v10.4s, v17.s[0]
+	WORD $0x4f921202 // fmla v2.4s, v16.4s, v18.s[0]
+	VSHL $16, V11.S4, V16.S4
+	VAND V31.B16, V11.B16, V11.B16
+	WORD $0x4f911163 // fmla v3.4s, v11.4s, v17.s[0]
+	WORD $0x4f921203 // fmla v3.4s, v16.4s, v18.s[0]
+	VSHL $16, V12.S4, V16.S4
+	VAND V31.B16, V12.B16, V12.B16
+	WORD $0x4f911184 // fmla v4.4s, v12.4s, v17.s[0]
+	WORD $0x4f921204 // fmla v4.4s, v16.4s, v18.s[0]
+	VSHL $16, V13.S4, V16.S4
+	VAND V31.B16, V13.B16, V13.B16
+	WORD $0x4f9111a5 // fmla v5.4s, v13.4s, v17.s[0]
+	WORD $0x4f921205 // fmla v5.4s, v16.4s, v18.s[0]
+	VSHL $16, V14.S4, V16.S4
+	VAND V31.B16, V14.B16, V14.B16
+	WORD $0x4f9111c6 // fmla v6.4s, v14.4s, v17.s[0]
+	WORD $0x4f921206 // fmla v6.4s, v16.4s, v18.s[0]
+	VSHL $16, V15.S4, V16.S4
+	VAND V31.B16, V15.B16, V15.B16
+	WORD $0x4f9111e7 // fmla v7.4s, v15.4s, v17.s[0]
+	WORD $0x4f921207 // fmla v7.4s, v16.4s, v18.s[0]
+	ADD $4, R1
+store:
+	MOVD R4, FPCR
+	MOVD R5, R7
 	FSTPQ (F0, F1), 0(R7)
 	FSTPQ (F2, F3), 32(R7)
 	FSTPQ (F4, F5), 64(R7)
@@ -2707,12 +3748,8 @@ TEXT ·int8tile6x8(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD column+24(FP), R3
-	MOVD c+32(FP), R4
-	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R7
-	LSL $2, R5
-	ADD R3<<2, R2, R6
-	ADD $64, R6
+	ADD R3<<2, R2, R4
+	ADD $64, R4
 	MOVD $16, R25
 	CMP R25, R3
 	BLT shift
@@ -2721,7 +3758,11 @@ TEXT ·int8tile6x8(SB), NOSPLIT, $0-49
 shift:
 	VDUP R25, V27.S4
 	ADD R3<<2, R2
-	CBNZ R7, load
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -2734,20 +3775,21 @@ shift:
 	VEOR V9.B16, V9.B16, V9.B16
 	VEOR V10.B16, V10.B16, V10.B16
 	VEOR V11.B16, V11.B16, V11.B16
-	JMP group
+	JMP start
 load:
-	MOVD R4, R8
-	FLDPQ 0(R8), (F0, F1)
-	ADD R5, R8
-	FLDPQ 0(R8), (F2, F3)
-	ADD R5, R8
-	FLDPQ 0(R8), (F4, F5)
-	ADD R5, R8
-	FLDPQ 0(R8), (F6, F7)
-	ADD R5, R8
-	FLDPQ 0(R8), (F8, F9)
-	ADD R5, R8
-	FLDPQ 0(R8), (F10, F11)
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	ADD R6, R7
+	FLDPQ 0(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	ADD R6, R7
+	FLDPQ 0(R7), (F6, F7)
+	ADD R6, R7
+	FLDPQ 0(R7), (F8, F9)
+	ADD R6, R7
+	FLDPQ 0(R7), (F10, F11)
+start:
 group:
 	VEOR V12.B16, V12.B16, V12.B16
 	VEOR V13.B16, V13.B16, V13.B16
@@ -2763,7 +3805,7 @@ group:
 	VEOR V23.B16, V23.B16, V23.B16
 	FMOVQ 48(R1), F25
 	FMOVD 64(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
@@ -2771,7 +3813,7 @@ group:
 	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
@@ -2779,10 +3821,10 @@ group:
 	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 72(R1), F25
 	FMOVD 88(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
@@ -2790,7 +3832,7 @@ group:
 	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
@@ -2798,10 +3840,10 @@ group:
 	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 96(R1), F25
 	FMOVD 112(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
@@ -2809,7 +3851,7 @@ group:
 	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
@@ -2817,10 +3859,10 @@ group:
 	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 120(R1), F25
 	FMOVD 136(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
@@ -2828,7 +3870,7 @@ group:
 	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
@@ -2836,10 +3878,10 @@ group:
 	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 144(R1), F25
 	FMOVD 160(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
@@ -2847,7 +3889,7 @@ group:
 	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
@@ -2855,10 +3897,10 @@ group:
 	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 168(R1), F25
 	FMOVD 184(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
@@ -2866,7 +3908,7 @@ group:
 	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
@@ -2874,10 +3916,10 @@ group:
 	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 192(R1), F25
 	FMOVD 208(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
@@ -2885,7 +3927,7 @@ group:
 	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
@@ -2893,10 +3935,10 @@ group:
 	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 216(R1), F25
 	FMOVD 232(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30e // sdot v14.4s, v24.16b, v25.4b[1]
@@ -2904,7 +3946,7 @@ group:
 	WORD $0x4fb9eb12 // sdot v18.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae314 // sdot v20.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e30f // sdot v15.4s, v24.16b, v25.4b[1]
@@ -2912,8 +3954,8 @@ group:
 	WORD $0x4fb9eb13 // sdot v19.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae315 // sdot v21.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
-	ADD $64, R6
+	ADD $128, R4
+	ADD $64, R4
 	FMOVQ 0(R1), F25
 	FMOVD 16(R1), F26
 	FMOVQ 0(R2), F24
@@ -2974,18 +4016,278 @@ group:
 	ADD $1088, R2
 	SUBS $1, R0
 	BNE group
-	MOVD R4, R8
-	FSTPQ (F0, F1), 0(R8)
-	ADD R5, R8
-	FSTPQ (F2, F3), 0(R8)
-	ADD R5, R8
-	FSTPQ (F4, F5), 0(R8)
-	ADD R5, R8
-	FSTPQ (F6, F7), 0(R8)
-	ADD R5, R8
-	FSTPQ (F8, F9), 0(R8)
-	ADD R5, R8
-	FSTPQ (F10, F11), 0(R8)
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	ADD R6, R7
+	FSTPQ (F2, F3), 0(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	ADD R6, R7
+	FSTPQ (F6, F7), 0(R7)
+	ADD R6, R7
+	FSTPQ (F8, F9), 0(R7)
+	ADD R6, R7
+	FSTPQ (F10, F11), 0(R7)
+	RET
+
+// func int8tile5x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int8tile5x8(SB), NOSPLIT, $0-49
+	MOVD $0x80808080, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V23.S4
+	ADD R3<<2, R2
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	ADD R6, R7
+	FLDPQ 0(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	ADD R6, R7
+	FLDPQ 0(R7), (F6, F7)
+	ADD R6, R7
+	FLDPQ 0(R7), (F8, F9)
+start:
+group:
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	VEOR V16.B16, V16.B16, V16.B16
+	VEOR V17.B16, V17.B16, V17.B16
+	VEOR V18.B16, V18.B16, V18.B16
+	VEOR V19.B16, V19.B16, V19.B16
+	FMOVQ 40(R1), F21
+	FMOVS 56(R1), F22
+	FMOVQ 0(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28a // sdot v10.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28c // sdot v12.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8e // sdot v14.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea90 // sdot v16.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e292 // sdot v18.4s, v20.16b, v22.4b[0]
+	FMOVQ 16(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28b // sdot v11.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28d // sdot v13.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8f // sdot v15.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea91 // sdot v17.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e293 // sdot v19.4s, v20.16b, v22.4b[0]
+	ADD $128, R4
+	FMOVQ 60(R1), F21
+	FMOVS 76(R1), F22
+	FMOVQ 0(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28a // sdot v10.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28c // sdot v12.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8e // sdot v14.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea90 // sdot v16.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e292 // sdot v18.4s, v20.16b, v22.4b[0]
+	FMOVQ 16(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28b // sdot v11.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28d // sdot v13.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8f // sdot v15.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea91 // sdot v17.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e293 // sdot v19.4s, v20.16b, v22.4b[0]
+	ADD $128, R4
+	FMOVQ 80(R1), F21
+	FMOVS 96(R1), F22
+	FMOVQ 0(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28a // sdot v10.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28c // sdot v12.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8e // sdot v14.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea90 // sdot v16.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e292 // sdot v18.4s, v20.16b, v22.4b[0]
+	FMOVQ 16(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28b // sdot v11.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28d // sdot v13.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8f // sdot v15.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea91 // sdot v17.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e293 // sdot v19.4s, v20.16b, v22.4b[0]
+	ADD $128, R4
+	FMOVQ 100(R1), F21
+	FMOVS 116(R1), F22
+	FMOVQ 0(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28a // sdot v10.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28c // sdot v12.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8e // sdot v14.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea90 // sdot v16.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e292 // sdot v18.4s, v20.16b, v22.4b[0]
+	FMOVQ 16(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28b // sdot v11.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28d // sdot v13.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8f // sdot v15.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea91 // sdot v17.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e293 // sdot v19.4s, v20.16b, v22.4b[0]
+	ADD $128, R4
+	FMOVQ 120(R1), F21
+	FMOVS 136(R1), F22
+	FMOVQ 0(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28a // sdot v10.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28c // sdot v12.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8e // sdot v14.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea90 // sdot v16.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e292 // sdot v18.4s, v20.16b, v22.4b[0]
+	FMOVQ 16(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28b // sdot v11.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28d // sdot v13.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8f // sdot v15.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea91 // sdot v17.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e293 // sdot v19.4s, v20.16b, v22.4b[0]
+	ADD $128, R4
+	FMOVQ 140(R1), F21
+	FMOVS 156(R1), F22
+	FMOVQ 0(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28a // sdot v10.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28c // sdot v12.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8e // sdot v14.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea90 // sdot v16.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e292 // sdot v18.4s, v20.16b, v22.4b[0]
+	FMOVQ 16(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28b // sdot v11.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28d // sdot v13.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8f // sdot v15.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea91 // sdot v17.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e293 // sdot v19.4s, v20.16b, v22.4b[0]
+	ADD $128, R4
+	FMOVQ 160(R1), F21
+	FMOVS 176(R1), F22
+	FMOVQ 0(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28a // sdot v10.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28c // sdot v12.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8e // sdot v14.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea90 // sdot v16.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e292 // sdot v18.4s, v20.16b, v22.4b[0]
+	FMOVQ 16(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28b // sdot v11.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28d // sdot v13.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8f // sdot v15.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea91 // sdot v17.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e293 // sdot v19.4s, v20.16b, v22.4b[0]
+	ADD $128, R4
+	FMOVQ 180(R1), F21
+	FMOVS 196(R1), F22
+	FMOVQ 0(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28a // sdot v10.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28c // sdot v12.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8e // sdot v14.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea90 // sdot v16.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e292 // sdot v18.4s, v20.16b, v22.4b[0]
+	FMOVQ 16(R4), F20
+	VEOR V31.B16, V20.B16, V20.B16
+	WORD $0x4f95e28b // sdot v11.4s, v20.16b, v21.4b[0]
+	WORD $0x4fb5e28d // sdot v13.4s, v20.16b, v21.4b[1]
+	WORD $0x4f95ea8f // sdot v15.4s, v20.16b, v21.4b[2]
+	WORD $0x4fb5ea91 // sdot v17.4s, v20.16b, v21.4b[3]
+	WORD $0x4f96e293 // sdot v19.4s, v20.16b, v22.4b[0]
+	ADD $128, R4
+	ADD $64, R4
+	FMOVQ 0(R1), F21
+	FMOVS 16(R1), F22
+	FMOVQ 0(R2), F20
+	WORD $0x6eb74694 // ushl v20.4s, v20.4s, v23.4s
+	VAND V30.B16, V20.B16, V20.B16
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f95914a // fmul v10.4s, v10.4s, v21.s[0]
+	WORD $0x6e34dd4a // fmul v10.4s, v10.4s, v20.4s
+	WORD $0x4e2ad400 // fadd v0.4s, v0.4s, v10.4s
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4fb5918c // fmul v12.4s, v12.4s, v21.s[1]
+	WORD $0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD $0x4e2cd442 // fadd v2.4s, v2.4s, v12.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4f9599ce // fmul v14.4s, v14.4s, v21.s[2]
+	WORD $0x6e34ddce // fmul v14.4s, v14.4s, v20.4s
+	WORD $0x4e2ed484 // fadd v4.4s, v4.4s, v14.4s
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4fb59a10 // fmul v16.4s, v16.4s, v21.s[3]
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x4e30d4c6 // fadd v6.4s, v6.4s, v16.4s
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4f969252 // fmul v18.4s, v18.4s, v22.s[0]
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x4e32d508 // fadd v8.4s, v8.4s, v18.4s
+	FMOVQ 16(R2), F20
+	WORD $0x6eb74694 // ushl v20.4s, v20.4s, v23.4s
+	VAND V30.B16, V20.B16, V20.B16
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f95916b // fmul v11.4s, v11.4s, v21.s[0]
+	WORD $0x6e34dd6b // fmul v11.4s, v11.4s, v20.4s
+	WORD $0x4e2bd421 // fadd v1.4s, v1.4s, v11.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4fb591ad // fmul v13.4s, v13.4s, v21.s[1]
+	WORD $0x6e34ddad // fmul v13.4s, v13.4s, v20.4s
+	WORD $0x4e2dd463 // fadd v3.4s, v3.4s, v13.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4f9599ef // fmul v15.4s, v15.4s, v21.s[2]
+	WORD $0x6e34ddef // fmul v15.4s, v15.4s, v20.4s
+	WORD $0x4e2fd4a5 // fadd v5.4s, v5.4s, v15.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x4fb59a31 // fmul v17.4s, v17.4s, v21.s[3]
+	WORD $0x6e34de31 // fmul v17.4s, v17.4s, v20.4s
+	WORD $0x4e31d4e7 // fadd v7.4s, v7.4s, v17.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x4f969273 // fmul v19.4s, v19.4s, v22.s[0]
+	WORD $0x6e34de73 // fmul v19.4s, v19.4s, v20.4s
+	WORD $0x4e33d529 // fadd v9.4s, v9.4s, v19.4s
+	ADD $200, R1
+	ADD $1088, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	ADD R6, R7
+	FSTPQ (F2, F3), 0(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	ADD R6, R7
+	FSTPQ (F6, F7), 0(R7)
+	ADD R6, R7
+	FSTPQ (F8, F9), 0(R7)
 	RET
 
 // func int8tile4x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
@@ -2998,12 +4300,8 @@ TEXT ·int8tile4x8(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD column+24(FP), R3
-	MOVD c+32(FP), R4
-	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R7
-	LSL $2, R5
-	ADD R3<<2, R2, R6
-	ADD $64, R6
+	ADD R3<<2, R2, R4
+	ADD $64, R4
 	MOVD $16, R25
 	CMP R25, R3
 	BLT shift
@@ -3012,7 +4310,11 @@ TEXT ·int8tile4x8(SB), NOSPLIT, $0-49
 shift:
 	VDUP R25, V19.S4
 	ADD R3<<2, R2
-	CBNZ R7, load
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -3021,16 +4323,17 @@ shift:
 	VEOR V5.B16, V5.B16, V5.B16
 	VEOR V6.B16, V6.B16, V6.B16
 	VEOR V7.B16, V7.B16, V7.B16
-	JMP group
+	JMP start
 load:
-	MOVD R4, R8
-	FLDPQ 0(R8), (F0, F1)
-	ADD R5, R8
-	FLDPQ 0(R8), (F2, F3)
-	ADD R5, R8
-	FLDPQ 0(R8), (F4, F5)
-	ADD R5, R8
-	FLDPQ 0(R8), (F6, F7)
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	ADD R6, R7
+	FLDPQ 0(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	ADD R6, R7
+	FLDPQ 0(R7), (F6, F7)
+start:
 group:
 	VEOR V8.B16, V8.B16, V8.B16
 	VEOR V9.B16, V9.B16, V9.B16
@@ -3041,114 +4344,114 @@ group:
 	VEOR V14.B16, V14.B16, V14.B16
 	VEOR V15.B16, V15.B16, V15.B16
 	FLDPQ 32(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
 	WORD $0x4f91ea0c // sdot v12.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
 	WORD $0x4f91ea0d // sdot v13.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 64(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
 	WORD $0x4f91ea0c // sdot v12.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
 	WORD $0x4f91ea0d // sdot v13.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 96(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
 	WORD $0x4f91ea0c // sdot v12.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
 	WORD $0x4f91ea0d // sdot v13.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 128(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
 	WORD $0x4f91ea0c // sdot v12.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
 	WORD $0x4f91ea0d // sdot v13.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
-	ADD $64, R6
+	ADD $128, R4
+	ADD $64, R4
 	FMOVQ 0(R1), F17
 	FMOVQ 0(R2), F16
 	WORD $0x6eb34610 // ushl v16.4s, v16.4s, v19.4s
@@ -3192,14 +4495,14 @@ group:
 	ADD $1088, R2
 	SUBS $1, R0
 	BNE group
-	MOVD R4, R8
-	FSTPQ (F0, F1), 0(R8)
-	ADD R5, R8
-	FSTPQ (F2, F3), 0(R8)
-	ADD R5, R8
-	FSTPQ (F4, F5), 0(R8)
-	ADD R5, R8
-	FSTPQ (F6, F7), 0(R8)
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	ADD R6, R7
+	FSTPQ (F2, F3), 0(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	ADD R6, R7
+	FSTPQ (F6, F7), 0(R7)
 	RET
 
 // func int8tile3x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
@@ -3212,12 +4515,8 @@ TEXT ·int8tile3x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD column+24(FP), R3
-	MOVD c+32(FP), R4
-	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R7
-	LSL $2, R5
-	ADD R3<<2, R2, R6
-	ADD $64, R6
+	ADD R3<<2, R2, R4
+	ADD $64, R4
 	MOVD $16, R25
 	CMP R25, R3
 	BLT shift
@@ -3226,7 +4525,11 @@ TEXT ·int8tile3x16(SB), NOSPLIT, $0-49
 shift:
 	VDUP R25, V27.S4
 	ADD R3<<2, R2
-	CBNZ R7, load
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -3239,17 +4542,18 @@ shift:
 	VEOR V9.B16, V9.B16, V9.B16
 	VEOR V10.B16, V10.B16, V10.B16
 	VEOR V11.B16, V11.B16, V11.B16
-	JMP group
+	JMP start
 load:
-	MOVD R4, R8
-	FLDPQ 0(R8), (F0, F1)
-	FLDPQ 32(R8), (F2, F3)
-	ADD R5, R8
-	FLDPQ 0(R8), (F4, F5)
-	FLDPQ 32(R8), (F6, F7)
-	ADD R5, R8
-	FLDPQ 0(R8), (F8, F9)
-	FLDPQ 32(R8), (F10, F11)
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+	ADD R6, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+start:
 group:
 	VEOR V12.B16, V12.B16, V12.B16
 	VEOR V13.B16, V13.B16, V13.B16
@@ -3265,181 +4569,181 @@ group:
 	VEOR V23.B16, V23.B16, V23.B16
 	FMOVQ 24(R1), F25
 	FMOVD 40(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e310 // sdot v16.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb14 // sdot v20.4s, v24.16b, v25.4b[2]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e311 // sdot v17.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb15 // sdot v21.4s, v24.16b, v25.4b[2]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30e // sdot v14.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e312 // sdot v18.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb16 // sdot v22.4s, v24.16b, v25.4b[2]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30f // sdot v15.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e313 // sdot v19.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb17 // sdot v23.4s, v24.16b, v25.4b[2]
-	ADD $128, R6
-	FMOVQ 0(R6), F24
+	ADD $128, R4
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 48(R1), F25
 	FMOVD 64(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e310 // sdot v16.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb14 // sdot v20.4s, v24.16b, v25.4b[2]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e311 // sdot v17.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb15 // sdot v21.4s, v24.16b, v25.4b[2]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30e // sdot v14.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e312 // sdot v18.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb16 // sdot v22.4s, v24.16b, v25.4b[2]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30f // sdot v15.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e313 // sdot v19.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb17 // sdot v23.4s, v24.16b, v25.4b[2]
-	ADD $128, R6
-	FMOVQ 0(R6), F24
+	ADD $128, R4
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 72(R1), F25
 	FMOVD 88(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e310 // sdot v16.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb14 // sdot v20.4s, v24.16b, v25.4b[2]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e311 // sdot v17.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb15 // sdot v21.4s, v24.16b, v25.4b[2]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30e // sdot v14.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e312 // sdot v18.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb16 // sdot v22.4s, v24.16b, v25.4b[2]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30f // sdot v15.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e313 // sdot v19.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb17 // sdot v23.4s, v24.16b, v25.4b[2]
-	ADD $128, R6
-	FMOVQ 0(R6), F24
+	ADD $128, R4
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 96(R1), F25
 	FMOVD 112(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30c // sdot v12.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e310 // sdot v16.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb14 // sdot v20.4s, v24.16b, v25.4b[2]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30d // sdot v13.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e311 // sdot v17.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb15 // sdot v21.4s, v24.16b, v25.4b[2]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30e // sdot v14.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e312 // sdot v18.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb16 // sdot v22.4s, v24.16b, v25.4b[2]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4f99e30f // sdot v15.4s, v24.16b, v25.4b[0]
 	WORD $0x4fb9e313 // sdot v19.4s, v24.16b, v25.4b[1]
 	WORD $0x4f99eb17 // sdot v23.4s, v24.16b, v25.4b[2]
-	ADD $128, R6
-	FMOVQ 0(R6), F24
+	ADD $128, R4
+	FMOVQ 0(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VEOR V31.B16, V24.B16, V24.B16
 	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
-	ADD $64, R6
+	ADD $128, R4
+	ADD $64, R4
 	FMOVD 0(R1), F25
 	ADD $8, R1, R25
 	VLD1 (R25), V25.S[2]
@@ -3507,15 +4811,15 @@ group:
 	ADD $1088, R2
 	SUBS $1, R0
 	BNE group
-	MOVD R4, R8
-	FSTPQ (F0, F1), 0(R8)
-	FSTPQ (F2, F3), 32(R8)
-	ADD R5, R8
-	FSTPQ (F4, F5), 0(R8)
-	FSTPQ (F6, F7), 32(R8)
-	ADD R5, R8
-	FSTPQ (F8, F9), 0(R8)
-	FSTPQ (F10, F11), 32(R8)
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	ADD R6, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
 	RET
 
 // func int8tile2x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
@@ -3528,12 +4832,8 @@ TEXT ·int8tile2x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD column+24(FP), R3
-	MOVD c+32(FP), R4
-	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R7
-	LSL $2, R5
-	ADD R3<<2, R2, R6
-	ADD $64, R6
+	ADD R3<<2, R2, R4
+	ADD $64, R4
 	MOVD $16, R25
 	CMP R25, R3
 	BLT shift
@@ -3542,7 +4842,11 @@ TEXT ·int8tile2x16(SB), NOSPLIT, $0-49
 shift:
 	VDUP R25, V19.S4
 	ADD R3<<2, R2
-	CBNZ R7, load
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -3551,14 +4855,15 @@ shift:
 	VEOR V5.B16, V5.B16, V5.B16
 	VEOR V6.B16, V6.B16, V6.B16
 	VEOR V7.B16, V7.B16, V7.B16
-	JMP group
+	JMP start
 load:
-	MOVD R4, R8
-	FLDPQ 0(R8), (F0, F1)
-	FLDPQ 32(R8), (F2, F3)
-	ADD R5, R8
-	FLDPQ 0(R8), (F4, F5)
-	FLDPQ 32(R8), (F6, F7)
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+start:
 group:
 	VEOR V8.B16, V8.B16, V8.B16
 	VEOR V9.B16, V9.B16, V9.B16
@@ -3569,144 +4874,144 @@ group:
 	VEOR V14.B16, V14.B16, V14.B16
 	VEOR V15.B16, V15.B16, V15.B16
 	FLDPQ 16(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20c // sdot v12.4s, v16.16b, v17.4b[1]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20d // sdot v13.4s, v16.16b, v17.4b[1]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e20a // sdot v10.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20e // sdot v14.4s, v16.16b, v17.4b[1]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e20b // sdot v11.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20f // sdot v15.4s, v16.16b, v17.4b[1]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea08 // sdot v8.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea09 // sdot v9.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea0a // sdot v10.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea0b // sdot v11.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20c // sdot v12.4s, v16.16b, v18.4b[1]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20d // sdot v13.4s, v16.16b, v18.4b[1]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e20a // sdot v10.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20e // sdot v14.4s, v16.16b, v18.4b[1]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e20b // sdot v11.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20f // sdot v15.4s, v16.16b, v18.4b[1]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea08 // sdot v8.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea09 // sdot v9.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea0a // sdot v10.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea0b // sdot v11.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 48(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20c // sdot v12.4s, v16.16b, v17.4b[1]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20d // sdot v13.4s, v16.16b, v17.4b[1]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e20a // sdot v10.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20e // sdot v14.4s, v16.16b, v17.4b[1]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e20b // sdot v11.4s, v16.16b, v17.4b[0]
 	WORD $0x4fb1e20f // sdot v15.4s, v16.16b, v17.4b[1]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea08 // sdot v8.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea09 // sdot v9.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea0a // sdot v10.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea0b // sdot v11.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20c // sdot v12.4s, v16.16b, v18.4b[1]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20d // sdot v13.4s, v16.16b, v18.4b[1]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e20a // sdot v10.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20e // sdot v14.4s, v16.16b, v18.4b[1]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e20b // sdot v11.4s, v16.16b, v18.4b[0]
 	WORD $0x4fb2e20f // sdot v15.4s, v16.16b, v18.4b[1]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea08 // sdot v8.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea09 // sdot v9.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea0a // sdot v10.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea0b // sdot v11.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
-	ADD $64, R6
+	ADD $128, R4
+	ADD $64, R4
 	FMOVD 0(R1), F17
 	FMOVQ 0(R2), F16
 	WORD $0x6eb34610 // ushl v16.4s, v16.4s, v19.4s
@@ -3756,12 +5061,12 @@ group:
 	ADD $1088, R2
 	SUBS $1, R0
 	BNE group
-	MOVD R4, R8
-	FSTPQ (F0, F1), 0(R8)
-	FSTPQ (F2, F3), 32(R8)
-	ADD R5, R8
-	FSTPQ (F4, F5), 0(R8)
-	FSTPQ (F6, F7), 32(R8)
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
 	RET
 
 // func int8tile1x32(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
@@ -3774,13 +5079,13 @@ TEXT ·int8tile1x32(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD column+24(FP), R3
-	MOVD c+32(FP), R4
-	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R7
-	LSL $2, R5
-	ADD R3<<2, R2, R6
-	ADD $64, R6
-	CBNZ R7, load
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -3789,13 +5094,14 @@ TEXT ·int8tile1x32(SB), NOSPLIT, $0-49
 	VEOR V5.B16, V5.B16, V5.B16
 	VEOR V6.B16, V6.B16, V6.B16
 	VEOR V7.B16, V7.B16, V7.B16
-	JMP group
+	JMP start
 load:
-	MOVD R4, R8
-	FLDPQ 0(R8), (F0, F1)
-	FLDPQ 32(R8), (F2, F3)
-	FLDPQ 64(R8), (F4, F5)
-	FLDPQ 96(R8), (F6, F7)
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	FLDPQ 64(R7), (F4, F5)
+	FLDPQ 96(R7), (F6, F7)
+start:
 group:
 	VEOR V8.B16, V8.B16, V8.B16
 	VEOR V9.B16, V9.B16, V9.B16
@@ -3806,207 +5112,207 @@ group:
 	VEOR V14.B16, V14.B16, V14.B16
 	VEOR V15.B16, V15.B16, V15.B16
 	FLDPQ 8(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e208 // sdot v8.4s, v16.16b, v17.4b[0]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e209 // sdot v9.4s, v16.16b, v17.4b[0]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e20a // sdot v10.4s, v16.16b, v17.4b[0]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e20b // sdot v11.4s, v16.16b, v17.4b[0]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e20c // sdot v12.4s, v16.16b, v17.4b[0]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e20d // sdot v13.4s, v16.16b, v17.4b[0]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e20e // sdot v14.4s, v16.16b, v17.4b[0]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91e20f // sdot v15.4s, v16.16b, v17.4b[0]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1e208 // sdot v8.4s, v16.16b, v17.4b[1]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1e209 // sdot v9.4s, v16.16b, v17.4b[1]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1e20c // sdot v12.4s, v16.16b, v17.4b[1]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1e20d // sdot v13.4s, v16.16b, v17.4b[1]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1e20e // sdot v14.4s, v16.16b, v17.4b[1]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1e20f // sdot v15.4s, v16.16b, v17.4b[1]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea08 // sdot v8.4s, v16.16b, v17.4b[2]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea09 // sdot v9.4s, v16.16b, v17.4b[2]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea0a // sdot v10.4s, v16.16b, v17.4b[2]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea0b // sdot v11.4s, v16.16b, v17.4b[2]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea0c // sdot v12.4s, v16.16b, v17.4b[2]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea0d // sdot v13.4s, v16.16b, v17.4b[2]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea0e // sdot v14.4s, v16.16b, v17.4b[2]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f91ea0f // sdot v15.4s, v16.16b, v17.4b[2]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1ea08 // sdot v8.4s, v16.16b, v17.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1ea09 // sdot v9.4s, v16.16b, v17.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1ea0a // sdot v10.4s, v16.16b, v17.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1ea0b // sdot v11.4s, v16.16b, v17.4b[3]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e208 // sdot v8.4s, v16.16b, v18.4b[0]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e209 // sdot v9.4s, v16.16b, v18.4b[0]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e20a // sdot v10.4s, v16.16b, v18.4b[0]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e20b // sdot v11.4s, v16.16b, v18.4b[0]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e20c // sdot v12.4s, v16.16b, v18.4b[0]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e20d // sdot v13.4s, v16.16b, v18.4b[0]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e20e // sdot v14.4s, v16.16b, v18.4b[0]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92e20f // sdot v15.4s, v16.16b, v18.4b[0]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2e208 // sdot v8.4s, v16.16b, v18.4b[1]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2e209 // sdot v9.4s, v16.16b, v18.4b[1]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2e20c // sdot v12.4s, v16.16b, v18.4b[1]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2e20d // sdot v13.4s, v16.16b, v18.4b[1]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2e20e // sdot v14.4s, v16.16b, v18.4b[1]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2e20f // sdot v15.4s, v16.16b, v18.4b[1]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea08 // sdot v8.4s, v16.16b, v18.4b[2]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea09 // sdot v9.4s, v16.16b, v18.4b[2]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea0a // sdot v10.4s, v16.16b, v18.4b[2]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea0b // sdot v11.4s, v16.16b, v18.4b[2]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea0e // sdot v14.4s, v16.16b, v18.4b[2]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4f92ea0f // sdot v15.4s, v16.16b, v18.4b[2]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2ea08 // sdot v8.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2ea09 // sdot v9.4s, v16.16b, v18.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2ea0a // sdot v10.4s, v16.16b, v18.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2ea0b // sdot v11.4s, v16.16b, v18.4b[3]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
-	ADD $64, R6
+	ADD $128, R4
+	ADD $64, R4
 	FMOVS 0(R1), F17
 	FMOVQ 0(R2), F16
 	VSHL $16, V16.S4, V16.S4
@@ -4060,11 +5366,11 @@ group:
 	ADD $1088, R2
 	SUBS $1, R0
 	BNE group
-	MOVD R4, R8
-	FSTPQ (F0, F1), 0(R8)
-	FSTPQ (F2, F3), 32(R8)
-	FSTPQ (F4, F5), 64(R8)
-	FSTPQ (F6, F7), 96(R8)
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	FSTPQ (F4, F5), 64(R7)
+	FSTPQ (F6, F7), 96(R7)
 	RET
 
 // func int4tile6x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
@@ -4077,12 +5383,8 @@ TEXT ·int4tile6x8(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD column+24(FP), R3
-	MOVD c+32(FP), R4
-	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R7
-	LSL $2, R5
-	ADD R3<<2, R2, R6
-	ADD $64, R6
+	ADD R3<<2, R2, R4
+	ADD $64, R4
 	MOVD $16, R25
 	CMP R25, R3
 	BLT shift
@@ -4091,7 +5393,11 @@ TEXT ·int4tile6x8(SB), NOSPLIT, $0-49
 shift:
 	VDUP R25, V29.S4
 	ADD R3<<2, R2
-	CBNZ R7, load
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -4104,20 +5410,21 @@ shift:
 	VEOR V9.B16, V9.B16, V9.B16
 	VEOR V10.B16, V10.B16, V10.B16
 	VEOR V11.B16, V11.B16, V11.B16
-	JMP group
+	JMP start
 load:
-	MOVD R4, R8
-	FLDPQ 0(R8), (F0, F1)
-	ADD R5, R8
-	FLDPQ 0(R8), (F2, F3)
-	ADD R5, R8
-	FLDPQ 0(R8), (F4, F5)
-	ADD R5, R8
-	FLDPQ 0(R8), (F6, F7)
-	ADD R5, R8
-	FLDPQ 0(R8), (F8, F9)
-	ADD R5, R8
-	FLDPQ 0(R8), (F10, F11)
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	ADD R6, R7
+	FLDPQ 0(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	ADD R6, R7
+	FLDPQ 0(R7), (F6, F7)
+	ADD R6, R7
+	FLDPQ 0(R7), (F8, F9)
+	ADD R6, R7
+	FLDPQ 0(R7), (F10, F11)
+start:
 group:
 	FMOVQ 24(R1), F25
 	FMOVD 40(R1), F26
@@ -4135,7 +5442,7 @@ group:
 	VDUP V26.S[1], V23.S4
 	FLDPQ 48(R1), (F25, F26)
 	FMOVQ 80(R1), F27
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VAND V31.B16, V24.B16, V28.B16
 	WORD $0x4f99e38c // sdot v12.4s, v28.16b, v25.4b[0]
 	WORD $0x4fb9e38e // sdot v14.4s, v28.16b, v25.4b[1]
@@ -4150,7 +5457,7 @@ group:
 	WORD $0x4fbbe312 // sdot v18.4s, v24.16b, v27.4b[1]
 	WORD $0x4f9beb14 // sdot v20.4s, v24.16b, v27.4b[2]
 	WORD $0x4fbbeb16 // sdot v22.4s, v24.16b, v27.4b[3]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VAND V31.B16, V24.B16, V28.B16
 	WORD $0x4f99e38d // sdot v13.4s, v28.16b, v25.4b[0]
 	WORD $0x4fb9e38f // sdot v15.4s, v28.16b, v25.4b[1]
@@ -4165,10 +5472,10 @@ group:
 	WORD $0x4fbbe313 // sdot v19.4s, v24.16b, v27.4b[1]
 	WORD $0x4f9beb15 // sdot v21.4s, v24.16b, v27.4b[2]
 	WORD $0x4fbbeb17 // sdot v23.4s, v24.16b, v27.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 96(R1), (F25, F26)
 	FMOVQ 128(R1), F27
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VAND V31.B16, V24.B16, V28.B16
 	WORD $0x4f99e38c // sdot v12.4s, v28.16b, v25.4b[0]
 	WORD $0x4fb9e38e // sdot v14.4s, v28.16b, v25.4b[1]
@@ -4183,7 +5490,7 @@ group:
 	WORD $0x4fbbe312 // sdot v18.4s, v24.16b, v27.4b[1]
 	WORD $0x4f9beb14 // sdot v20.4s, v24.16b, v27.4b[2]
 	WORD $0x4fbbeb16 // sdot v22.4s, v24.16b, v27.4b[3]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VAND V31.B16, V24.B16, V28.B16
 	WORD $0x4f99e38d // sdot v13.4s, v28.16b, v25.4b[0]
 	WORD $0x4fb9e38f // sdot v15.4s, v28.16b, v25.4b[1]
@@ -4198,10 +5505,10 @@ group:
 	WORD $0x4fbbe313 // sdot v19.4s, v24.16b, v27.4b[1]
 	WORD $0x4f9beb15 // sdot v21.4s, v24.16b, v27.4b[2]
 	WORD $0x4fbbeb17 // sdot v23.4s, v24.16b, v27.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 144(R1), (F25, F26)
 	FMOVQ 176(R1), F27
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VAND V31.B16, V24.B16, V28.B16
 	WORD $0x4f99e38c // sdot v12.4s, v28.16b, v25.4b[0]
 	WORD $0x4fb9e38e // sdot v14.4s, v28.16b, v25.4b[1]
@@ -4216,7 +5523,7 @@ group:
 	WORD $0x4fbbe312 // sdot v18.4s, v24.16b, v27.4b[1]
 	WORD $0x4f9beb14 // sdot v20.4s, v24.16b, v27.4b[2]
 	WORD $0x4fbbeb16 // sdot v22.4s, v24.16b, v27.4b[3]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VAND V31.B16, V24.B16, V28.B16
 	WORD $0x4f99e38d // sdot v13.4s, v28.16b, v25.4b[0]
 	WORD $0x4fb9e38f // sdot v15.4s, v28.16b, v25.4b[1]
@@ -4231,10 +5538,10 @@ group:
 	WORD $0x4fbbe313 // sdot v19.4s, v24.16b, v27.4b[1]
 	WORD $0x4f9beb15 // sdot v21.4s, v24.16b, v27.4b[2]
 	WORD $0x4fbbeb17 // sdot v23.4s, v24.16b, v27.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 192(R1), (F25, F26)
 	FMOVQ 224(R1), F27
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VAND V31.B16, V24.B16, V28.B16
 	WORD $0x4f99e38c // sdot v12.4s, v28.16b, v25.4b[0]
 	WORD $0x4fb9e38e // sdot v14.4s, v28.16b, v25.4b[1]
@@ -4249,7 +5556,7 @@ group:
 	WORD $0x4fbbe312 // sdot v18.4s, v24.16b, v27.4b[1]
 	WORD $0x4f9beb14 // sdot v20.4s, v24.16b, v27.4b[2]
 	WORD $0x4fbbeb16 // sdot v22.4s, v24.16b, v27.4b[3]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VAND V31.B16, V24.B16, V28.B16
 	WORD $0x4f99e38d // sdot v13.4s, v28.16b, v25.4b[0]
 	WORD $0x4fb9e38f // sdot v15.4s, v28.16b, v25.4b[1]
@@ -4264,8 +5571,8 @@ group:
 	WORD $0x4fbbe313 // sdot v19.4s, v24.16b, v27.4b[1]
 	WORD $0x4f9beb15 // sdot v21.4s, v24.16b, v27.4b[2]
 	WORD $0x4fbbeb17 // sdot v23.4s, v24.16b, v27.4b[3]
-	ADD $128, R6
-	ADD $64, R6
+	ADD $128, R4
+	ADD $64, R4
 	FMOVQ 0(R1), F25
 	FMOVD 16(R1), F26
 	FMOVQ 0(R2), F24
@@ -4326,18 +5633,260 @@ group:
 	ADD $576, R2
 	SUBS $1, R0
 	BNE group
-	MOVD R4, R8
-	FSTPQ (F0, F1), 0(R8)
-	ADD R5, R8
-	FSTPQ (F2, F3), 0(R8)
-	ADD R5, R8
-	FSTPQ (F4, F5), 0(R8)
-	ADD R5, R8
-	FSTPQ (F6, F7), 0(R8)
-	ADD R5, R8
-	FSTPQ (F8, F9), 0(R8)
-	ADD R5, R8
-	FSTPQ (F10, F11), 0(R8)
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	ADD R6, R7
+	FSTPQ (F2, F3), 0(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	ADD R6, R7
+	FSTPQ (F6, F7), 0(R7)
+	ADD R6, R7
+	FSTPQ (F8, F9), 0(R7)
+	ADD R6, R7
+	FSTPQ (F10, F11), 0(R7)
+	RET
+
+// func int4tile5x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int4tile5x8(SB), NOSPLIT, $0-49
+	MOVD $0xf0f0f0f, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V25.S4
+	ADD R3<<2, R2
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	ADD R6, R7
+	FLDPQ 0(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	ADD R6, R7
+	FLDPQ 0(R7), (F6, F7)
+	ADD R6, R7
+	FLDPQ 0(R7), (F8, F9)
+start:
+group:
+	FMOVQ 20(R1), F21
+	FMOVS 36(R1), F22
+	VDUP V21.S[0], V10.S4
+	VDUP V21.S[0], V11.S4
+	VDUP V21.S[1], V12.S4
+	VDUP V21.S[1], V13.S4
+	VDUP V21.S[2], V14.S4
+	VDUP V21.S[2], V15.S4
+	VDUP V21.S[3], V16.S4
+	VDUP V21.S[3], V17.S4
+	VDUP V22.S[0], V18.S4
+	VDUP V22.S[0], V19.S4
+	FLDPQ 40(R1), (F21, F22)
+	FMOVD 72(R1), F23
+	FMOVQ 0(R4), F20
+	VAND V31.B16, V20.B16, V24.B16
+	WORD $0x4f95e30a // sdot v10.4s, v24.16b, v21.4b[0]
+	WORD $0x4fb5e30c // sdot v12.4s, v24.16b, v21.4b[1]
+	WORD $0x4f95eb0e // sdot v14.4s, v24.16b, v21.4b[2]
+	WORD $0x4fb5eb10 // sdot v16.4s, v24.16b, v21.4b[3]
+	WORD $0x4f96e312 // sdot v18.4s, v24.16b, v22.4b[0]
+	VUSHR $4, V20.B16, V20.B16
+	WORD $0x4fb6e28a // sdot v10.4s, v20.16b, v22.4b[1]
+	WORD $0x4f96ea8c // sdot v12.4s, v20.16b, v22.4b[2]
+	WORD $0x4fb6ea8e // sdot v14.4s, v20.16b, v22.4b[3]
+	WORD $0x4f97e290 // sdot v16.4s, v20.16b, v23.4b[0]
+	WORD $0x4fb7e292 // sdot v18.4s, v20.16b, v23.4b[1]
+	FMOVQ 16(R4), F20
+	VAND V31.B16, V20.B16, V24.B16
+	WORD $0x4f95e30b // sdot v11.4s, v24.16b, v21.4b[0]
+	WORD $0x4fb5e30d // sdot v13.4s, v24.16b, v21.4b[1]
+	WORD $0x4f95eb0f // sdot v15.4s, v24.16b, v21.4b[2]
+	WORD $0x4fb5eb11 // sdot v17.4s, v24.16b, v21.4b[3]
+	WORD $0x4f96e313 // sdot v19.4s, v24.16b, v22.4b[0]
+	VUSHR $4, V20.B16, V20.B16
+	WORD $0x4fb6e28b // sdot v11.4s, v20.16b, v22.4b[1]
+	WORD $0x4f96ea8d // sdot v13.4s, v20.16b, v22.4b[2]
+	WORD $0x4fb6ea8f // sdot v15.4s, v20.16b, v22.4b[3]
+	WORD $0x4f97e291 // sdot v17.4s, v20.16b, v23.4b[0]
+	WORD $0x4fb7e293 // sdot v19.4s, v20.16b, v23.4b[1]
+	ADD $128, R4
+	FLDPQ 80(R1), (F21, F22)
+	FMOVD 112(R1), F23
+	FMOVQ 0(R4), F20
+	VAND V31.B16, V20.B16, V24.B16
+	WORD $0x4f95e30a // sdot v10.4s, v24.16b, v21.4b[0]
+	WORD $0x4fb5e30c // sdot v12.4s, v24.16b, v21.4b[1]
+	WORD $0x4f95eb0e // sdot v14.4s, v24.16b, v21.4b[2]
+	WORD $0x4fb5eb10 // sdot v16.4s, v24.16b, v21.4b[3]
+	WORD $0x4f96e312 // sdot v18.4s, v24.16b, v22.4b[0]
+	VUSHR $4, V20.B16, V20.B16
+	WORD $0x4fb6e28a // sdot v10.4s, v20.16b, v22.4b[1]
+	WORD $0x4f96ea8c // sdot v12.4s, v20.16b, v22.4b[2]
+	WORD $0x4fb6ea8e // sdot v14.4s, v20.16b, v22.4b[3]
+	WORD $0x4f97e290 // sdot v16.4s, v20.16b, v23.4b[0]
+	WORD $0x4fb7e292 // sdot v18.4s, v20.16b, v23.4b[1]
+	FMOVQ 16(R4), F20
+	VAND V31.B16, V20.B16, V24.B16
+	WORD $0x4f95e30b // sdot v11.4s, v24.16b, v21.4b[0]
+	WORD $0x4fb5e30d // sdot v13.4s, v24.16b, v21.4b[1]
+	WORD $0x4f95eb0f // sdot v15.4s, v24.16b, v21.4b[2]
+	WORD $0x4fb5eb11 // sdot v17.4s, v24.16b, v21.4b[3]
+	WORD $0x4f96e313 // sdot v19.4s, v24.16b, v22.4b[0]
+	VUSHR $4, V20.B16, V20.B16
+	WORD $0x4fb6e28b // sdot v11.4s, v20.16b, v22.4b[1]
+	WORD $0x4f96ea8d // sdot v13.4s, v20.16b, v22.4b[2]
+	WORD $0x4fb6ea8f // sdot v15.4s, v20.16b, v22.4b[3]
+	WORD $0x4f97e291 // sdot v17.4s, v20.16b, v23.4b[0]
+	WORD $0x4fb7e293 // sdot v19.4s, v20.16b, v23.4b[1]
+	ADD $128, R4
+	FLDPQ 120(R1), (F21, F22)
+	FMOVD 152(R1), F23
+	FMOVQ 0(R4), F20
+	VAND V31.B16, V20.B16, V24.B16
+	WORD $0x4f95e30a // sdot v10.4s, v24.16b, v21.4b[0]
+	WORD $0x4fb5e30c // sdot v12.4s, v24.16b, v21.4b[1]
+	WORD $0x4f95eb0e // sdot v14.4s, v24.16b, v21.4b[2]
+	WORD $0x4fb5eb10 // sdot v16.4s, v24.16b, v21.4b[3]
+	WORD $0x4f96e312 // sdot v18.4s, v24.16b, v22.4b[0]
+	VUSHR $4, V20.B16, V20.B16
+	WORD $0x4fb6e28a // sdot v10.4s, v20.16b, v22.4b[1]
+	WORD $0x4f96ea8c // sdot v12.4s, v20.16b, v22.4b[2]
+	WORD $0x4fb6ea8e // sdot v14.4s, v20.16b, v22.4b[3]
+	WORD $0x4f97e290 // sdot v16.4s, v20.16b, v23.4b[0]
+	WORD $0x4fb7e292 // sdot v18.4s, v20.16b, v23.4b[1]
+	FMOVQ 16(R4), F20
+	VAND V31.B16, V20.B16, V24.B16
+	WORD $0x4f95e30b // sdot v11.4s, v24.16b, v21.4b[0]
+	WORD $0x4fb5e30d // sdot v13.4s, v24.16b, v21.4b[1]
+	WORD $0x4f95eb0f // sdot v15.4s, v24.16b, v21.4b[2]
+	WORD $0x4fb5eb11 // sdot v17.4s, v24.16b, v21.4b[3]
+	WORD $0x4f96e313 // sdot v19.4s, v24.16b, v22.4b[0]
+	VUSHR $4, V20.B16, V20.B16
+	WORD $0x4fb6e28b // sdot v11.4s, v20.16b, v22.4b[1]
+	WORD $0x4f96ea8d // sdot v13.4s, v20.16b, v22.4b[2]
+	WORD $0x4fb6ea8f // sdot v15.4s, v20.16b, v22.4b[3]
+	WORD $0x4f97e291 // sdot v17.4s, v20.16b, v23.4b[0]
+	WORD $0x4fb7e293 // sdot v19.4s, v20.16b, v23.4b[1]
+	ADD $128, R4
+	FLDPQ 160(R1), (F21, F22)
+	FMOVD 192(R1), F23
+	FMOVQ 0(R4), F20
+	VAND V31.B16, V20.B16, V24.B16
+	WORD $0x4f95e30a // sdot v10.4s, v24.16b, v21.4b[0]
+	WORD $0x4fb5e30c // sdot v12.4s, v24.16b, v21.4b[1]
+	WORD $0x4f95eb0e // sdot v14.4s, v24.16b, v21.4b[2]
+	WORD $0x4fb5eb10 // sdot v16.4s, v24.16b, v21.4b[3]
+	WORD $0x4f96e312 // sdot v18.4s, v24.16b, v22.4b[0]
+	VUSHR $4, V20.B16, V20.B16
+	WORD $0x4fb6e28a // sdot v10.4s, v20.16b, v22.4b[1]
+	WORD $0x4f96ea8c // sdot v12.4s, v20.16b, v22.4b[2]
+	WORD $0x4fb6ea8e // sdot v14.4s, v20.16b, v22.4b[3]
+	WORD $0x4f97e290 // sdot v16.4s, v20.16b, v23.4b[0]
+	WORD $0x4fb7e292 // sdot v18.4s, v20.16b, v23.4b[1]
+	FMOVQ 16(R4), F20
+	VAND V31.B16, V20.B16, V24.B16
+	WORD $0x4f95e30b // sdot v11.4s, v24.16b, v21.4b[0]
+	WORD $0x4fb5e30d // sdot v13.4s, v24.16b, v21.4b[1]
+	WORD $0x4f95eb0f // sdot v15.4s, v24.16b, v21.4b[2]
+	WORD $0x4fb5eb11 // sdot v17.4s, v24.16b, v21.4b[3]
+	WORD $0x4f96e313 // sdot v19.4s, v24.16b, v22.4b[0]
+	VUSHR $4, V20.B16, V20.B16
+	WORD $0x4fb6e28b // sdot v11.4s, v20.16b, v22.4b[1]
+	WORD $0x4f96ea8d // sdot v13.4s, v20.16b, v22.4b[2]
+	WORD $0x4fb6ea8f // sdot v15.4s, v20.16b, v22.4b[3]
+	WORD $0x4f97e291 // sdot v17.4s, v20.16b, v23.4b[0]
+	WORD $0x4fb7e293 // sdot v19.4s, v20.16b, v23.4b[1]
+	ADD $128, R4
+	ADD $64, R4
+	FMOVQ 0(R1), F21
+	FMOVS 16(R1), F22
+	FMOVQ 0(R2), F20
+	WORD $0x6eb94694 // ushl v20.4s, v20.4s, v25.4s
+	VAND V30.B16, V20.B16, V20.B16
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f95914a // fmul v10.4s, v10.4s, v21.s[0]
+	WORD $0x6e34dd4a // fmul v10.4s, v10.4s, v20.4s
+	WORD $0x4e2ad400 // fadd v0.4s, v0.4s, v10.4s
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4fb5918c // fmul v12.4s, v12.4s, v21.s[1]
+	WORD $0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD $0x4e2cd442 // fadd v2.4s, v2.4s, v12.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4f9599ce // fmul v14.4s, v14.4s, v21.s[2]
+	WORD $0x6e34ddce // fmul v14.4s, v14.4s, v20.4s
+	WORD $0x4e2ed484 // fadd v4.4s, v4.4s, v14.4s
+	WORD $0x4e21da10 // scvtf v16.4s, v16.4s
+	WORD $0x4fb59a10 // fmul v16.4s, v16.4s, v21.s[3]
+	WORD $0x6e34de10 // fmul v16.4s, v16.4s, v20.4s
+	WORD $0x4e30d4c6 // fadd v6.4s, v6.4s, v16.4s
+	WORD $0x4e21da52 // scvtf v18.4s, v18.4s
+	WORD $0x4f969252 // fmul v18.4s, v18.4s, v22.s[0]
+	WORD $0x6e34de52 // fmul v18.4s, v18.4s, v20.4s
+	WORD $0x4e32d508 // fadd v8.4s, v8.4s, v18.4s
+	FMOVQ 16(R2), F20
+	WORD $0x6eb94694 // ushl v20.4s, v20.4s, v25.4s
+	VAND V30.B16, V20.B16, V20.B16
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f95916b // fmul v11.4s, v11.4s, v21.s[0]
+	WORD $0x6e34dd6b // fmul v11.4s, v11.4s, v20.4s
+	WORD $0x4e2bd421 // fadd v1.4s, v1.4s, v11.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4fb591ad // fmul v13.4s, v13.4s, v21.s[1]
+	WORD $0x6e34ddad // fmul v13.4s, v13.4s, v20.4s
+	WORD $0x4e2dd463 // fadd v3.4s, v3.4s, v13.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4f9599ef // fmul v15.4s, v15.4s, v21.s[2]
+	WORD $0x6e34ddef // fmul v15.4s, v15.4s, v20.4s
+	WORD $0x4e2fd4a5 // fadd v5.4s, v5.4s, v15.4s
+	WORD $0x4e21da31 // scvtf v17.4s, v17.4s
+	WORD $0x4fb59a31 // fmul v17.4s, v17.4s, v21.s[3]
+	WORD $0x6e34de31 // fmul v17.4s, v17.4s, v20.4s
+	WORD $0x4e31d4e7 // fadd v7.4s, v7.4s, v17.4s
+	WORD $0x4e21da73 // scvtf v19.4s, v19.4s
+	WORD $0x4f969273 // fmul v19.4s, v19.4s, v22.s[0]
+	WORD $0x6e34de73 // fmul v19.4s, v19.4s, v20.4s
+	WORD $0x4e33d529 // fadd v9.4s, v9.4s, v19.4s
+	ADD $200, R1
+	ADD $576, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	ADD R6, R7
+	FSTPQ (F2, F3), 0(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	ADD R6, R7
+	FSTPQ (F6, F7), 0(R7)
+	ADD R6, R7
+	FSTPQ (F8, F9), 0(R7)
 	RET
 
 // func int4tile4x8(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
@@ -4350,12 +5899,8 @@ TEXT ·int4tile4x8(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD column+24(FP), R3
-	MOVD c+32(FP), R4
-	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R7
-	LSL $2, R5
-	ADD R3<<2, R2, R6
-	ADD $64, R6
+	ADD R3<<2, R2, R4
+	ADD $64, R4
 	MOVD $16, R25
 	CMP R25, R3
 	BLT shift
@@ -4364,7 +5909,11 @@ TEXT ·int4tile4x8(SB), NOSPLIT, $0-49
 shift:
 	VDUP R25, V20.S4
 	ADD R3<<2, R2
-	CBNZ R7, load
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -4373,16 +5922,17 @@ shift:
 	VEOR V5.B16, V5.B16, V5.B16
 	VEOR V6.B16, V6.B16, V6.B16
 	VEOR V7.B16, V7.B16, V7.B16
-	JMP group
+	JMP start
 load:
-	MOVD R4, R8
-	FLDPQ 0(R8), (F0, F1)
-	ADD R5, R8
-	FLDPQ 0(R8), (F2, F3)
-	ADD R5, R8
-	FLDPQ 0(R8), (F4, F5)
-	ADD R5, R8
-	FLDPQ 0(R8), (F6, F7)
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	ADD R6, R7
+	FLDPQ 0(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	ADD R6, R7
+	FLDPQ 0(R7), (F6, F7)
+start:
 group:
 	FMOVQ 16(R1), F17
 	VDUP V17.S[0], V8.S4
@@ -4394,7 +5944,7 @@ group:
 	VDUP V17.S[3], V14.S4
 	VDUP V17.S[3], V15.S4
 	FLDPQ 32(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26a // sdot v10.4s, v19.16b, v17.4b[1]
@@ -4405,7 +5955,7 @@ group:
 	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26b // sdot v11.4s, v19.16b, v17.4b[1]
@@ -4416,9 +5966,9 @@ group:
 	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 64(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26a // sdot v10.4s, v19.16b, v17.4b[1]
@@ -4429,7 +5979,7 @@ group:
 	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26b // sdot v11.4s, v19.16b, v17.4b[1]
@@ -4440,9 +5990,9 @@ group:
 	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 96(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26a // sdot v10.4s, v19.16b, v17.4b[1]
@@ -4453,7 +6003,7 @@ group:
 	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26b // sdot v11.4s, v19.16b, v17.4b[1]
@@ -4464,9 +6014,9 @@ group:
 	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 128(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26a // sdot v10.4s, v19.16b, v17.4b[1]
@@ -4477,7 +6027,7 @@ group:
 	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0c // sdot v12.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26b // sdot v11.4s, v19.16b, v17.4b[1]
@@ -4488,8 +6038,8 @@ group:
 	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
 	WORD $0x4f92ea0d // sdot v13.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
-	ADD $64, R6
+	ADD $128, R4
+	ADD $64, R4
 	FMOVQ 0(R1), F17
 	FMOVQ 0(R2), F16
 	WORD $0x6eb44610 // ushl v16.4s, v16.4s, v20.4s
@@ -4533,14 +6083,14 @@ group:
 	ADD $576, R2
 	SUBS $1, R0
 	BNE group
-	MOVD R4, R8
-	FSTPQ (F0, F1), 0(R8)
-	ADD R5, R8
-	FSTPQ (F2, F3), 0(R8)
-	ADD R5, R8
-	FSTPQ (F4, F5), 0(R8)
-	ADD R5, R8
-	FSTPQ (F6, F7), 0(R8)
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	ADD R6, R7
+	FSTPQ (F2, F3), 0(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	ADD R6, R7
+	FSTPQ (F6, F7), 0(R7)
 	RET
 
 // func int4tile3x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
@@ -4553,12 +6103,8 @@ TEXT ·int4tile3x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD column+24(FP), R3
-	MOVD c+32(FP), R4
-	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R7
-	LSL $2, R5
-	ADD R3<<2, R2, R6
-	ADD $64, R6
+	ADD R3<<2, R2, R4
+	ADD $64, R4
 	MOVD $16, R25
 	CMP R25, R3
 	BLT shift
@@ -4567,7 +6113,11 @@ TEXT ·int4tile3x16(SB), NOSPLIT, $0-49
 shift:
 	VDUP R25, V28.S4
 	ADD R3<<2, R2
-	CBNZ R7, load
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -4580,17 +6130,18 @@ shift:
 	VEOR V9.B16, V9.B16, V9.B16
 	VEOR V10.B16, V10.B16, V10.B16
 	VEOR V11.B16, V11.B16, V11.B16
-	JMP group
+	JMP start
 load:
-	MOVD R4, R8
-	FLDPQ 0(R8), (F0, F1)
-	FLDPQ 32(R8), (F2, F3)
-	ADD R5, R8
-	FLDPQ 0(R8), (F4, F5)
-	FLDPQ 32(R8), (F6, F7)
-	ADD R5, R8
-	FLDPQ 0(R8), (F8, F9)
-	FLDPQ 32(R8), (F10, F11)
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+	ADD R6, R7
+	FLDPQ 0(R7), (F8, F9)
+	FLDPQ 32(R7), (F10, F11)
+start:
 group:
 	FMOVD 12(R1), F25
 	ADD $20, R1, R25
@@ -4609,7 +6160,7 @@ group:
 	VDUP V25.S[2], V23.S4
 	FMOVQ 24(R1), F25
 	FMOVD 40(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36c // sdot v12.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
@@ -4618,7 +6169,7 @@ group:
 	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36d // sdot v13.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
@@ -4627,7 +6178,7 @@ group:
 	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36e // sdot v14.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
@@ -4636,7 +6187,7 @@ group:
 	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36f // sdot v15.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
@@ -4645,10 +6196,10 @@ group:
 	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 48(R1), F25
 	FMOVD 64(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36c // sdot v12.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
@@ -4657,7 +6208,7 @@ group:
 	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36d // sdot v13.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
@@ -4666,7 +6217,7 @@ group:
 	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36e // sdot v14.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
@@ -4675,7 +6226,7 @@ group:
 	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36f // sdot v15.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
@@ -4684,10 +6235,10 @@ group:
 	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 72(R1), F25
 	FMOVD 88(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36c // sdot v12.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
@@ -4696,7 +6247,7 @@ group:
 	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36d // sdot v13.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
@@ -4705,7 +6256,7 @@ group:
 	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36e // sdot v14.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
@@ -4714,7 +6265,7 @@ group:
 	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36f // sdot v15.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
@@ -4723,10 +6274,10 @@ group:
 	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
+	ADD $128, R4
 	FMOVQ 96(R1), F25
 	FMOVD 112(R1), F26
-	FMOVQ 0(R6), F24
+	FMOVQ 0(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36c // sdot v12.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e370 // sdot v16.4s, v27.16b, v25.4b[1]
@@ -4735,7 +6286,7 @@ group:
 	WORD $0x4fb9eb0c // sdot v12.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae310 // sdot v16.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae314 // sdot v20.4s, v24.16b, v26.4b[1]
-	FMOVQ 16(R6), F24
+	FMOVQ 16(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36d // sdot v13.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e371 // sdot v17.4s, v27.16b, v25.4b[1]
@@ -4744,7 +6295,7 @@ group:
 	WORD $0x4fb9eb0d // sdot v13.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae311 // sdot v17.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae315 // sdot v21.4s, v24.16b, v26.4b[1]
-	FMOVQ 32(R6), F24
+	FMOVQ 32(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36e // sdot v14.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e372 // sdot v18.4s, v27.16b, v25.4b[1]
@@ -4753,7 +6304,7 @@ group:
 	WORD $0x4fb9eb0e // sdot v14.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae312 // sdot v18.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae316 // sdot v22.4s, v24.16b, v26.4b[1]
-	FMOVQ 48(R6), F24
+	FMOVQ 48(R4), F24
 	VAND V31.B16, V24.B16, V27.B16
 	WORD $0x4f99e36f // sdot v15.4s, v27.16b, v25.4b[0]
 	WORD $0x4fb9e373 // sdot v19.4s, v27.16b, v25.4b[1]
@@ -4762,8 +6313,8 @@ group:
 	WORD $0x4fb9eb0f // sdot v15.4s, v24.16b, v25.4b[3]
 	WORD $0x4f9ae313 // sdot v19.4s, v24.16b, v26.4b[0]
 	WORD $0x4fbae317 // sdot v23.4s, v24.16b, v26.4b[1]
-	ADD $128, R6
-	ADD $64, R6
+	ADD $128, R4
+	ADD $64, R4
 	FMOVD 0(R1), F25
 	ADD $8, R1, R25
 	VLD1 (R25), V25.S[2]
@@ -4831,15 +6382,15 @@ group:
 	ADD $576, R2
 	SUBS $1, R0
 	BNE group
-	MOVD R4, R8
-	FSTPQ (F0, F1), 0(R8)
-	FSTPQ (F2, F3), 32(R8)
-	ADD R5, R8
-	FSTPQ (F4, F5), 0(R8)
-	FSTPQ (F6, F7), 32(R8)
-	ADD R5, R8
-	FSTPQ (F8, F9), 0(R8)
-	FSTPQ (F10, F11), 32(R8)
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	ADD R6, R7
+	FSTPQ (F8, F9), 0(R7)
+	FSTPQ (F10, F11), 32(R7)
 	RET
 
 // func int4tile2x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
@@ -4852,12 +6403,8 @@ TEXT ·int4tile2x16(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD column+24(FP), R3
-	MOVD c+32(FP), R4
-	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R7
-	LSL $2, R5
-	ADD R3<<2, R2, R6
-	ADD $64, R6
+	ADD R3<<2, R2, R4
+	ADD $64, R4
 	MOVD $16, R25
 	CMP R25, R3
 	BLT shift
@@ -4866,7 +6413,11 @@ TEXT ·int4tile2x16(SB), NOSPLIT, $0-49
 shift:
 	VDUP R25, V20.S4
 	ADD R3<<2, R2
-	CBNZ R7, load
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -4875,14 +6426,15 @@ shift:
 	VEOR V5.B16, V5.B16, V5.B16
 	VEOR V6.B16, V6.B16, V6.B16
 	VEOR V7.B16, V7.B16, V7.B16
-	JMP group
+	JMP start
 load:
-	MOVD R4, R8
-	FLDPQ 0(R8), (F0, F1)
-	FLDPQ 32(R8), (F2, F3)
-	ADD R5, R8
-	FLDPQ 0(R8), (F4, F5)
-	FLDPQ 32(R8), (F6, F7)
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+start:
 group:
 	FMOVD 8(R1), F17
 	VDUP V17.S[0], V8.S4
@@ -4894,124 +6446,124 @@ group:
 	VDUP V17.S[1], V14.S4
 	VDUP V17.S[1], V15.S4
 	FLDPQ 16(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26c // sdot v12.4s, v19.16b, v17.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f91ea08 // sdot v8.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26d // sdot v13.4s, v19.16b, v17.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f91ea09 // sdot v9.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e26a // sdot v10.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26e // sdot v14.4s, v19.16b, v17.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f91ea0a // sdot v10.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e26b // sdot v11.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26f // sdot v15.4s, v19.16b, v17.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f91ea0b // sdot v11.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e268 // sdot v8.4s, v19.16b, v18.4b[0]
 	WORD $0x4fb2e26c // sdot v12.4s, v19.16b, v18.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f92ea08 // sdot v8.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e269 // sdot v9.4s, v19.16b, v18.4b[0]
 	WORD $0x4fb2e26d // sdot v13.4s, v19.16b, v18.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f92ea09 // sdot v9.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e26a // sdot v10.4s, v19.16b, v18.4b[0]
 	WORD $0x4fb2e26e // sdot v14.4s, v19.16b, v18.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f92ea0a // sdot v10.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e26b // sdot v11.4s, v19.16b, v18.4b[0]
 	WORD $0x4fb2e26f // sdot v15.4s, v19.16b, v18.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f92ea0b // sdot v11.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
+	ADD $128, R4
 	FLDPQ 48(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26c // sdot v12.4s, v19.16b, v17.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f91ea08 // sdot v8.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26d // sdot v13.4s, v19.16b, v17.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f91ea09 // sdot v9.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e26a // sdot v10.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26e // sdot v14.4s, v19.16b, v17.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f91ea0a // sdot v10.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e26b // sdot v11.4s, v19.16b, v17.4b[0]
 	WORD $0x4fb1e26f // sdot v15.4s, v19.16b, v17.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f91ea0b // sdot v11.4s, v16.16b, v17.4b[2]
 	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e268 // sdot v8.4s, v19.16b, v18.4b[0]
 	WORD $0x4fb2e26c // sdot v12.4s, v19.16b, v18.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f92ea08 // sdot v8.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e269 // sdot v9.4s, v19.16b, v18.4b[0]
 	WORD $0x4fb2e26d // sdot v13.4s, v19.16b, v18.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f92ea09 // sdot v9.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e26a // sdot v10.4s, v19.16b, v18.4b[0]
 	WORD $0x4fb2e26e // sdot v14.4s, v19.16b, v18.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f92ea0a // sdot v10.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e26b // sdot v11.4s, v19.16b, v18.4b[0]
 	WORD $0x4fb2e26f // sdot v15.4s, v19.16b, v18.4b[1]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4f92ea0b // sdot v11.4s, v16.16b, v18.4b[2]
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
-	ADD $64, R6
+	ADD $128, R4
+	ADD $64, R4
 	FMOVD 0(R1), F17
 	FMOVQ 0(R2), F16
 	WORD $0x6eb44610 // ushl v16.4s, v16.4s, v20.4s
@@ -5061,12 +6613,12 @@ group:
 	ADD $576, R2
 	SUBS $1, R0
 	BNE group
-	MOVD R4, R8
-	FSTPQ (F0, F1), 0(R8)
-	FSTPQ (F2, F3), 32(R8)
-	ADD R5, R8
-	FSTPQ (F4, F5), 0(R8)
-	FSTPQ (F6, F7), 32(R8)
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
 	RET
 
 // func int4tile1x32(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
@@ -5079,13 +6631,13 @@ TEXT ·int4tile1x32(SB), NOSPLIT, $0-49
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD column+24(FP), R3
-	MOVD c+32(FP), R4
-	MOVD ldc+40(FP), R5
-	MOVBU add+48(FP), R7
-	LSL $2, R5
-	ADD R3<<2, R2, R6
-	ADD $64, R6
-	CBNZ R7, load
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -5094,13 +6646,14 @@ TEXT ·int4tile1x32(SB), NOSPLIT, $0-49
 	VEOR V5.B16, V5.B16, V5.B16
 	VEOR V6.B16, V6.B16, V6.B16
 	VEOR V7.B16, V7.B16, V7.B16
-	JMP group
+	JMP start
 load:
-	MOVD R4, R8
-	FLDPQ 0(R8), (F0, F1)
-	FLDPQ 32(R8), (F2, F3)
-	FLDPQ 64(R8), (F4, F5)
-	FLDPQ 96(R8), (F6, F7)
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	FLDPQ 64(R7), (F4, F5)
+	FLDPQ 96(R7), (F6, F7)
+start:
 group:
 	FMOVS 4(R1), F17
 	VDUP V17.S[0], V8.S4
@@ -5112,171 +6665,171 @@ group:
 	VDUP V17.S[0], V14.S4
 	VDUP V17.S[0], V15.S4
 	FLDPQ 8(R1), (F17, F18)
-	FMOVQ 0(R6), F16
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e268 // sdot v8.4s, v19.16b, v17.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1e208 // sdot v8.4s, v16.16b, v17.4b[1]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e269 // sdot v9.4s, v19.16b, v17.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1e209 // sdot v9.4s, v16.16b, v17.4b[1]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e26a // sdot v10.4s, v19.16b, v17.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1e20a // sdot v10.4s, v16.16b, v17.4b[1]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e26b // sdot v11.4s, v19.16b, v17.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1e20b // sdot v11.4s, v16.16b, v17.4b[1]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e26c // sdot v12.4s, v19.16b, v17.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1e20c // sdot v12.4s, v16.16b, v17.4b[1]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e26d // sdot v13.4s, v19.16b, v17.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1e20d // sdot v13.4s, v16.16b, v17.4b[1]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e26e // sdot v14.4s, v19.16b, v17.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1e20e // sdot v14.4s, v16.16b, v17.4b[1]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91e26f // sdot v15.4s, v19.16b, v17.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1e20f // sdot v15.4s, v16.16b, v17.4b[1]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91ea68 // sdot v8.4s, v19.16b, v17.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1ea08 // sdot v8.4s, v16.16b, v17.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91ea69 // sdot v9.4s, v19.16b, v17.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1ea09 // sdot v9.4s, v16.16b, v17.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91ea6a // sdot v10.4s, v19.16b, v17.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1ea0a // sdot v10.4s, v16.16b, v17.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91ea6b // sdot v11.4s, v19.16b, v17.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1ea0b // sdot v11.4s, v16.16b, v17.4b[3]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91ea6c // sdot v12.4s, v19.16b, v17.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1ea0c // sdot v12.4s, v16.16b, v17.4b[3]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91ea6d // sdot v13.4s, v19.16b, v17.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1ea0d // sdot v13.4s, v16.16b, v17.4b[3]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91ea6e // sdot v14.4s, v19.16b, v17.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1ea0e // sdot v14.4s, v16.16b, v17.4b[3]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f91ea6f // sdot v15.4s, v19.16b, v17.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb1ea0f // sdot v15.4s, v16.16b, v17.4b[3]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e268 // sdot v8.4s, v19.16b, v18.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2e208 // sdot v8.4s, v16.16b, v18.4b[1]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e269 // sdot v9.4s, v19.16b, v18.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2e209 // sdot v9.4s, v16.16b, v18.4b[1]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e26a // sdot v10.4s, v19.16b, v18.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2e20a // sdot v10.4s, v16.16b, v18.4b[1]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e26b // sdot v11.4s, v19.16b, v18.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2e20b // sdot v11.4s, v16.16b, v18.4b[1]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e26c // sdot v12.4s, v19.16b, v18.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2e20c // sdot v12.4s, v16.16b, v18.4b[1]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e26d // sdot v13.4s, v19.16b, v18.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2e20d // sdot v13.4s, v16.16b, v18.4b[1]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e26e // sdot v14.4s, v19.16b, v18.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2e20e // sdot v14.4s, v16.16b, v18.4b[1]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92e26f // sdot v15.4s, v19.16b, v18.4b[0]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2e20f // sdot v15.4s, v16.16b, v18.4b[1]
-	ADD $128, R6
-	FMOVQ 0(R6), F16
+	ADD $128, R4
+	FMOVQ 0(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92ea68 // sdot v8.4s, v19.16b, v18.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2ea08 // sdot v8.4s, v16.16b, v18.4b[3]
-	FMOVQ 16(R6), F16
+	FMOVQ 16(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92ea69 // sdot v9.4s, v19.16b, v18.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2ea09 // sdot v9.4s, v16.16b, v18.4b[3]
-	FMOVQ 32(R6), F16
+	FMOVQ 32(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92ea6a // sdot v10.4s, v19.16b, v18.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2ea0a // sdot v10.4s, v16.16b, v18.4b[3]
-	FMOVQ 48(R6), F16
+	FMOVQ 48(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92ea6b // sdot v11.4s, v19.16b, v18.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2ea0b // sdot v11.4s, v16.16b, v18.4b[3]
-	FMOVQ 64(R6), F16
+	FMOVQ 64(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92ea6c // sdot v12.4s, v19.16b, v18.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2ea0c // sdot v12.4s, v16.16b, v18.4b[3]
-	FMOVQ 80(R6), F16
+	FMOVQ 80(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92ea6d // sdot v13.4s, v19.16b, v18.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2ea0d // sdot v13.4s, v16.16b, v18.4b[3]
-	FMOVQ 96(R6), F16
+	FMOVQ 96(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92ea6e // sdot v14.4s, v19.16b, v18.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2ea0e // sdot v14.4s, v16.16b, v18.4b[3]
-	FMOVQ 112(R6), F16
+	FMOVQ 112(R4), F16
 	VAND V31.B16, V16.B16, V19.B16
 	WORD $0x4f92ea6f // sdot v15.4s, v19.16b, v18.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
-	ADD $128, R6
-	ADD $64, R6
+	ADD $128, R4
+	ADD $64, R4
 	FMOVS 0(R1), F17
 	FMOVQ 0(R2), F16
 	VSHL $16, V16.S4, V16.S4
@@ -5330,11 +6883,119 @@ group:
 	ADD $576, R2
 	SUBS $1, R0
 	BNE group
-	MOVD R4, R8
-	FSTPQ (F0, F1), 0(R8)
-	FSTPQ (F2, F3), 32(R8)
-	FSTPQ (F4, F5), 64(R8)
-	FSTPQ (F6, F7), 96(R8)
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	FSTPQ (F4, F5), 64(R7)
+	FSTPQ (F6, F7), 96(R7)
+	RET
+
+// func quantise(groups int, dst, x *float32, raised int32)
+TEXT ·quantise(SB), NOSPLIT, $0-28
+	MOVD $0x7fffffff, R25
+	VDUP R25, V31.S4
+	MOVD $0xda24260, R25
+	VDUP R25, V30.S4
+	MOVD $0xffffff80, R25
+	VDUP R25, V29.S4
+	MOVD $0x42fe0000, R25
+	VDUP R25, V28.S4
+	MOVD $0x3c010204, R25
+	VDUP R25, V27.S4
+	MOVD groups+0(FP), R0
+	MOVD dst+8(FP), R1
+	MOVD x+16(FP), R2
+	MOVW raised+24(FP), R3
+group:
+	FLDPQ 0(R2), (F0, F1)
+	FLDPQ 32(R2), (F2, F3)
+	FLDPQ 64(R2), (F4, F5)
+	FLDPQ 96(R2), (F6, F7)
+	ADD $128, R2
+	VORR V30.B16, V30.B16, V8.B16
+	VAND V31.B16, V0.B16, V9.B16
+	VUMAX V9.S4, V8.S4, V8.S4
+	VAND V31.B16, V1.B16, V9.B16
+	VUMAX V9.S4, V8.S4, V8.S4
+	VAND V31.B16, V2.B16, V9.B16
+	VUMAX V9.S4, V8.S4, V8.S4
+	VAND V31.B16, V3.B16, V9.B16
+	VUMAX V9.S4, V8.S4, V8.S4
+	VAND V31.B16, V4.B16, V9.B16
+	VUMAX V9.S4, V8.S4, V8.S4
+	VAND V31.B16, V5.B16, V9.B16
+	VUMAX V9.S4, V8.S4, V8.S4
+	VAND V31.B16, V6.B16, V9.B16
+	VUMAX V9.S4, V8.S4, V8.S4
+	VAND V31.B16, V7.B16, V9.B16
+	VUMAX V9.S4, V8.S4, V8.S4
+	WORD $0x6eb0a908 // umaxv s8, v8.4s
+	VDUP V8.S[0], V8.S4
+	WORD $0x6e28ff8a // fdiv v10.4s, v28.4s, v8.4s
+	WORD $0x6e3bdd08 // fmul v8.4s, v8.4s, v27.4s
+	FMOVS F8, (R1)
+	VEOR V12.B16, V12.B16, V12.B16
+	WORD $0x6e2adc00 // fmul v0.4s, v0.4s, v10.4s
+	WORD $0x4e20e40b // fcmeq v11.4s, v0.4s, v0.4s
+	WORD $0x4e21a800 // fcvtns v0.4s, v0.4s
+	VBIF V11.B16, V29.B16, V0.B16
+	VADD V0.S4, V12.S4, V12.S4
+	WORD $0x6e2adc21 // fmul v1.4s, v1.4s, v10.4s
+	WORD $0x4e21e42b // fcmeq v11.4s, v1.4s, v1.4s
+	WORD $0x4e21a821 // fcvtns v1.4s, v1.4s
+	VBIF V11.B16, V29.B16, V1.B16
+	VADD V1.S4, V12.S4, V12.S4
+	WORD $0x6e2adc42 // fmul v2.4s, v2.4s, v10.4s
+	WORD $0x4e22e44b // fcmeq v11.4s, v2.4s, v2.4s
+	WORD $0x4e21a842 // fcvtns v2.4s, v2.4s
+	VBIF V11.B16, V29.B16, V2.B16
+	VADD V2.S4, V12.S4, V12.S4
+	WORD $0x6e2adc63 // fmul v3.4s, v3.4s, v10.4s
+	WORD $0x4e23e46b // fcmeq v11.4s, v3.4s, v3.4s
+	WORD $0x4e21a863 // fcvtns v3.4s, v3.4s
+	VBIF V11.B16, V29.B16, V3.B16
+	VADD V3.S4, V12.S4, V12.S4
+	WORD $0x6e2adc84 // fmul v4.4s, v4.4s, v10.4s
+	WORD $0x4e24e48b // fcmeq v11.4s, v4.4s, v4.4s
+	WORD $0x4e21a884 // fcvtns v4.4s, v4.4s
+	VBIF V11.B16, V29.B16, V4.B16
+	VADD V4.S4, V12.S4, V12.S4
+	WORD $0x6e2adca5 // fmul v5.4s, v5.4s, v10.4s
+	WORD $0x4e25e4ab // fcmeq v11.4s, v5.4s, v5.4s
+	WORD $0x4e21a8a5 // fcvtns v5.4s, v5.4s
+	VBIF V11.B16, V29.B16, V5.B16
+	VADD V5.S4, V12.S4, V12.S4
+	WORD $0x6e2adcc6 // fmul v6.4s, v6.4s, v10.4s
+	WORD $0x4e26e4cb // fcmeq v11.4s, v6.4s, v6.4s
+	WORD $0x4e21a8c6 // fcvtns v6.4s, v6.4s
+	VBIF V11.B16, V29.B16, V6.B16
+	VADD V6.S4, V12.S4, V12.S4
+	WORD $0x6e2adce7 // fmul v7.4s, v7.4s, v10.4s
+	WORD $0x4e27e4eb // fcmeq v11.4s, v7.4s, v7.4s
+	WORD $0x4e21a8e7 // fcvtns v7.4s, v7.4s
+	VBIF V11.B16, V29.B16, V7.B16
+	VADD V7.S4, V12.S4, V12.S4
+	WORD $0x0e612800 // xtn v0.4h, v0.4s
+	WORD $0x4e612820 // xtn2 v0.8h, v1.4s
+	WORD $0x0e612842 // xtn v2.4h, v2.4s
+	WORD $0x4e612862 // xtn2 v2.8h, v3.4s
+	WORD $0x0e212800 // xtn v0.8b, v0.8h
+	WORD $0x4e212840 // xtn2 v0.16b, v2.8h
+	WORD $0x0e612884 // xtn v4.4h, v4.4s
+	WORD $0x4e6128a4 // xtn2 v4.8h, v5.4s
+	WORD $0x0e6128c6 // xtn v6.4h, v6.4s
+	WORD $0x4e6128e6 // xtn2 v6.8h, v7.4s
+	WORD $0x0e212884 // xtn v4.8b, v4.8h
+	WORD $0x4e2128c4 // xtn2 v4.16b, v6.8h
+	FSTPQ (F0, F4), 8(R1)
+	WORD $0x4eb1b98c // addv s12, v12.4s
+	VMOV V12.S[0], R25
+	MULW R3, R25
+	NEGW R25, R25
+	MOVW R25, 4(R1)
+	ADD $40, R1
+	SUBS $1, R0
+	BNE group
 	RET
 
 // func copy16(dst *float32, src *float32, ld, k int)

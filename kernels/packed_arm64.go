@@ -2,117 +2,96 @@ package kernels
 
 import "golang.org/x/sys/cpu"
 
-// tilesNEON are the tiles of packed matrices: those of one or two rows are a panel wide, and read it from end to end, the others half a panel.
+// The tiles of asm_arm64.s for packed matrices, by their height. Those of floats are a panel wide up to wholeRows rows, and read it from
+// end to end, then half a panel; those of integers are a panel wide for one row, half a panel to three, then a quarter.
+var (
+	tilesFloat32 = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){
+		1: tile1x32, tile2x32, tile3x16, tile4x16, tile5x16, tile6x16,
+	}
+	tilesBFloat16 = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){
+		1: bf16tile1x32, bf16tile2x32, bf16tile3x16, bf16tile4x16, bf16tile5x16, bf16tile6x16,
+	}
+	tilesDot = [...]func(words int, a, b *float32, ldb int, c *float32, ldc int, add bool){
+		1: dottile1x32, dottile2x32, dottile3x16, dottile4x16, dottile5x16,
+	}
+	tilesInt8 = [...]func(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool){
+		1: int8tile1x32, int8tile2x16, int8tile3x16, int8tile4x8, int8tile5x8, int8tile6x8,
+	}
+	tilesInt4 = [...]func(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool){
+		1: int4tile1x32, int4tile2x16, int4tile3x16, int4tile4x8, int4tile5x8, int4tile6x8,
+	}
+	integerWidths = [...]int{1: 32, 16, 16, 8, 8, 8}
+)
+
+const wholeRows = 2
+
 var tilesNEON = [formats]*tiles{
 	Float32: {
-		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 64, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			w := words32(b)
-			switch height {
-			case 2:
-				tile2x32(words, &a[0], &w[0], panelWidth, &c[0], ldc, add)
-			case 1:
-				tile1x32(words, &a[0], &w[0], panelWidth, &c[0], ldc, add)
-			default:
-				tileNEON(height, words, a, w, panelWidth, c, ldc, add)
-				tileNEON(height, words, a, w[16:], panelWidth, c[16:], ldc, add)
+			tilesFloat32[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
+			if height > wholeRows {
+				tilesFloat32[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
 			}
 		},
 	},
 	BFloat16: {
-		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 256, strip: strip,
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			w := words32(b)
-			switch height {
-			case 2:
-				bf16tile2x32(words, &a[0], &w[0], panelWidth, &c[0], ldc, add)
-			case 1:
-				bf16tile1x32(words, &a[0], &w[0], panelWidth, &c[0], ldc, add)
-			default:
-				bf16tileNEON(height, words, a, w, panelWidth, c, ldc, add)
-				bf16tileNEON(height, words, a, w[16:], panelWidth, c[16:], ldc, add)
+			tilesBFloat16[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
+			if height > wholeRows {
+				tilesBFloat16[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
 			}
 		},
 	},
-	BFloat16Dot: tilesPortable[BFloat16Dot],
-	Int8:        integerTilesNEON(Int8, 16, int8tileNEON),
-	Int4:        integerTilesNEON(Int4, 32, int4tileNEON),
+	BFloat16Dot: {
+		heights: []int{5, 4, 3, 2, 1}, block: 512, few: 64, encode: roundRowPortable, strip: strip,
+		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
+			tilesDot[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
+			if height > wholeRows {
+				tilesDot[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
+			}
+		},
+	},
+	Int8: integers(tilesPortable[Int8], tiles{
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 8 * groupWords, encode: quantise8, strip: strip,
+		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
+			for j := 0; j < panelWidth; j += integerWidths[height] {
+				tilesInt8[height](words/groupWords, &a[0], &b[0], j, &c[j], ldc, add)
+			}
+		},
+	}),
+	Int4: integers(tilesPortable[Int4], tiles{
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 16 * groupWords, encode: quantise4, strip: strip,
+		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
+			for j := 0; j < panelWidth; j += integerWidths[height] {
+				tilesInt4[height](words/groupWords, &a[0], &b[0], j, &c[j], ldc, add)
+			}
+		},
+	}),
 }
 
-// integerTilesNEON returns the tiles of f, with few groups at a time where rows are few, and the portable ones on a
-// processor that lacks dot products of bytes.
-func integerTilesNEON(f Format, few int, tile func(height, groups int, a []float32, b []byte, c []float32, ldc int, add bool)) *tiles {
-	if !cpu.ARM64.HasASIMDDP {
-		return tilesPortable[f]
+// integers returns t on a processor that has dot products of bytes, as nearly all have since 2018.
+func integers(portable *tiles, t tiles) *tiles {
+	if cpu.ARM64.HasASIMDDP {
+		return &t
 	}
-	return &tiles{
-		heights: []int{6, 4, 3, 2, 1}, block: 64 * groupWords, few: few * groupWords, strip: strip,
-		encode: tilesPortable[f].encode,
-		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			tile(height, words/groupWords, a, b, c, ldc, add)
-		},
-	}
+	return portable
 }
 
 func strip(dst, rows []float32, ld, height, words int) {
 	floats(rows, ld, true).pack(dst, height, height, words)
 }
 
-func bf16tileNEON(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool) {
-	switch height {
-	case 6:
-		bf16tile6x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 5:
-		bf16tile5x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 4:
-		bf16tile4x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 3:
-		bf16tile3x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	}
-}
+func quantise8(dst, x []float32) { quantiseNEON(dst, x, Int8.raised()) }
 
-func int8tileNEON(height, groups int, a []float32, b []byte, c []float32, ldc int, add bool) {
-	switch height {
-	case 6:
-		for j := 0; j < panelWidth; j += 8 {
-			int8tile6x8(groups, &a[0], &b[0], j, &c[j], ldc, add)
-		}
-	case 4:
-		for j := 0; j < panelWidth; j += 8 {
-			int8tile4x8(groups, &a[0], &b[0], j, &c[j], ldc, add)
-		}
-	case 3:
-		for j := 0; j < panelWidth; j += 16 {
-			int8tile3x16(groups, &a[0], &b[0], j, &c[j], ldc, add)
-		}
-	case 2:
-		for j := 0; j < panelWidth; j += 16 {
-			int8tile2x16(groups, &a[0], &b[0], j, &c[j], ldc, add)
-		}
-	case 1:
-		int8tile1x32(groups, &a[0], &b[0], 0, &c[0], ldc, add)
-	}
-}
+func quantise4(dst, x []float32) { quantiseNEON(dst, x, Int4.raised()) }
 
-func int4tileNEON(height, groups int, a []float32, b []byte, c []float32, ldc int, add bool) {
-	switch height {
-	case 6:
-		for j := 0; j < panelWidth; j += 8 {
-			int4tile6x8(groups, &a[0], &b[0], j, &c[j], ldc, add)
-		}
-	case 4:
-		for j := 0; j < panelWidth; j += 8 {
-			int4tile4x8(groups, &a[0], &b[0], j, &c[j], ldc, add)
-		}
-	case 3:
-		for j := 0; j < panelWidth; j += 16 {
-			int4tile3x16(groups, &a[0], &b[0], j, &c[j], ldc, add)
-		}
-	case 2:
-		for j := 0; j < panelWidth; j += 16 {
-			int4tile2x16(groups, &a[0], &b[0], j, &c[j], ldc, add)
-		}
-	case 1:
-		int4tile1x32(groups, &a[0], &b[0], 0, &c[0], ldc, add)
+// quantiseNEON is quantisePortable, whole groups by assembly.
+func quantiseNEON(dst, x []float32, raised int32) {
+	groups := len(x) / groupSize
+	if groups > 0 {
+		quantise(groups, &dst[0], &x[0], raised)
 	}
+	quantisePortable(dst[groups*groupWords:], x[groups*groupSize:], raised)
 }

@@ -2,6 +2,7 @@ package kernels
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -33,10 +34,8 @@ func TestTilesAreChainsInTheOrderOfK(t *testing.T) {
 							tilesNEON[f].tile(height, k, a, bytesOf(b), c, panelWidth, add)
 						case f == Float32:
 							tileNEON(height, k, a, b, panelWidth, c, panelWidth, add)
-						case height > 2:
-							bf16tileNEON(height, k, a, b, panelWidth, c, panelWidth, add)
 						default:
-							continue // there are none
+							continue
 						}
 						for i, got := range c {
 							want := before[i]
@@ -133,5 +132,66 @@ func TestIntegerTilesGiveTheBitsOfPortableOnes(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+func TestInputsAreQuantisedToTheBitsOfPortableOnes(t *testing.T) {
+	r := source()
+	for _, in := range []int{32, 31, 33, 64, 200} {
+		for range 20 {
+			for _, values := range []func(*rand.Rand, int) []float32{normals, anyBits, extremes} {
+				for _, f := range []Format{Int8, Int4} {
+					x := atPageEnd(t, values(r, in))
+					want := make([]float32, f.words(in))
+					got := atPageEnd(t, want)
+					quantiseNEON(got, x, f.raised())
+					quantisePortable(want, x, f.raised())
+					if !sameBits(got, want) {
+						t.Fatalf("%s, %d inputs: %x, want %x", formatNames[f], in, bytesOf(got), bytesOf(want))
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestDotTilesGiveTheBitsOfPortableOnes(t *testing.T) {
+	r := source()
+	tiles := tilesNEON[BFloat16Dot]
+	for _, height := range tiles.heights {
+		for words := 1; words <= 7; words++ {
+			for _, add := range []bool{false, true} {
+				in := 2 * words
+				x, w, encoded := normals(r, height*in), make([]float32, words*panelWidth), make([]float32, height*words)
+				for i := range w {
+					w[i] = math.Float32frombits(r.Uint32() & 0xbf80bfff) // no infinities, and few that make products too small
+				}
+				a, panel := atPageEnd(t, encoded), atPageEnd(t, w)
+				want := normals(r, height*panelWidth)
+				got := atPageEnd(t, want)
+				for i := range height {
+					row := encoded[i*words:][:words]
+					tiles.encode(row, x[i*in:][:in])
+					dotTilePortable(words, row, bytesOf(panel), want[i*panelWidth:], add)
+				}
+				strip(a, encoded, words, height, words)
+				tiles.tile(height, words, a, bytesOf(panel), got, panelWidth, add)
+				if !sameBits(got, want) {
+					t.Errorf("%d rows, %d words, add %v: differs", height, words, add)
+				}
+			}
+		}
+	}
+	one, denormal := []float32{math.Float32frombits(0x3f803f80)}, make([]float32, panelWidth)
+	for i := range denormal {
+		denormal[i] = math.Float32frombits(0x007f8001)
+	}
+	got, tiny := make([]float32, panelWidth), []float32{math.Float32frombits(1)}
+	tiles.tile(1, 1, one, bytesOf(denormal), got, panelWidth, false)
+	if !sameBits(got, make([]float32, panelWidth)) {
+		t.Errorf("denormal weights give %v", got)
+	}
+	if active.scale(tiny, 1); tiny[0] == 0 {
+		t.Error("denormals count as zero after a tile, too")
 	}
 }

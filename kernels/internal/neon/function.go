@@ -67,7 +67,7 @@ func (p *program) function(name, types, doc string) *function {
 	}
 	place := func(name string, t ast.Expr) {
 		size := 8
-		if id, ok := t.(*ast.Ident); ok && id.Name == "float32" {
+		if id, ok := t.(*ast.Ident); ok && (id.Name == "float32" || id.Name == "int32") {
 			size = 4
 		} else if ok && id.Name == "bool" {
 			size = 1

@@ -27,6 +27,7 @@ var (
 )
 
 var (
+	fcmeq  = instruction{0x4e20e400, "fcmeq", floats3} // ones where equal
 	fadd   = instruction{0x4e20d400, "fadd", floats3}
 	fsub   = instruction{0x4ea0d400, "fsub", floats3}
 	fmul   = instruction{0x6e20dc00, "fmul", floats3}
@@ -48,6 +49,13 @@ var (
 	fmaxnmv = instruction{0x6e30c800, "fmaxnmv", form{"s%d", "v%d.4s"}}
 	faddp   = instruction{0x7e30d800, "faddp", form{"s%d", "v%d.2s"}}
 	faddpD  = instruction{0x7e70d800, "faddp", form{"d%d", "v%d.2d"}}
+
+	umaxv = instruction{0x6eb0a800, "umaxv", form{"s%d", "v%d.4s"}}
+	addv  = instruction{0x4eb1b800, "addv", form{"s%d", "v%d.4s"}}
+	xtn   = instruction{0x0e612800, "xtn", form{"v%d.4h", "v%d.4s"}}  // the lower halves
+	xtn2  = instruction{0x4e612800, "xtn2", form{"v%d.8h", "v%d.4s"}} // the same, to the upper half
+	xtnB  = instruction{0x0e212800, "xtn", form{"v%d.8b", "v%d.8h"}}
+	xtn2B = instruction{0x4e212800, "xtn2", form{"v%d.16b", "v%d.8h"}}
 
 	ushl  = instruction{0x6ea04400, "ushl", floats3}                        // n by m bits, lane by lane
 	halve = instruction{0x4f3f0400, "sshr", form{"v%d.4s", "v%d.4s", "#1"}} // int32

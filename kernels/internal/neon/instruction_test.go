@@ -37,6 +37,13 @@ func TestInstructionsHaveTheCodesOfAnotherAssembler(t *testing.T) {
 		{faddpD, []vec{5, 18}, 0x7e70da45, "faddp d5, v18.2d"},
 		{scvtf, []vec{5, 18}, 0x4e21da45, "scvtf v5.4s, v18.4s"},
 		{ushl, []vec{5, 18, 31}, 0x6ebf4645, "ushl v5.4s, v18.4s, v31.4s"},
+		{fcmeq, []vec{5, 18, 31}, 0x4e3fe645, "fcmeq v5.4s, v18.4s, v31.4s"},
+		{umaxv, []vec{5, 18}, 0x6eb0aa45, "umaxv s5, v18.4s"},
+		{addv, []vec{5, 18}, 0x4eb1ba45, "addv s5, v18.4s"},
+		{xtn, []vec{5, 18}, 0x0e612a45, "xtn v5.4h, v18.4s"},
+		{xtn2, []vec{5, 18}, 0x4e612a45, "xtn2 v5.8h, v18.4s"},
+		{xtnB, []vec{5, 18}, 0x0e212a45, "xtn v5.8b, v18.8h"},
+		{xtn2B, []vec{5, 18}, 0x4e212a45, "xtn2 v5.16b, v18.8h"},
 		{halve, []vec{5, 18}, 0x4f3f0645, "sshr v5.4s, v18.4s, #1"},
 	} {
 		code, text := c.i.encode(c.v...)

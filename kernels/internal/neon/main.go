@@ -25,13 +25,20 @@ func main() {
 		p.tile(2, 32, e)
 		p.tile(1, 32, e)
 	}
+	for rows := 5; rows > 2; rows-- {
+		p.dotTile(rows, 16)
+	}
+	p.dotTile(2, 32)
+	p.dotTile(1, 32)
 	for _, e := range []integer{int8s, int4s} {
-		p.integerTile(6, 8, e)
-		p.integerTile(4, 8, e)
+		for rows := 6; rows > 3; rows-- {
+			p.integerTile(rows, 8, e)
+		}
 		p.integerTile(3, 16, e)
 		p.integerTile(2, 16, e)
 		p.integerTile(1, 32, e)
 	}
+	p.quantise()
 	for _, width := range []int{16, 6, 4} {
 		p.copyColumns(width, float)
 	}

@@ -14,10 +14,8 @@ func (p *program) tile(rows, width int, e element) {
 	f := p.function(fmt.Sprintf("%stile%dx%d", e.suffix, rows, width), "(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)",
 		fmt.Sprintf("computes the %d×%d tile c = a·b, or c += a·b, with a packed as (k, %d) and rows of b and c ldb and ldc apart.%s",
 			rows, width, rows, holds))
-	k, a, b, ldb, c, ldc, add := f.load("k"), f.load("a"), f.load("b"), f.load("ldb"), f.load("c"), f.load("ldc"), f.reg()
-	f.emit("MOVBU %s, %v", f.param("add"), add)
+	k, a, b, ldb := f.load("k"), f.load("a"), f.load("b"), f.load("ldb")
 	f.emit("LSL $2, %v", ldb)
-	f.emit("LSL $2, %v", ldc)
 
 	across := width / 4
 	acc, bv := f.vecN(rows*across), f.vecN(across)
@@ -27,25 +25,7 @@ func (p *program) tile(rows, width int, e element) {
 		low, upper = f.vec(), f.word(0xffff0000)
 		free -= 2
 	}
-	cr := f.reg()
-	eachPair := func(op func(c r, offset int, low, high vec)) {
-		f.emit("MOVD %v, %v", c, cr)
-		for i := range rows {
-			for j := 0; j < across; j += 2 {
-				op(cr, 16*j, acc[i*across+j], acc[i*across+j+1])
-			}
-			if i < rows-1 {
-				f.emit("ADD %v, %v", ldc, cr)
-			}
-		}
-	}
-	f.emit("CBNZ %v, load", add)
-	for _, v := range acc {
-		f.zero(v)
-	}
-	f.emit("JMP start")
-	f.label("load")
-	eachPair(f.loadPair)
+	store := f.openTile(rows, acc)
 
 	// steps emits n steps, loading A for batch of them at a time.
 	steps := func(n, batch int) {
@@ -74,7 +54,6 @@ func (p *program) tile(rows, width int, e element) {
 		f.emit("ADD $%d, %v", n*rows*4, a)
 		f.release(av...)
 	}
-	f.label("start")
 	f.emit("SUBS $%d, %v", unroll, k)
 	f.emit("BLT rest")
 	f.label("loop")
@@ -101,8 +80,100 @@ func (p *program) tile(rows, width int, e element) {
 		f.emit("BNE one")
 	}
 	f.label("store")
-	eachPair(f.storePair)
-	f.emit("RET")
+	store()
+}
+
+// openTile sets the sums of a tile, the registers of rows one after the other, to what c holds or to zero, and returns a
+// function that emits the end, which stores them.
+func (f *function) openTile(rows int, sums []vec) (store func()) {
+	c, ldc, row := f.load("c"), f.load("ldc"), f.reg()
+	f.emit("LSL $2, %v", ldc)
+	each := func(op func(base r, offset int, low, high vec)) {
+		f.emit("MOVD %v, %v", c, row)
+		across := len(sums) / rows
+		for i := range rows {
+			for j := 0; j < across; j += 2 {
+				op(row, 16*j, sums[i*across+j], sums[i*across+j+1])
+			}
+			if i < rows-1 {
+				f.emit("ADD %v, %v", ldc, row)
+			}
+		}
+	}
+	f.emit("MOVBU %s, R25", f.param("add"))
+	f.emit("CBNZ R25, load")
+	for _, v := range sums {
+		f.zero(v)
+	}
+	f.emit("JMP start")
+	f.label("load")
+	each(f.loadPair)
+	f.label("start")
+	return func() {
+		each(f.storePair)
+		f.emit("RET")
+	}
+}
+
+// dotTile emits the micro-kernel of a product of bfloat16, two in each word of A and B. Products are exact in float32, and
+// added to the sum one by one, that of the upper halves first. Denormal numbers count as zero.
+func (p *program) dotTile(rows, width int) {
+	f := p.function(fmt.Sprintf("dottile%dx%d", rows, width), "(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)",
+		fmt.Sprintf("computes the %d×%d tile c = a·b, or c += a·b, of words of two bfloat16, with a packed as (words, %d) and rows of b and c ldb and ldc apart.",
+			rows, width, rows))
+	words, a, b, ldb := f.load("words"), f.load("a"), f.load("b"), f.load("ldb")
+	f.emit("LSL $2, %v", ldb)
+	across := width / 4
+	sums, bv := f.vecN(rows*across), f.vecN(across)
+	low, upper := f.vec(), f.word(0xffff0000)
+	const flush = 1 << 24 // FPCR.FZ
+	before := f.reg()
+	f.emit("MOVD FPCR, %v", before)
+	f.emit("ORR $%d, %v, R25", flush, before)
+	f.emit("MOVD R25, FPCR")
+	store := f.openTile(rows, sums)
+
+	const unroll = 2
+	steps := func(n int) {
+		high := f.vecN((n*rows + 3) / 4)
+		lows := f.vecN(len(high))
+		f.loadFloats(a, 0, high, n*rows)
+		for i, v := range high {
+			f.emit("VSHL $16, %v.S4, %v.S4", v, lows[i])
+			f.emit("VAND %v.B16, %v.B16, %v.B16", upper, v, v)
+		}
+		multiply := func(s, j int, av []vec, v vec) {
+			for i := range rows {
+				at := s*rows + i
+				f.byElement(fmlaElement, sums[i*across+j], v, av[at/4], at%4)
+			}
+		}
+		for s := range n {
+			f.loadAll(b, 0, bv)
+			f.emit("ADD %v, %v", ldb, b)
+			for j, v := range bv {
+				f.emit("VSHL $16, %v.S4, %v.S4", v, low)
+				f.emit("VAND %v.B16, %v.B16, %v.B16", upper, v, v)
+				multiply(s, j, high, v)
+				multiply(s, j, lows, low)
+			}
+		}
+		f.emit("ADD $%d, %v", n*rows*4, a)
+		f.release(high...)
+		f.release(lows...)
+	}
+	f.emit("SUBS $%d, %v", unroll, words)
+	f.emit("BLT rest")
+	f.label("loop")
+	steps(unroll)
+	f.emit("SUBS $%d, %v", unroll, words)
+	f.emit("BGE loop")
+	f.label("rest")
+	f.emit("TBZ $0, %v, store", words)
+	steps(1)
+	f.label("store")
+	f.emit("MOVD %v, FPCR", before)
+	store()
 }
 
 // loadPair loads two registers, storePair stores them.

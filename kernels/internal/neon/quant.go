@@ -22,8 +22,7 @@ func (p *program) integerTile(rows, width int, e integer) {
 	f := p.function(fmt.Sprintf("%stile%dx%d", e.name, rows, width), "(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)",
 		fmt.Sprintf("computes the %d×%d tile c = a·b, or c += a·b, over groups of inputs, packed as (words, %d), and from the given column of a panel on.",
 			rows, width, rows))
-	groups, a, b, column, c, ldc := f.load("groups"), f.load("a"), f.load("b"), f.load("column"), f.load("c"), f.load("ldc")
-	data, add, cr := f.reg(), f.reg(), f.reg()
+	groups, a, b, column, data := f.load("groups"), f.load("a"), f.load("b"), f.load("column"), f.reg()
 	across := width / 4
 	total, part := f.vecN(rows*across), f.vecN(rows*across)
 	batch := max(8/rows, 8/e.vectors) // words of inputs that are loaded at a time
@@ -34,8 +33,6 @@ func (p *program) integerTile(rows, width int, e integer) {
 	}
 	bits, upper := f.word(e.byte*0x01010101), f.word(0xffff0000)
 
-	f.emit("MOVBU %s, %v", f.param("add"), add)
-	f.emit("LSL $2, %v", ldc)
 	f.emit("ADD %v<<2, %v, %v", column, b, data)
 	f.emit("ADD $%d, %v", scales, data)
 	var shift vec
@@ -51,24 +48,7 @@ func (p *program) integerTile(rows, width int, e integer) {
 		f.emit("VDUP R25, %v.S4", shift)
 		f.emit("ADD %v<<2, %v", column, b)
 	}
-	eachPair := func(op func(c r, offset int, low, high vec)) {
-		f.emit("MOVD %v, %v", c, cr)
-		for i := range rows {
-			for j := 0; j < across; j += 2 {
-				op(cr, 16*j, total[i*across+j], total[i*across+j+1])
-			}
-			if i < rows-1 {
-				f.emit("ADD %v, %v", ldc, cr)
-			}
-		}
-	}
-	f.emit("CBNZ %v, load", add)
-	for _, v := range total {
-		f.zero(v)
-	}
-	f.emit("JMP group")
-	f.label("load")
-	eachPair(f.loadPair)
+	store := f.openTile(rows, total)
 
 	f.label("group")
 	if e == int4s {
@@ -133,6 +113,56 @@ func (p *program) integerTile(rows, width int, e integer) {
 	f.emit("ADD $%d, %v", scales+e.vectors*panel, b)
 	f.emit("SUBS $1, %v", groups)
 	f.emit("BNE group")
-	eachPair(f.storePair)
+	store()
+}
+
+// quantise emits the rounding of inputs to groups of integers.
+func (p *program) quantise() {
+	f := p.function("quantise", "(groups int, dst, x *float32, raised int32)",
+		"stores groups of 32 inputs as groups of integers and their scales, for weights that are raised by so much.")
+	groups, dst, x, raised := f.load("groups"), f.load("dst"), f.load("x"), f.reg()
+	f.emit("MOVW %s, %v", f.param("raised"), raised)
+	magnitude, least, none := f.word(0x7fffffff), f.constant(1e-30), f.word(0xffffff80)
+	v, largest, t := f.vecN(8), f.vec(), f.vec()
+	f.label("group")
+	f.loadAll(x, 0, v)
+	f.emit("ADD $128, %v", x)
+	// As integers, magnitudes are in order and NaN is the largest.
+	f.move(least, largest)
+	for _, v := range v {
+		f.emit("VAND %v.B16, %v.B16, %v.B16", magnitude, v, t)
+		f.emit("VUMAX %v.S4, %v.S4, %v.S4", t, largest, largest)
+	}
+	f.do(umaxv, largest, largest)
+	f.emit("VDUP %v.S[0], %v.S4", largest, largest)
+	inverse, ordered, sum := f.vec(), f.vec(), f.vec()
+	f.do(fdiv, inverse, f.constant(127), largest)
+	f.do(fmul, largest, largest, f.constant(1.0/127))
+	f.emit("FMOVS F%d, (%v)", largest, dst)
+	f.zero(sum)
+	for _, v := range v {
+		f.do(fmul, v, v, inverse)
+		f.do(fcmeq, ordered, v, v)
+		f.do(fcvtns, v, v)
+		f.emit("VBIF %v.B16, %v.B16, %v.B16", ordered, none, v)
+		f.emit("VADD %v.S4, %v.S4, %v.S4", v, sum, sum)
+	}
+	for i := 0; i < len(v); i += 4 {
+		f.do(xtn, v[i], v[i])
+		f.do(xtn2, v[i], v[i+1])
+		f.do(xtn, v[i+2], v[i+2])
+		f.do(xtn2, v[i+2], v[i+3])
+		f.do(xtnB, v[i], v[i])
+		f.do(xtn2B, v[i], v[i+2])
+	}
+	f.emit("FSTPQ (F%d, F%d), 8(%v)", v[0], v[4], dst)
+	f.do(addv, sum, sum)
+	f.emit("VMOV %v.S[0], R25", sum)
+	f.emit("MULW %v, R25", raised)
+	f.emit("NEGW R25, R25")
+	f.emit("MOVW R25, 4(%v)", dst)
+	f.emit("ADD $40, %v", dst)
+	f.emit("SUBS $1, %v", groups)
+	f.emit("BNE group")
 	f.emit("RET")
 }
