@@ -37,19 +37,31 @@ func crossEntropy(each []float64, logits []float32, targets []int32, z, scale fl
 // returns the loss, stores the gradient of x in dx and, unless it is nil, that of the head in dhead,
 // (head.Out, head.In). All are what they would be to the bit, but the logits of all rows never exist together: those of
 // some rows are turned into gradients and used before the next are computed, which costs no product twice.
-func HeadLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale float32, rows int) (loss float64) {
-	n, v := head.In, head.Out
-	some := min(rows, max(leastLogitRows, mostLogits/v))
-	if some == 0 {
+func HeadLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale float32, rows int) float64 {
+	some := max(mostLogits/head.Out/logitRows, 1) * logitRows
+	return headLoss(dx, dhead, x, head, targets, z, scale, rows, some)
+}
+
+const (
+	// mostLogits is how many logits are computed at a time, 64 MiB of them, unless they are of the least number of rows.
+	mostLogits = 1 << 24
+
+	// Some multiple of logitRows is computed at a time, of which products make whole tiles. With fewer, reading the head and its
+	// gradient would take longer than multiplying.
+	logitRows = 14
+)
+
+// headLoss is [HeadLoss] of some rows at a time.
+func headLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale float32, rows, some int) (loss float64) {
+	if rows == 0 {
 		return 0
 	}
-	logits := borrow(some * v)
+	n, v := head.In, head.Out
+	logits := borrow(min(some, rows) * v)
 	defer giveBack(logits)
 	each := make([]float64, rows)
 	Zero(dx[:rows*n])
-	if dhead != nil {
-		Zero(dhead[:v*n])
-	}
+	Zero(dhead)
 	for i := 0; i < rows; i += some {
 		m := min(some, rows-i)
 		l, xi := (*logits)[:m*v], x[i*n:][:m*n]
@@ -65,13 +77,6 @@ func HeadLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale flo
 	}
 	return loss
 }
-
-const (
-	// mostLogits is how many logits are computed at a time, 32 MiB of them, if that is leastLogitRows rows or more: with
-	// fewer, reading the head and its gradient would take longer than multiplying.
-	mostLogits     = 1 << 23
-	leastLogitRows = 32
-)
 
 // LogProb stores in out, (rows), ln softmax(logits)[target] of each row of logits, (rows, n).
 func LogProb(out, logits []float32, targets []int32, n, rows int) {
