@@ -309,6 +309,21 @@ func int8tile2x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc i
 //go:noescape
 func int8tile1x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
+// int8tile3 computes the 3×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile3(groups int, a *float32, b *byte, c *float32, ldc int)
+
+// int8tile2 computes the 2×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile2(groups int, a *float32, b *byte, c *float32, ldc int)
+
+// int8tile1 computes the 1×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile1(groups int, a *float32, b *byte, c *float32, ldc int)
+
 // int4tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
@@ -343,6 +358,21 @@ func int4tile2x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc i
 //
 //go:noescape
 func int4tile1x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int4tile3 computes the 3×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int4tile3(groups int, a *float32, b *byte, c *float32, ldc int)
+
+// int4tile2 computes the 2×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int4tile2(groups int, a *float32, b *byte, c *float32, ldc int)
+
+// int4tile1 computes the 1×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int4tile1(groups int, a *float32, b *byte, c *float32, ldc int)
 
 // roundwide rounds n, a multiple of 32, elements of x to bfloat16.
 //

@@ -21,7 +21,7 @@ const (
 
 	// BFloat16Dot holds weights as BFloat16 does, and rounds inputs in the same way, row by row. Their products are exact
 	// and summed in float32: besides what rounding to 8 bits does to weights and inputs, which is at most 2⁻⁸ of each, the
-	// error is within that of In+2 roundings of float32. Numbers below 2⁻¹²⁶ count as zero.
+	// error is within that of In+2 roundings of float32. Numbers below 2⁻¹²⁶ may count as zero.
 	BFloat16Dot
 
 	// Int8 holds weights in 8.5 bits: integers from -127 to 127, and a scale in bfloat16 for each group of 32 along a row, so that a
@@ -224,11 +224,22 @@ type tiles struct {
 	// encode stores a row of inputs x as the words of a product's left side; nil if those are its elements.
 	encode func(dst, x []float32)
 
+	// widened says that the left side of BFloat16Dot is in float32, as that of BFloat16 is.
+	widened bool
+
 	// strip packs height > 1 rows of words, which are ld apart, as (words, height).
 	strip func(dst, rows []float32, ld, height, words int)
 
 	// tile computes the tile c = a·b, or c += a·b, of height rows that are ldc apart, over words words of each.
 	tile func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool)
+}
+
+// left returns the format whose left side is that of f.
+func (t *tiles) left(f Format) Format {
+	if t.widened {
+		return BFloat16
+	}
+	return f
 }
 
 // height returns that of the next tile when rows remain: the tallest, but the last two share, for a single row takes as long as two.
@@ -263,7 +274,7 @@ func (t *tiles) strips(i, end int, f func(i, height int)) {
 }
 
 func (t *tiles) linear(y, x []float32, p *packed, rows int, add bool) {
-	words, tallest := p.format.words(p.in), t.heights[0]
+	words, tallest := t.left(p.format).words(p.in), t.heights[0]
 	most := max(8, packedMax/words/tallest) * tallest
 	for i := 0; i < rows; i += most {
 		t.chunk(y[i*p.out:], x[i*p.in:], p, min(most, rows-i), words, add)
@@ -294,7 +305,7 @@ func (t *tiles) chunk(y, x []float32, p *packed, rows, words int, add bool) {
 	// A piece is some panels for some rows: so few rows that they stay in the cache and so many panels that reading those rows pays,
 	// but enough pieces to keep all threads busy.
 	height, whole, tallest := rows, t.whole(rows), t.heights[0]
-	per := max(1, pieceBytes/p.format.panelBytes(words))
+	per := max(1, pieceBytes/t.left(p.format).panelBytes(words))
 	if rows > 2*tallest {
 		strips := max(1, leftWords/min(words, t.block)/tallest)
 		split := max(1, (whole/tallest+strips/2)/strips)
@@ -373,7 +384,7 @@ func (t *tiles) blocks(y, left []float32, p *packed, i, end, j, last, words, blo
 	for at := 0; at < words; at += block {
 		steps, more := min(block, words-at), add || at > 0
 		for j := j; j < last; j++ {
-			b, n := p.panel(j, j+1)[p.format.panelBytes(at):], min(panelWidth, p.out-j*panelWidth)
+			b, n := p.panel(j, j+1)[t.left(p.format).panelBytes(at):], min(panelWidth, p.out-j*panelWidth)
 			t.strips(i, end, func(i, h int) {
 				a, c := left[i*words+at*h:][:steps*h], y[i*p.out+j*panelWidth:]
 				if n == panelWidth {

@@ -21,6 +21,9 @@ var (
 		1: int4tile1x32, int4tile2x32, int4tile3x32, int4tile4x32, int4tile5x32, int4tile6x32, int4tile7x32,
 	}
 
+	tilesInt8Narrow = [...]func(groups int, a *float32, b *byte, c *float32, ldc int){1: int8tile1, int8tile2, int8tile3}
+	tilesInt4Narrow = [...]func(groups int, a *float32, b *byte, c *float32, ldc int){1: int4tile1, int4tile2, int4tile3}
+
 	tilesFloat32Narrow = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){
 		1: tile1x16, tile2x16, tile3x16, tile4x16, tile5x16, tile6x16,
 	}
@@ -38,9 +41,7 @@ var tiles512 = [formats]*tiles{
 	},
 	BFloat16: {
 		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
-		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			tilesBFloat16[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
-		},
+		tile: bf16tile512,
 	},
 	BFloat16Dot: {
 		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 64, encode: roundRow, strip: strip,
@@ -62,6 +63,15 @@ var tiles512 = [formats]*tiles{
 	},
 }
 
+// tiles512Widened is for BFloat16Dot without instructions for it.
+var tiles512Widened = &tiles{
+	heights: tiles512[BFloat16].heights, block: 512, few: 128, encode: roundWords, widened: true, strip: strip, tile: bf16tile512,
+}
+
+func bf16tile512(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
+	tilesBFloat16[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
+}
+
 // tiles2 are the tiles of AVX2, half a panel wide.
 var tiles2 = [formats]*tiles{
 	Float32: {
@@ -73,14 +83,45 @@ var tiles2 = [formats]*tiles{
 	},
 	BFloat16: {
 		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
+		tile: bf16tile2,
+	},
+	BFloat16Dot: {
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, encode: roundWords, widened: true, strip: strip,
+		tile: bf16tile2,
+	},
+	Int8: {
+		heights: []int{3, 2, 1}, block: 64 * groupWords, few: 8 * groupWords, encode: tilesPortable[Int8].encode, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			tilesBFloat16Narrow[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
-			tilesBFloat16Narrow[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
+			zeroUnless(add, c, ldc, height)
+			tilesInt8Narrow[height](words/groupWords, &a[0], &b[0], &c[0], ldc)
 		},
 	},
-	BFloat16Dot: tilesPortable[BFloat16Dot],
-	Int8:        tilesPortable[Int8],
-	Int4:        tilesPortable[Int4],
+	Int4: {
+		heights: []int{3, 2, 1}, block: 64 * groupWords, few: 16 * groupWords, encode: tilesPortable[Int4].encode, strip: strip,
+		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
+			zeroUnless(add, c, ldc, height)
+			tilesInt4Narrow[height](words/groupWords, &a[0], &b[0], &c[0], ldc)
+		},
+	},
+}
+
+func bf16tile2(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
+	tilesBFloat16Narrow[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
+	tilesBFloat16Narrow[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
+}
+
+// zeroUnless clears a tile of c that is not to be added to.
+func zeroUnless(add bool, c []float32, ldc, height int) {
+	for i := 0; i < height && !add; i++ {
+		clear(c[i*ldc:][:panelWidth])
+	}
+}
+
+// roundWords rounds inputs to bfloat16, and keeps them as float32.
+func roundWords(dst, x []float32) {
+	for k, v := range x {
+		dst[k] = widened(roundBFloat16(v))
+	}
 }
 
 func strip(dst, rows []float32, ld, height, words int) {

@@ -8,18 +8,23 @@ func tiers() []tier {
 	x := cpu.X86
 	if x.HasAVX2 && x.HasFMA {
 		if x.HasAVX512F && x.HasAVX512VL {
-			tiles := tiles512
-			if !x.HasAVX512VNNI {
-				tiles[Int8], tiles[Int4] = tilesPortable[Int8], tilesPortable[Int4]
-			}
-			if !x.HasAVX512BF16 {
-				tiles[BFloat16Dot] = tilesPortable[BFloat16Dot]
-			}
-			t = append(t, tiling512.tier("avx512", tiles))
+			t = append(t, avx512Tier(x.HasAVX512VNNI, x.HasAVX512BF16))
 		}
 		t = append(t, tiling2.tier("avx2", tiles2))
 	}
 	return append(t, portableTier)
+}
+
+// avx512Tier returns the tier of a processor with AVX-512, and its products of bytes and of bfloat16 or not.
+func avx512Tier(vnni, bf16 bool) tier {
+	tiles := tiles512
+	if !vnni {
+		tiles[Int8], tiles[Int4] = tiles2[Int8], tiles2[Int4]
+	}
+	if !bf16 {
+		tiles[BFloat16Dot] = tiles512Widened
+	}
+	return tiling512.tier("avx512", tiles)
 }
 
 func (t *tiling) tier(name string, packed [formats]*tiles) tier {

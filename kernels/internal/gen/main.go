@@ -25,6 +25,9 @@ func main() {
 		for rows := 7; rows > 0; rows-- {
 			groupTile(rows, bits)
 		}
+		for rows := 3; rows > 0; rows-- {
+			groupTileNarrow(rows, bits)
+		}
 	}
 	roundPairs()
 	quantise()

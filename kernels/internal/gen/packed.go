@@ -238,6 +238,99 @@ func groupTile(rows, bits int) {
 	RET()
 }
 
+// groupTileNarrow emits what groupTile does, for AVX2 and added to c. It multiplies bytes in pairs whose sums fit in 16 bits: those of 8
+// bits on the right as they are without what raised them, their magnitudes with their signs given to the left side's.
+func groupTileNarrow(rows, bits int) {
+	name := fmt.Sprintf("int%dtile%d", bits, rows)
+	at := label(name)
+	TEXT(name, NOSPLIT, "func(groups int, a *float32, b *byte, c *float32, ldc int)")
+	Doc(fmt.Sprintf("%s computes the %d×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.",
+		name, rows))
+	Pragma("noescape")
+	groups := Load(Param("groups"), GP64())
+	a := Load(Param("a"), GP64())
+	b := Load(Param("b"), GP64())
+	c := Load(Param("c"), GP64())
+	ldc := Load(Param("ldc"), GP64())
+	SHLQ(Imm(2), ldc)
+	const vectors = 4 // of a row of the tile
+	parts := make([][vectors]reg.VecVirtual, rows)
+	for i := range parts {
+		for j := range vectors {
+			parts[i][j] = YMM()
+		}
+	}
+	Label(string(at("group")))
+	for i, p := range parts {
+		for j := range vectors {
+			if bits == 8 {
+				zero(p[j], avx2)
+			} else {
+				VPBROADCASTD(Mem{Base: a, Disp: (rows + i) * 4}, p[j])
+			}
+		}
+	}
+	multiply := func(q, j int, signed, unsigned reg.VecVirtual) {
+		for i, p := range parts {
+			t := YMM()
+			VPBROADCASTD(Mem{Base: a, Disp: ((2+q)*rows + i) * 4}, t)
+			if bits == 8 {
+				VPSIGNB(signed, t, t)
+			}
+			VPMADDUBSW(t, unsigned, t)
+			VPMADDWD(constantBits(1<<16|1), t, t)
+			VPADDD(t, p[j], p[j])
+		}
+	}
+	for q := 0; q < 8; q += 8 / bits {
+		for j := range vectors {
+			if bits == 8 {
+				signed, unsigned := YMM(), YMM()
+				VMOVDQU(constantBits(0x80808080), signed)
+				VPXOR(Mem{Base: b, Disp: 64 + (vectors*q+j)*32}, signed, signed)
+				VPABSB(signed, unsigned)
+				multiply(q, j, signed, unsigned)
+				continue
+			}
+			all, half := YMM(), YMM()
+			VMOVDQU(Mem{Base: b, Disp: 64 + (vectors*q/2+j)*32}, all)
+			VPAND(constantBits(0x0f0f0f0f), all, half)
+			multiply(q, j, nil, half)
+			VPSRLD(Imm(4), all, all)
+			VPAND(constantBits(0x0f0f0f0f), all, half)
+			multiply(q+1, j, nil, half)
+		}
+	}
+	row := GP64()
+	MOVQ(c, row)
+	for i, p := range parts {
+		for j := range vectors {
+			t := YMM()
+			VCVTDQ2PS(p[j], p[j])
+			VBROADCASTSS(Mem{Base: a, Disp: i * 4}, t)
+			VMULPS(t, p[j], p[j])
+			VMOVDQU(Mem{Base: b, Disp: j % 2 * 32}, t)
+			if j < 2 {
+				VPSLLD(Imm(16), t, t)
+			} else {
+				VPAND(constantBits(0xffff0000), t, t)
+			}
+			VMULPS(t, p[j], p[j])
+			VADDPS(Mem{Base: row, Disp: j * 32}, p[j], p[j])
+			VMOVUPS(p[j], Mem{Base: row, Disp: j * 32})
+		}
+		if i < rows-1 {
+			ADDQ(ldc, row)
+		}
+	}
+	ADDQ(U32(10*rows*4), a)
+	ADDQ(U32(64+128*bits), b)
+	DECQ(groups)
+	JNZ(at("group"))
+	VZEROUPPER()
+	RET()
+}
+
 // roundPairs emits the rounding of a row of float32 to bfloat16.
 func roundPairs() {
 	name := "roundwide"
