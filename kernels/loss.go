@@ -1,6 +1,9 @@
 package kernels
 
-import "math"
+import (
+	"math"
+	"runtime"
+)
 
 // CrossEntropy returns the sum over rows of −ln softmax(logits)[target], in nats, and turns
 // logits, (rows, n), into their gradient, divided by scale, in place. It adds the gradient of the
@@ -67,7 +70,7 @@ func headLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale flo
 		l, xi := (*logits)[:m*v], x[i*n:][:m*n]
 		Linear(l, xi, head, m)
 		crossEntropy(each[i:][:m], l, targets[i:], z, scale, v)
-		LinearGradInput(dx[i*n:], l, head, m)
+		headGradInput(dx[i*n:], l, head, m)
 		if dhead != nil {
 			LinearGradWeight(dhead, l, xi, v, n, m)
 		}
@@ -76,6 +79,21 @@ func headLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale flo
 		loss += v
 	}
 	return loss
+}
+
+// headGradInput is [LinearGradInput] by so few outputs at a time that a copy of dy is never made as a whole.
+func headGradInput(dx, dy []float32, head Matrix, rows int) {
+	if head.packed != nil {
+		LinearGradInput(dx, dy, head, rows)
+		return
+	}
+	n, v := head.In, head.Out
+	const most = 1 << 20
+	step := (most + rows - 1) / rows
+	for o := 0; o < v; o += step {
+		product(dx[:rows*n], n, floats(dy[o:], v, true), head.operand(false).from(0, o), rows, n, min(step, v-o), true)
+	}
+	runtime.KeepAlive(head.owner)
 }
 
 // LogProb stores in out, (rows), ln softmax(logits)[target] of each row of logits, (rows, n).

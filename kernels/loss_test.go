@@ -51,6 +51,22 @@ func TestHeadLossOfSomeRowsAtATimeIsThatOfAllToTheBit(t *testing.T) {
 	}
 }
 
+func TestTheGradientOfAHeadsInputIsThatOfAllItsOutputsAtOnceToTheBit(t *testing.T) {
+	const v, n, rows = 1<<16 + 300, 5, 40
+	r := source()
+	dy, head := normals(r, rows*v), NewMatrix(v, n, normals(r, v*n))
+	onEachTier(t, func(t *testing.T) {
+		got, check := guarded(t, dy[:rows*n])
+		want := slices.Clone(got)
+		headGradInput(got, dy, head, rows)
+		check()
+		LinearGradInput(want, dy, head, rows)
+		if !sameBits(got, want) {
+			t.Error("it differs")
+		}
+	})
+}
+
 func TestHeadLossBorrowsNoMemoryForAllLogits(t *testing.T) {
 	const v, n, rows = 100352, 1, 256
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that a pool gives back what was put there last
