@@ -72,31 +72,6 @@ func bf16tile2x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
 //go:noescape
 func bf16tile1x32(k int, a, b *float32, ldb int, c *float32, ldc int, add bool)
 
-// dottile5x16 computes the 5×16 tile c = a·b, or c += a·b, of words of two bfloat16, with a packed as (words, 5) and rows of b and c ldb and ldc apart.
-//
-//go:noescape
-func dottile5x16(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)
-
-// dottile4x16 computes the 4×16 tile c = a·b, or c += a·b, of words of two bfloat16, with a packed as (words, 4) and rows of b and c ldb and ldc apart.
-//
-//go:noescape
-func dottile4x16(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)
-
-// dottile3x16 computes the 3×16 tile c = a·b, or c += a·b, of words of two bfloat16, with a packed as (words, 3) and rows of b and c ldb and ldc apart.
-//
-//go:noescape
-func dottile3x16(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)
-
-// dottile2x32 computes the 2×32 tile c = a·b, or c += a·b, of words of two bfloat16, with a packed as (words, 2) and rows of b and c ldb and ldc apart.
-//
-//go:noescape
-func dottile2x32(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)
-
-// dottile1x32 computes the 1×32 tile c = a·b, or c += a·b, of words of two bfloat16, with a packed as (words, 1) and rows of b and c ldb and ldc apart.
-//
-//go:noescape
-func dottile1x32(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)
-
 // int8tile6x8 computes the 6×8 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 6), and from the given column of a panel on.
 //
 //go:noescape

@@ -11,9 +11,6 @@ var (
 	tilesBFloat16 = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){
 		1: bf16tile1x32, bf16tile2x32, bf16tile3x16, bf16tile4x16, bf16tile5x16, bf16tile6x16,
 	}
-	tilesDot = [...]func(words int, a, b *float32, ldb int, c *float32, ldc int, add bool){
-		1: dottile1x32, dottile2x32, dottile3x16, dottile4x16, dottile5x16,
-	}
 	tilesInt8 = [...]func(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool){
 		1: int8tile1x32, int8tile2x16, int8tile3x16, int8tile4x8, int8tile5x8, int8tile6x8,
 	}
@@ -35,23 +32,9 @@ var tilesNEON = [formats]*tiles{
 			}
 		},
 	},
-	BFloat16: {
-		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
-		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			tilesBFloat16[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
-			if height > wholeRows {
-				tilesBFloat16[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
-			}
-		},
-	},
+	BFloat16: {heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, strip: strip, tile: bf16tileNEON},
 	BFloat16Dot: {
-		heights: []int{5, 4, 3, 2, 1}, block: 512, few: 64, encode: roundRowPortable, strip: strip,
-		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			tilesDot[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
-			if height > wholeRows {
-				tilesDot[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
-			}
-		},
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, encode: roundWords, widened: true, strip: strip, tile: bf16tileNEON,
 	},
 	Int8: integers(tilesPortable[Int8], tiles{
 		heights: []int{6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 8 * groupWords, encode: quantise8, strip: strip,
@@ -79,7 +62,29 @@ func integers(portable *tiles, t tiles) *tiles {
 	return portable
 }
 
+func bf16tileNEON(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
+	tilesBFloat16[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
+	if height > wholeRows {
+		tilesBFloat16[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
+	}
+}
+
+// roundWords rounds inputs to bfloat16, and keeps them as float32.
+func roundWords(dst, x []float32) {
+	for k, v := range x {
+		dst[k] = widened(roundBFloat16(v))
+	}
+}
+
 func strip(dst, rows []float32, ld, height, words int) {
+	if height < 4 {
+		for r := range height {
+			for k, v := range rows[r*ld:][:words] {
+				dst[k*height+r] = v
+			}
+		}
+		return
+	}
 	floats(rows, ld, true).pack(dst, height, height, words)
 }
 

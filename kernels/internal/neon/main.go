@@ -25,11 +25,6 @@ func main() {
 		p.tile(2, 32, e)
 		p.tile(1, 32, e)
 	}
-	for rows := 5; rows > 2; rows-- {
-		p.dotTile(rows, 16)
-	}
-	p.dotTile(2, 32)
-	p.dotTile(1, 32)
 	for _, e := range []integer{int8s, int4s} {
 		for rows := 6; rows > 3; rows-- {
 			p.integerTile(rows, 8, e)

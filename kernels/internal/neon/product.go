@@ -115,67 +115,6 @@ func (f *function) openTile(rows int, sums []vec) (store func()) {
 	}
 }
 
-// dotTile emits the micro-kernel of a product of bfloat16, two in each word of A and B. Products are exact in float32, and
-// added to the sum one by one, that of the upper halves first. Denormal numbers count as zero.
-func (p *program) dotTile(rows, width int) {
-	f := p.function(fmt.Sprintf("dottile%dx%d", rows, width), "(words int, a, b *float32, ldb int, c *float32, ldc int, add bool)",
-		fmt.Sprintf("computes the %d×%d tile c = a·b, or c += a·b, of words of two bfloat16, with a packed as (words, %d) and rows of b and c ldb and ldc apart.",
-			rows, width, rows))
-	words, a, b, ldb := f.load("words"), f.load("a"), f.load("b"), f.load("ldb")
-	f.emit("LSL $2, %v", ldb)
-	across := width / 4
-	sums, bv := f.vecN(rows*across), f.vecN(across)
-	low, upper := f.vec(), f.word(0xffff0000)
-	const flush = 1 << 24 // FPCR.FZ
-	before := f.reg()
-	f.emit("MOVD FPCR, %v", before)
-	f.emit("ORR $%d, %v, R25", flush, before)
-	f.emit("MOVD R25, FPCR")
-	store := f.openTile(rows, sums)
-
-	const unroll = 2
-	steps := func(n int) {
-		high := f.vecN((n*rows + 3) / 4)
-		lows := f.vecN(len(high))
-		f.loadFloats(a, 0, high, n*rows)
-		for i, v := range high {
-			f.emit("VSHL $16, %v.S4, %v.S4", v, lows[i])
-			f.emit("VAND %v.B16, %v.B16, %v.B16", upper, v, v)
-		}
-		multiply := func(s, j int, av []vec, v vec) {
-			for i := range rows {
-				at := s*rows + i
-				f.byElement(fmlaElement, sums[i*across+j], v, av[at/4], at%4)
-			}
-		}
-		for s := range n {
-			f.loadAll(b, 0, bv)
-			f.emit("ADD %v, %v", ldb, b)
-			for j, v := range bv {
-				f.emit("VSHL $16, %v.S4, %v.S4", v, low)
-				f.emit("VAND %v.B16, %v.B16, %v.B16", upper, v, v)
-				multiply(s, j, high, v)
-				multiply(s, j, lows, low)
-			}
-		}
-		f.emit("ADD $%d, %v", n*rows*4, a)
-		f.release(high...)
-		f.release(lows...)
-	}
-	f.emit("SUBS $%d, %v", unroll, words)
-	f.emit("BLT rest")
-	f.label("loop")
-	steps(unroll)
-	f.emit("SUBS $%d, %v", unroll, words)
-	f.emit("BGE loop")
-	f.label("rest")
-	f.emit("TBZ $0, %v, store", words)
-	steps(1)
-	f.label("store")
-	f.emit("MOVD %v, FPCR", before)
-	store()
-}
-
 // loadPair loads two registers, storePair stores them.
 func (f *function) loadPair(base r, offset int, low, high vec) {
 	f.emit("FLDPQ %d(%v), (F%d, F%d)", offset, base, low, high)
