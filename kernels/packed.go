@@ -122,20 +122,38 @@ func (p *packed) fill(i int, m Matrix) {
 	panel := p.panel(i, i+1)
 	switch p.format {
 	case Float32:
-		for k := range p.in {
-			for r := range panelWidth {
-				binary.LittleEndian.PutUint32(panel[(k*panelWidth+r)*4:], math.Float32bits(rows[r*p.in+k]))
-			}
-		}
+		interleave(words32(panel), rows, p.in, p.in)
 	case BFloat16, BFloat16Dot:
-		clear(panel[len(panel)-4*panelWidth:])
-		for k := range p.in {
-			for r := range panelWidth {
-				binary.LittleEndian.PutUint16(panel[(k/2*panelWidth+r)*4+k%2*2:], roundBFloat16(rows[r*p.in+k]))
-			}
+		words := (p.in + 1) / 2
+		for r := range panelWidth { // in place, since a word takes the place of two
+			roundRow(rows[r*words:][:words], rows[r*p.in:][:p.in])
 		}
+		interleave(words32(panel), rows, words, words)
 	default:
 		p.format.fillGroups(panel, rows, p.in)
+	}
+}
+
+// roundRow rounds the elements of x, two to a word, to bfloat16. The words may lie where x does, or before.
+func roundRow(words, x []float32) {
+	for i := range len(x) / 2 {
+		words[i] = math.Float32frombits(uint32(roundBFloat16(x[2*i])) | uint32(roundBFloat16(x[2*i+1]))<<16)
+	}
+	if len(x)%2 == 1 {
+		words[len(x)/2] = math.Float32frombits(uint32(roundBFloat16(x[len(x)-1])))
+	}
+}
+
+// interleave stores in dst, (words, panelWidth), panelWidth rows of as many words, which are ld apart.
+func interleave(dst, rows []float32, ld, words int) {
+	const block = 16 // words of a row, one cache line
+	for k := 0; k < words; k += block {
+		for r := range panelWidth {
+			d := dst[k*panelWidth+r:]
+			for i, v := range rows[r*ld+k:][:min(block, words-k)] {
+				d[i*panelWidth] = v
+			}
+		}
 	}
 }
 

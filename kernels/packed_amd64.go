@@ -44,7 +44,7 @@ var tiles512 = [formats]*tiles{
 		tile: bf16tile512,
 	},
 	BFloat16Dot: {
-		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 64, encode: roundRow, strip: strip,
+		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 64, encode: roundRowWide, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
 			tilesDot[height](words, &a[0], &words32(b)[0], &c[0], ldc, add)
 		},
@@ -136,7 +136,7 @@ func strip(dst, rows []float32, ld, height, words int) {
 	floats(rows, ld, true).pack(dst, height, height, words)
 }
 
-func roundRow(dst, x []float32) {
+func roundRowWide(dst, x []float32) {
 	whole := len(x) &^ 31
 	if whole > 0 {
 		roundwide(whole, &dst[0], &x[0])
