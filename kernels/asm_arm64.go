@@ -92,6 +92,16 @@ func int8tile4x8(groups int, a *float32, b *byte, column int, c *float32, ldc in
 //go:noescape
 func int8tile3x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
 
+// int8tile4x8plain computes the 4×8 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 4), and from the given column of a panel on.
+//
+//go:noescape
+func int8tile4x8plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int8tile3x8plain computes the 3×8 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 3), and from the given column of a panel on.
+//
+//go:noescape
+func int8tile3x8plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
 // int8tile2x16 computes the 2×16 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 2), and from the given column of a panel on.
 //
 //go:noescape
@@ -101,6 +111,16 @@ func int8tile2x16(groups int, a *float32, b *byte, column int, c *float32, ldc i
 //
 //go:noescape
 func int8tile1x32(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int8tile2x16plain computes the 2×16 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 2), and from the given column of a panel on.
+//
+//go:noescape
+func int8tile2x16plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int8tile1x32plain computes the 1×32 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 1), and from the given column of a panel on.
+//
+//go:noescape
+func int8tile1x32plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
 
 // int4tile6x8 computes the 6×8 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 6), and from the given column of a panel on.
 //
@@ -122,6 +142,16 @@ func int4tile4x8(groups int, a *float32, b *byte, column int, c *float32, ldc in
 //go:noescape
 func int4tile3x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
 
+// int4tile4x8plain computes the 4×8 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 4), and from the given column of a panel on.
+//
+//go:noescape
+func int4tile4x8plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int4tile3x8plain computes the 3×8 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 3), and from the given column of a panel on.
+//
+//go:noescape
+func int4tile3x8plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
 // int4tile2x16 computes the 2×16 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 2), and from the given column of a panel on.
 //
 //go:noescape
@@ -131,6 +161,16 @@ func int4tile2x16(groups int, a *float32, b *byte, column int, c *float32, ldc i
 //
 //go:noescape
 func int4tile1x32(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int4tile2x16plain computes the 2×16 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 2), and from the given column of a panel on.
+//
+//go:noescape
+func int4tile2x16plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+
+// int4tile1x32plain computes the 1×32 tile c = a·b, or c += a·b, over groups of inputs, packed as (words, 1), and from the given column of a panel on.
+//
+//go:noescape
+func int4tile1x32plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
 
 // quantise stores groups of 32 inputs as groups of integers and their scales, for weights that are raised by so much.
 //

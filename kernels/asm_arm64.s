@@ -3781,6 +3781,858 @@ group:
 	FSTPQ (F10, F11), 32(R7)
 	RET
 
+// func int8tile4x8plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int8tile4x8plain(SB), NOSPLIT, $0-49
+	MOVD $0x80808080, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V22.S4
+	ADD R3<<2, R2
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	ADD R6, R7
+	FLDPQ 0(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	ADD R6, R7
+	FLDPQ 0(R7), (F6, F7)
+start:
+group:
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	FLDPQ 32(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FLDPQ 64(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FLDPQ 96(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FLDPQ 128(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	ADD $64, R4
+	FMOVQ 0(R1), F17
+	FMOVQ 0(R2), F16
+	WORD $0x6eb64610 // ushl v16.4s, v16.4s, v22.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4fb1914a // fmul v10.4s, v10.4s, v17.s[1]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f91998c // fmul v12.4s, v12.4s, v17.s[2]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4fb199ce // fmul v14.4s, v14.4s, v17.s[3]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 16(R2), F16
+	WORD $0x6eb64610 // ushl v16.4s, v16.4s, v22.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4fb1916b // fmul v11.4s, v11.4s, v17.s[1]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9199ad // fmul v13.4s, v13.4s, v17.s[2]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4fb199ef // fmul v15.4s, v15.4s, v17.s[3]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $160, R1
+	ADD $1088, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	ADD R6, R7
+	FSTPQ (F2, F3), 0(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	ADD R6, R7
+	FSTPQ (F6, F7), 0(R7)
+	RET
+
+// func int8tile3x8plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int8tile3x8plain(SB), NOSPLIT, $0-49
+	MOVD $0x80808080, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V18.S4
+	ADD R3<<2, R2
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	ADD R6, R7
+	FLDPQ 0(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+start:
+group:
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	FMOVQ 24(R1), F13
+	FMOVD 40(R1), F14
+	FMOVQ 0(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a06 // sadalp v6.4s, v16.8h
+	VDUP V13.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a08 // sadalp v8.4s, v16.8h
+	VDUP V13.S[2], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0a // sadalp v10.4s, v16.8h
+	FMOVQ 16(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a07 // sadalp v7.4s, v16.8h
+	VDUP V13.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a09 // sadalp v9.4s, v16.8h
+	VDUP V13.S[2], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0b // sadalp v11.4s, v16.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[3], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a06 // sadalp v6.4s, v16.8h
+	VDUP V14.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a08 // sadalp v8.4s, v16.8h
+	VDUP V14.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0a // sadalp v10.4s, v16.8h
+	FMOVQ 16(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[3], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a07 // sadalp v7.4s, v16.8h
+	VDUP V14.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a09 // sadalp v9.4s, v16.8h
+	VDUP V14.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0b // sadalp v11.4s, v16.8h
+	ADD $128, R4
+	FMOVQ 48(R1), F13
+	FMOVD 64(R1), F14
+	FMOVQ 0(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a06 // sadalp v6.4s, v16.8h
+	VDUP V13.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a08 // sadalp v8.4s, v16.8h
+	VDUP V13.S[2], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0a // sadalp v10.4s, v16.8h
+	FMOVQ 16(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a07 // sadalp v7.4s, v16.8h
+	VDUP V13.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a09 // sadalp v9.4s, v16.8h
+	VDUP V13.S[2], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0b // sadalp v11.4s, v16.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[3], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a06 // sadalp v6.4s, v16.8h
+	VDUP V14.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a08 // sadalp v8.4s, v16.8h
+	VDUP V14.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0a // sadalp v10.4s, v16.8h
+	FMOVQ 16(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[3], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a07 // sadalp v7.4s, v16.8h
+	VDUP V14.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a09 // sadalp v9.4s, v16.8h
+	VDUP V14.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0b // sadalp v11.4s, v16.8h
+	ADD $128, R4
+	FMOVQ 72(R1), F13
+	FMOVD 88(R1), F14
+	FMOVQ 0(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a06 // sadalp v6.4s, v16.8h
+	VDUP V13.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a08 // sadalp v8.4s, v16.8h
+	VDUP V13.S[2], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0a // sadalp v10.4s, v16.8h
+	FMOVQ 16(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a07 // sadalp v7.4s, v16.8h
+	VDUP V13.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a09 // sadalp v9.4s, v16.8h
+	VDUP V13.S[2], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0b // sadalp v11.4s, v16.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[3], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a06 // sadalp v6.4s, v16.8h
+	VDUP V14.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a08 // sadalp v8.4s, v16.8h
+	VDUP V14.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0a // sadalp v10.4s, v16.8h
+	FMOVQ 16(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[3], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a07 // sadalp v7.4s, v16.8h
+	VDUP V14.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a09 // sadalp v9.4s, v16.8h
+	VDUP V14.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0b // sadalp v11.4s, v16.8h
+	ADD $128, R4
+	FMOVQ 96(R1), F13
+	FMOVD 112(R1), F14
+	FMOVQ 0(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a06 // sadalp v6.4s, v16.8h
+	VDUP V13.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a08 // sadalp v8.4s, v16.8h
+	VDUP V13.S[2], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0a // sadalp v10.4s, v16.8h
+	FMOVQ 16(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a07 // sadalp v7.4s, v16.8h
+	VDUP V13.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a09 // sadalp v9.4s, v16.8h
+	VDUP V13.S[2], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0b // sadalp v11.4s, v16.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[3], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a06 // sadalp v6.4s, v16.8h
+	VDUP V14.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a08 // sadalp v8.4s, v16.8h
+	VDUP V14.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0a // sadalp v10.4s, v16.8h
+	FMOVQ 16(R4), F12
+	VEOR V31.B16, V12.B16, V12.B16
+	VDUP V13.S[3], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a07 // sadalp v7.4s, v16.8h
+	VDUP V14.S[0], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a09 // sadalp v9.4s, v16.8h
+	VDUP V14.S[1], V15.S4
+	WORD $0x0e2fc190 // smull v16.8h, v12.8b, v15.8b
+	WORD $0x4e2fc191 // smull2 v17.8h, v12.16b, v15.16b
+	WORD $0x4e71be10 // addp v16.8h, v16.8h, v17.8h
+	WORD $0x4e606a0b // sadalp v11.4s, v16.8h
+	ADD $128, R4
+	ADD $64, R4
+	FMOVD 0(R1), F13
+	ADD $8, R1, R25
+	VLD1 (R25), V13.S[2]
+	FMOVQ 0(R2), F12
+	WORD $0x6eb2458c // ushl v12.4s, v12.4s, v18.4s
+	VAND V30.B16, V12.B16, V12.B16
+	WORD $0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD $0x4f8d90c6 // fmul v6.4s, v6.4s, v13.s[0]
+	WORD $0x6e2cdcc6 // fmul v6.4s, v6.4s, v12.4s
+	WORD $0x4e26d400 // fadd v0.4s, v0.4s, v6.4s
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4fad9108 // fmul v8.4s, v8.4s, v13.s[1]
+	WORD $0x6e2cdd08 // fmul v8.4s, v8.4s, v12.4s
+	WORD $0x4e28d442 // fadd v2.4s, v2.4s, v8.4s
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f8d994a // fmul v10.4s, v10.4s, v13.s[2]
+	WORD $0x6e2cdd4a // fmul v10.4s, v10.4s, v12.4s
+	WORD $0x4e2ad484 // fadd v4.4s, v4.4s, v10.4s
+	FMOVQ 16(R2), F12
+	WORD $0x6eb2458c // ushl v12.4s, v12.4s, v18.4s
+	VAND V30.B16, V12.B16, V12.B16
+	WORD $0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD $0x4f8d90e7 // fmul v7.4s, v7.4s, v13.s[0]
+	WORD $0x6e2cdce7 // fmul v7.4s, v7.4s, v12.4s
+	WORD $0x4e27d421 // fadd v1.4s, v1.4s, v7.4s
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4fad9129 // fmul v9.4s, v9.4s, v13.s[1]
+	WORD $0x6e2cdd29 // fmul v9.4s, v9.4s, v12.4s
+	WORD $0x4e29d463 // fadd v3.4s, v3.4s, v9.4s
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f8d996b // fmul v11.4s, v11.4s, v13.s[2]
+	WORD $0x6e2cdd6b // fmul v11.4s, v11.4s, v12.4s
+	WORD $0x4e2bd4a5 // fadd v5.4s, v5.4s, v11.4s
+	ADD $120, R1
+	ADD $1088, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	ADD R6, R7
+	FSTPQ (F2, F3), 0(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	RET
+
 // func int8tile2x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
 TEXT ·int8tile2x16(SB), NOSPLIT, $0-49
 	MOVD $0x80808080, R25
@@ -4270,6 +5122,1069 @@ group:
 	FMOVQ 112(R4), F16
 	VEOR V31.B16, V16.B16, V16.B16
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R4
+	ADD $64, R4
+	FMOVS 0(R1), F17
+	FMOVQ 0(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	FMOVQ 16(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	FMOVQ 32(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f91914a // fmul v10.4s, v10.4s, v17.s[0]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	FMOVQ 48(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f91916b // fmul v11.4s, v11.4s, v17.s[0]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	FMOVQ 0(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f91918c // fmul v12.4s, v12.4s, v17.s[0]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	FMOVQ 16(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9191ad // fmul v13.4s, v13.4s, v17.s[0]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	FMOVQ 32(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4f9191ce // fmul v14.4s, v14.4s, v17.s[0]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 48(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4f9191ef // fmul v15.4s, v15.4s, v17.s[0]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $40, R1
+	ADD $1088, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	FSTPQ (F4, F5), 64(R7)
+	FSTPQ (F6, F7), 96(R7)
+	RET
+
+// func int8tile2x16plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int8tile2x16plain(SB), NOSPLIT, $0-49
+	MOVD $0x80808080, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V22.S4
+	ADD R3<<2, R2
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+start:
+group:
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	FLDPQ 16(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FLDPQ 48(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	ADD $64, R4
+	FMOVD 0(R1), F17
+	FMOVQ 0(R2), F16
+	WORD $0x6eb64610 // ushl v16.4s, v16.4s, v22.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4fb1918c // fmul v12.4s, v12.4s, v17.s[1]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	FMOVQ 16(R2), F16
+	WORD $0x6eb64610 // ushl v16.4s, v16.4s, v22.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4fb191ad // fmul v13.4s, v13.4s, v17.s[1]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	FMOVQ 32(R2), F16
+	WORD $0x6eb64610 // ushl v16.4s, v16.4s, v22.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f91914a // fmul v10.4s, v10.4s, v17.s[0]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4fb191ce // fmul v14.4s, v14.4s, v17.s[1]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 48(R2), F16
+	WORD $0x6eb64610 // ushl v16.4s, v16.4s, v22.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f91916b // fmul v11.4s, v11.4s, v17.s[0]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4fb191ef // fmul v15.4s, v15.4s, v17.s[1]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $80, R1
+	ADD $1088, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	RET
+
+// func int8tile1x32plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int8tile1x32plain(SB), NOSPLIT, $0-49
+	MOVD $0x80808080, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	FLDPQ 64(R7), (F4, F5)
+	FLDPQ 96(R7), (F6, F7)
+start:
+group:
+	VEOR V8.B16, V8.B16, V8.B16
+	VEOR V9.B16, V9.B16, V9.B16
+	VEOR V10.B16, V10.B16, V10.B16
+	VEOR V11.B16, V11.B16, V11.B16
+	VEOR V12.B16, V12.B16, V12.B16
+	VEOR V13.B16, V13.B16, V13.B16
+	VEOR V14.B16, V14.B16, V14.B16
+	VEOR V15.B16, V15.B16, V15.B16
+	FLDPQ 8(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	FMOVQ 64(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 80(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 96(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 112(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	FMOVQ 64(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 80(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 96(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 112(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	FMOVQ 64(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 80(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 96(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 112(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	FMOVQ 64(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 80(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 96(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 112(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V17.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	FMOVQ 64(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 80(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 96(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 112(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[0], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	FMOVQ 64(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 80(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 96(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 112(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[1], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	FMOVQ 64(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 80(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 96(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 112(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[2], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a88 // sadalp v8.4s, v20.8h
+	FMOVQ 16(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a89 // sadalp v9.4s, v20.8h
+	FMOVQ 32(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8a // sadalp v10.4s, v20.8h
+	FMOVQ 48(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8b // sadalp v11.4s, v20.8h
+	FMOVQ 64(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8c // sadalp v12.4s, v20.8h
+	FMOVQ 80(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8d // sadalp v13.4s, v20.8h
+	FMOVQ 96(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8e // sadalp v14.4s, v20.8h
+	FMOVQ 112(R4), F16
+	VEOR V31.B16, V16.B16, V16.B16
+	VDUP V18.S[3], V19.S4
+	WORD $0x0e33c214 // smull v20.8h, v16.8b, v19.8b
+	WORD $0x4e33c215 // smull2 v21.8h, v16.16b, v19.16b
+	WORD $0x4e75be94 // addp v20.8h, v20.8h, v21.8h
+	WORD $0x4e606a8f // sadalp v15.4s, v20.8h
 	ADD $128, R4
 	ADD $64, R4
 	FMOVS 0(R1), F17
@@ -5352,6 +7267,838 @@ group:
 	FSTPQ (F10, F11), 32(R7)
 	RET
 
+// func int4tile4x8plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int4tile4x8plain(SB), NOSPLIT, $0-49
+	MOVD $0xf0f0f0f, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V23.S4
+	ADD R3<<2, R2
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	ADD R6, R7
+	FLDPQ 0(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	ADD R6, R7
+	FLDPQ 0(R7), (F6, F7)
+start:
+group:
+	FMOVQ 16(R1), F17
+	VDUP V17.S[0], V8.S4
+	VDUP V17.S[0], V9.S4
+	VDUP V17.S[1], V10.S4
+	VDUP V17.S[1], V11.S4
+	VDUP V17.S[2], V12.S4
+	VDUP V17.S[2], V13.S4
+	VDUP V17.S[3], V14.S4
+	VDUP V17.S[3], V15.S4
+	FLDPQ 32(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	FLDPQ 64(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	FLDPQ 96(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	FLDPQ 128(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	ADD $64, R4
+	FMOVQ 0(R1), F17
+	FMOVQ 0(R2), F16
+	WORD $0x6eb74610 // ushl v16.4s, v16.4s, v23.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4fb1914a // fmul v10.4s, v10.4s, v17.s[1]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f91998c // fmul v12.4s, v12.4s, v17.s[2]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4fb199ce // fmul v14.4s, v14.4s, v17.s[3]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 16(R2), F16
+	WORD $0x6eb74610 // ushl v16.4s, v16.4s, v23.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4fb1916b // fmul v11.4s, v11.4s, v17.s[1]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9199ad // fmul v13.4s, v13.4s, v17.s[2]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4fb199ef // fmul v15.4s, v15.4s, v17.s[3]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $160, R1
+	ADD $576, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	ADD R6, R7
+	FSTPQ (F2, F3), 0(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	ADD R6, R7
+	FSTPQ (F6, F7), 0(R7)
+	RET
+
+// func int4tile3x8plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int4tile3x8plain(SB), NOSPLIT, $0-49
+	MOVD $0xf0f0f0f, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V19.S4
+	ADD R3<<2, R2
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	ADD R6, R7
+	FLDPQ 0(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+start:
+group:
+	FMOVD 12(R1), F13
+	ADD $20, R1, R25
+	VLD1 (R25), V13.S[2]
+	VDUP V13.S[0], V6.S4
+	VDUP V13.S[0], V7.S4
+	VDUP V13.S[1], V8.S4
+	VDUP V13.S[1], V9.S4
+	VDUP V13.S[2], V10.S4
+	VDUP V13.S[2], V11.S4
+	FMOVQ 24(R1), F13
+	FMOVD 40(R1), F14
+	FMOVQ 0(R4), F12
+	VAND V31.B16, V12.B16, V15.B16
+	VDUP V13.S[0], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a26 // sadalp v6.4s, v17.8h
+	VDUP V13.S[1], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a28 // sadalp v8.4s, v17.8h
+	VDUP V13.S[2], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2a // sadalp v10.4s, v17.8h
+	VUSHR $4, V12.B16, V12.B16
+	VDUP V13.S[3], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a26 // sadalp v6.4s, v17.8h
+	VDUP V14.S[0], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a28 // sadalp v8.4s, v17.8h
+	VDUP V14.S[1], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2a // sadalp v10.4s, v17.8h
+	FMOVQ 16(R4), F12
+	VAND V31.B16, V12.B16, V15.B16
+	VDUP V13.S[0], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a27 // sadalp v7.4s, v17.8h
+	VDUP V13.S[1], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a29 // sadalp v9.4s, v17.8h
+	VDUP V13.S[2], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2b // sadalp v11.4s, v17.8h
+	VUSHR $4, V12.B16, V12.B16
+	VDUP V13.S[3], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a27 // sadalp v7.4s, v17.8h
+	VDUP V14.S[0], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a29 // sadalp v9.4s, v17.8h
+	VDUP V14.S[1], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2b // sadalp v11.4s, v17.8h
+	ADD $128, R4
+	FMOVQ 48(R1), F13
+	FMOVD 64(R1), F14
+	FMOVQ 0(R4), F12
+	VAND V31.B16, V12.B16, V15.B16
+	VDUP V13.S[0], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a26 // sadalp v6.4s, v17.8h
+	VDUP V13.S[1], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a28 // sadalp v8.4s, v17.8h
+	VDUP V13.S[2], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2a // sadalp v10.4s, v17.8h
+	VUSHR $4, V12.B16, V12.B16
+	VDUP V13.S[3], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a26 // sadalp v6.4s, v17.8h
+	VDUP V14.S[0], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a28 // sadalp v8.4s, v17.8h
+	VDUP V14.S[1], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2a // sadalp v10.4s, v17.8h
+	FMOVQ 16(R4), F12
+	VAND V31.B16, V12.B16, V15.B16
+	VDUP V13.S[0], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a27 // sadalp v7.4s, v17.8h
+	VDUP V13.S[1], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a29 // sadalp v9.4s, v17.8h
+	VDUP V13.S[2], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2b // sadalp v11.4s, v17.8h
+	VUSHR $4, V12.B16, V12.B16
+	VDUP V13.S[3], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a27 // sadalp v7.4s, v17.8h
+	VDUP V14.S[0], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a29 // sadalp v9.4s, v17.8h
+	VDUP V14.S[1], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2b // sadalp v11.4s, v17.8h
+	ADD $128, R4
+	FMOVQ 72(R1), F13
+	FMOVD 88(R1), F14
+	FMOVQ 0(R4), F12
+	VAND V31.B16, V12.B16, V15.B16
+	VDUP V13.S[0], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a26 // sadalp v6.4s, v17.8h
+	VDUP V13.S[1], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a28 // sadalp v8.4s, v17.8h
+	VDUP V13.S[2], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2a // sadalp v10.4s, v17.8h
+	VUSHR $4, V12.B16, V12.B16
+	VDUP V13.S[3], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a26 // sadalp v6.4s, v17.8h
+	VDUP V14.S[0], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a28 // sadalp v8.4s, v17.8h
+	VDUP V14.S[1], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2a // sadalp v10.4s, v17.8h
+	FMOVQ 16(R4), F12
+	VAND V31.B16, V12.B16, V15.B16
+	VDUP V13.S[0], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a27 // sadalp v7.4s, v17.8h
+	VDUP V13.S[1], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a29 // sadalp v9.4s, v17.8h
+	VDUP V13.S[2], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2b // sadalp v11.4s, v17.8h
+	VUSHR $4, V12.B16, V12.B16
+	VDUP V13.S[3], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a27 // sadalp v7.4s, v17.8h
+	VDUP V14.S[0], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a29 // sadalp v9.4s, v17.8h
+	VDUP V14.S[1], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2b // sadalp v11.4s, v17.8h
+	ADD $128, R4
+	FMOVQ 96(R1), F13
+	FMOVD 112(R1), F14
+	FMOVQ 0(R4), F12
+	VAND V31.B16, V12.B16, V15.B16
+	VDUP V13.S[0], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a26 // sadalp v6.4s, v17.8h
+	VDUP V13.S[1], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a28 // sadalp v8.4s, v17.8h
+	VDUP V13.S[2], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2a // sadalp v10.4s, v17.8h
+	VUSHR $4, V12.B16, V12.B16
+	VDUP V13.S[3], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a26 // sadalp v6.4s, v17.8h
+	VDUP V14.S[0], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a28 // sadalp v8.4s, v17.8h
+	VDUP V14.S[1], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2a // sadalp v10.4s, v17.8h
+	FMOVQ 16(R4), F12
+	VAND V31.B16, V12.B16, V15.B16
+	VDUP V13.S[0], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a27 // sadalp v7.4s, v17.8h
+	VDUP V13.S[1], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a29 // sadalp v9.4s, v17.8h
+	VDUP V13.S[2], V16.S4
+	WORD $0x0e30c1f1 // smull v17.8h, v15.8b, v16.8b
+	WORD $0x4e30c1f2 // smull2 v18.8h, v15.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2b // sadalp v11.4s, v17.8h
+	VUSHR $4, V12.B16, V12.B16
+	VDUP V13.S[3], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a27 // sadalp v7.4s, v17.8h
+	VDUP V14.S[0], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a29 // sadalp v9.4s, v17.8h
+	VDUP V14.S[1], V16.S4
+	WORD $0x0e30c191 // smull v17.8h, v12.8b, v16.8b
+	WORD $0x4e30c192 // smull2 v18.8h, v12.16b, v16.16b
+	WORD $0x4e72be31 // addp v17.8h, v17.8h, v18.8h
+	WORD $0x4e606a2b // sadalp v11.4s, v17.8h
+	ADD $128, R4
+	ADD $64, R4
+	FMOVD 0(R1), F13
+	ADD $8, R1, R25
+	VLD1 (R25), V13.S[2]
+	FMOVQ 0(R2), F12
+	WORD $0x6eb3458c // ushl v12.4s, v12.4s, v19.4s
+	VAND V30.B16, V12.B16, V12.B16
+	WORD $0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD $0x4f8d90c6 // fmul v6.4s, v6.4s, v13.s[0]
+	WORD $0x6e2cdcc6 // fmul v6.4s, v6.4s, v12.4s
+	WORD $0x4e26d400 // fadd v0.4s, v0.4s, v6.4s
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4fad9108 // fmul v8.4s, v8.4s, v13.s[1]
+	WORD $0x6e2cdd08 // fmul v8.4s, v8.4s, v12.4s
+	WORD $0x4e28d442 // fadd v2.4s, v2.4s, v8.4s
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f8d994a // fmul v10.4s, v10.4s, v13.s[2]
+	WORD $0x6e2cdd4a // fmul v10.4s, v10.4s, v12.4s
+	WORD $0x4e2ad484 // fadd v4.4s, v4.4s, v10.4s
+	FMOVQ 16(R2), F12
+	WORD $0x6eb3458c // ushl v12.4s, v12.4s, v19.4s
+	VAND V30.B16, V12.B16, V12.B16
+	WORD $0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD $0x4f8d90e7 // fmul v7.4s, v7.4s, v13.s[0]
+	WORD $0x6e2cdce7 // fmul v7.4s, v7.4s, v12.4s
+	WORD $0x4e27d421 // fadd v1.4s, v1.4s, v7.4s
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4fad9129 // fmul v9.4s, v9.4s, v13.s[1]
+	WORD $0x6e2cdd29 // fmul v9.4s, v9.4s, v12.4s
+	WORD $0x4e29d463 // fadd v3.4s, v3.4s, v9.4s
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f8d996b // fmul v11.4s, v11.4s, v13.s[2]
+	WORD $0x6e2cdd6b // fmul v11.4s, v11.4s, v12.4s
+	WORD $0x4e2bd4a5 // fadd v5.4s, v5.4s, v11.4s
+	ADD $120, R1
+	ADD $576, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	ADD R6, R7
+	FSTPQ (F2, F3), 0(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	RET
+
 // func int4tile2x16(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
 TEXT ·int4tile2x16(SB), NOSPLIT, $0-49
 	MOVD $0xf0f0f0f, R25
@@ -5787,6 +8534,1015 @@ group:
 	WORD $0x4f92ea6f // sdot v15.4s, v19.16b, v18.4b[2]
 	VUSHR $4, V16.B16, V16.B16
 	WORD $0x4fb2ea0f // sdot v15.4s, v16.16b, v18.4b[3]
+	ADD $128, R4
+	ADD $64, R4
+	FMOVS 0(R1), F17
+	FMOVQ 0(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	FMOVQ 16(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	FMOVQ 32(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f91914a // fmul v10.4s, v10.4s, v17.s[0]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	FMOVQ 48(R2), F16
+	VSHL $16, V16.S4, V16.S4
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f91916b // fmul v11.4s, v11.4s, v17.s[0]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	FMOVQ 0(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4f91918c // fmul v12.4s, v12.4s, v17.s[0]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	FMOVQ 16(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4f9191ad // fmul v13.4s, v13.4s, v17.s[0]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	FMOVQ 32(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4f9191ce // fmul v14.4s, v14.4s, v17.s[0]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 48(R2), F16
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4f9191ef // fmul v15.4s, v15.4s, v17.s[0]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $40, R1
+	ADD $576, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	FSTPQ (F4, F5), 64(R7)
+	FSTPQ (F6, F7), 96(R7)
+	RET
+
+// func int4tile2x16plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int4tile2x16plain(SB), NOSPLIT, $0-49
+	MOVD $0xf0f0f0f, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD $16, R25
+	CMP R25, R3
+	BLT shift
+	SUB $16, R3
+	MOVD $0, R25
+shift:
+	VDUP R25, V23.S4
+	ADD R3<<2, R2
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	ADD R6, R7
+	FLDPQ 0(R7), (F4, F5)
+	FLDPQ 32(R7), (F6, F7)
+start:
+group:
+	FMOVD 8(R1), F17
+	VDUP V17.S[0], V8.S4
+	VDUP V17.S[0], V9.S4
+	VDUP V17.S[0], V10.S4
+	VDUP V17.S[0], V11.S4
+	VDUP V17.S[1], V12.S4
+	VDUP V17.S[1], V13.S4
+	VDUP V17.S[1], V14.S4
+	VDUP V17.S[1], V15.S4
+	FLDPQ 16(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	FMOVQ 32(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 48(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	FMOVQ 32(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 48(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	FLDPQ 48(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	FMOVQ 32(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 48(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	FMOVQ 32(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 48(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	ADD $64, R4
+	FMOVD 0(R1), F17
+	FMOVQ 0(R2), F16
+	WORD $0x6eb74610 // ushl v16.4s, v16.4s, v23.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD $0x4f919108 // fmul v8.4s, v8.4s, v17.s[0]
+	WORD $0x6e30dd08 // fmul v8.4s, v8.4s, v16.4s
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	WORD $0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD $0x4fb1918c // fmul v12.4s, v12.4s, v17.s[1]
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	FMOVQ 16(R2), F16
+	WORD $0x6eb74610 // ushl v16.4s, v16.4s, v23.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD $0x4f919129 // fmul v9.4s, v9.4s, v17.s[0]
+	WORD $0x6e30dd29 // fmul v9.4s, v9.4s, v16.4s
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	WORD $0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD $0x4fb191ad // fmul v13.4s, v13.4s, v17.s[1]
+	WORD $0x6e30ddad // fmul v13.4s, v13.4s, v16.4s
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	FMOVQ 32(R2), F16
+	WORD $0x6eb74610 // ushl v16.4s, v16.4s, v23.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD $0x4f91914a // fmul v10.4s, v10.4s, v17.s[0]
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD $0x4fb191ce // fmul v14.4s, v14.4s, v17.s[1]
+	WORD $0x6e30ddce // fmul v14.4s, v14.4s, v16.4s
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	FMOVQ 48(R2), F16
+	WORD $0x6eb74610 // ushl v16.4s, v16.4s, v23.4s
+	VAND V30.B16, V16.B16, V16.B16
+	WORD $0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD $0x4f91916b // fmul v11.4s, v11.4s, v17.s[0]
+	WORD $0x6e30dd6b // fmul v11.4s, v11.4s, v16.4s
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	WORD $0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD $0x4fb191ef // fmul v15.4s, v15.4s, v17.s[1]
+	WORD $0x6e30ddef // fmul v15.4s, v15.4s, v16.4s
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	ADD $80, R1
+	ADD $576, R2
+	SUBS $1, R0
+	BNE group
+	MOVD R5, R7
+	FSTPQ (F0, F1), 0(R7)
+	FSTPQ (F2, F3), 32(R7)
+	ADD R6, R7
+	FSTPQ (F4, F5), 0(R7)
+	FSTPQ (F6, F7), 32(R7)
+	RET
+
+// func int4tile1x32plain(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+TEXT ·int4tile1x32plain(SB), NOSPLIT, $0-49
+	MOVD $0xf0f0f0f, R25
+	VDUP R25, V31.S4
+	MOVD $0xffff0000, R25
+	VDUP R25, V30.S4
+	MOVD groups+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD column+24(FP), R3
+	ADD R3<<2, R2, R4
+	ADD $64, R4
+	MOVD c+32(FP), R5
+	MOVD ldc+40(FP), R6
+	LSL $2, R6
+	MOVBU add+48(FP), R25
+	CBNZ R25, load
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+	VEOR V4.B16, V4.B16, V4.B16
+	VEOR V5.B16, V5.B16, V5.B16
+	VEOR V6.B16, V6.B16, V6.B16
+	VEOR V7.B16, V7.B16, V7.B16
+	JMP start
+load:
+	MOVD R5, R7
+	FLDPQ 0(R7), (F0, F1)
+	FLDPQ 32(R7), (F2, F3)
+	FLDPQ 64(R7), (F4, F5)
+	FLDPQ 96(R7), (F6, F7)
+start:
+group:
+	FMOVS 4(R1), F17
+	VDUP V17.S[0], V8.S4
+	VDUP V17.S[0], V9.S4
+	VDUP V17.S[0], V10.S4
+	VDUP V17.S[0], V11.S4
+	VDUP V17.S[0], V12.S4
+	VDUP V17.S[0], V13.S4
+	VDUP V17.S[0], V14.S4
+	VDUP V17.S[0], V15.S4
+	FLDPQ 8(R1), (F17, F18)
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	FMOVQ 32(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	FMOVQ 48(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	FMOVQ 64(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	FMOVQ 80(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	FMOVQ 96(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 112(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	FMOVQ 32(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	FMOVQ 48(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	FMOVQ 64(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	FMOVQ 80(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	FMOVQ 96(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 112(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V17.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V17.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	FMOVQ 32(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	FMOVQ 48(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	FMOVQ 64(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	FMOVQ 80(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	FMOVQ 96(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 112(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[0], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[1], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	ADD $128, R4
+	FMOVQ 0(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa8 // sadalp v8.4s, v21.8h
+	FMOVQ 16(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aa9 // sadalp v9.4s, v21.8h
+	FMOVQ 32(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaa // sadalp v10.4s, v21.8h
+	FMOVQ 48(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aab // sadalp v11.4s, v21.8h
+	FMOVQ 64(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aac // sadalp v12.4s, v21.8h
+	FMOVQ 80(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aad // sadalp v13.4s, v21.8h
+	FMOVQ 96(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aae // sadalp v14.4s, v21.8h
+	FMOVQ 112(R4), F16
+	VAND V31.B16, V16.B16, V19.B16
+	VDUP V18.S[2], V20.S4
+	WORD $0x0e34c275 // smull v21.8h, v19.8b, v20.8b
+	WORD $0x4e34c276 // smull2 v22.8h, v19.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
+	VUSHR $4, V16.B16, V16.B16
+	VDUP V18.S[3], V20.S4
+	WORD $0x0e34c215 // smull v21.8h, v16.8b, v20.8b
+	WORD $0x4e34c216 // smull2 v22.8h, v16.16b, v20.16b
+	WORD $0x4e76beb5 // addp v21.8h, v21.8h, v22.8h
+	WORD $0x4e606aaf // sadalp v15.4s, v21.8h
 	ADD $128, R4
 	ADD $64, R4
 	FMOVS 0(R1), F17

@@ -2,8 +2,8 @@ package kernels
 
 import "golang.org/x/sys/cpu"
 
-// The tiles of asm_arm64.s for packed matrices, by their height. Those of floats are a panel wide up to wholeRows rows, and read it from
-// end to end, then half a panel; those of integers are a panel wide for one row, half a panel to three, then a quarter.
+// The tiles of asm_arm64.s for packed matrices, by their height: a panel wide up to wholeRows rows, which read it from end to end,
+// then half a panel.
 var (
 	tilesFloat32 = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){
 		1: tile1x32, tile2x32, tile3x16, tile4x16, tile5x16, tile6x16,
@@ -11,13 +11,24 @@ var (
 	tilesBFloat16 = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){
 		1: bf16tile1x32, bf16tile2x32, bf16tile3x16, bf16tile4x16, bf16tile5x16, bf16tile6x16,
 	}
-	tilesInt8 = [...]func(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool){
-		1: int8tile1x32, int8tile2x16, int8tile3x16, int8tile4x8, int8tile5x8, int8tile6x8,
+)
+
+// An integerTile is a tile of products with integers from a column of a panel on.
+type integerTile struct {
+	width int
+	tile  func(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)
+}
+
+// The same for integers: wide tiles for few rows, as registers allow. The plain ones do without dot products of bytes.
+var (
+	tilesInt8 = []integerTile{
+		1: {32, int8tile1x32}, {16, int8tile2x16}, {16, int8tile3x16}, {8, int8tile4x8}, {8, int8tile5x8}, {8, int8tile6x8},
 	}
-	tilesInt4 = [...]func(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool){
-		1: int4tile1x32, int4tile2x16, int4tile3x16, int4tile4x8, int4tile5x8, int4tile6x8,
+	tilesInt4 = []integerTile{
+		1: {32, int4tile1x32}, {16, int4tile2x16}, {16, int4tile3x16}, {8, int4tile4x8}, {8, int4tile5x8}, {8, int4tile6x8},
 	}
-	integerWidths = [...]int{1: 32, 16, 16, 8, 8, 8}
+	tilesInt8Plain = []integerTile{1: {32, int8tile1x32plain}, {16, int8tile2x16plain}, {8, int8tile3x8plain}, {8, int8tile4x8plain}}
+	tilesInt4Plain = []integerTile{1: {32, int4tile1x32plain}, {16, int4tile2x16plain}, {8, int4tile3x8plain}, {8, int4tile4x8plain}}
 )
 
 const wholeRows = 2
@@ -36,30 +47,29 @@ var tilesNEON = [formats]*tiles{
 	BFloat16Dot: {
 		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, encode: roundWords, widened: true, strip: strip, tile: bf16tileNEON,
 	},
-	Int8: integers(tilesPortable[Int8], tiles{
-		heights: []int{6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 8 * groupWords, encode: quantise8, strip: strip,
-		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			for j := 0; j < panelWidth; j += integerWidths[height] {
-				tilesInt8[height](words/groupWords, &a[0], &b[0], j, &c[j], ldc, add)
-			}
-		},
-	}),
-	Int4: integers(tilesPortable[Int4], tiles{
-		heights: []int{6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 16 * groupWords, encode: quantise4, strip: strip,
-		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
-			for j := 0; j < panelWidth; j += integerWidths[height] {
-				tilesInt4[height](words/groupWords, &a[0], &b[0], j, &c[j], ldc, add)
-			}
-		},
-	}),
+	Int8: integers(8*groupWords, tilesInt8, tilesInt8Plain, quantise8),
+	Int4: integers(16*groupWords, tilesInt4, tilesInt4Plain, quantise4),
 }
 
-// integers returns t on a processor that has dot products of bytes, as nearly all have since 2018.
-func integers(portable *tiles, t tiles) *tiles {
-	if cpu.ARM64.HasASIMDDP {
-		return &t
+// integers returns the tiles of a format, plain ones where the processor has no others: nearly all have them since 2018.
+func integers(few int, dot, plain []integerTile, encode func(dst, x []float32)) *tiles {
+	byHeight := dot
+	if !cpu.ARM64.HasASIMDDP {
+		byHeight = plain
 	}
-	return portable
+	t := &tiles{
+		block: 64 * groupWords, few: few, encode: encode, strip: strip,
+		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
+			t := byHeight[height]
+			for j := 0; j < panelWidth; j += t.width {
+				t.tile(words/groupWords, &a[0], &b[0], j, &c[j], ldc, add)
+			}
+		},
+	}
+	for h := len(byHeight) - 1; h > 0; h-- {
+		t.heights = append(t.heights, h)
+	}
+	return t
 }
 
 func bf16tileNEON(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {

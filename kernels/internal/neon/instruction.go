@@ -57,6 +57,11 @@ var (
 	xtnB  = instruction{0x0e212800, "xtn", form{"v%d.8b", "v%d.8h"}}
 	xtn2B = instruction{0x4e212800, "xtn2", form{"v%d.16b", "v%d.8h"}}
 
+	smull  = instruction{0x0e20c000, "smull", form{"v%d.8h", "v%d.8b", "v%d.8b"}}
+	smull2 = instruction{0x4e20c000, "smull2", form{"v%d.8h", "v%d.16b", "v%d.16b"}}
+	addpH  = instruction{0x4e60bc00, "addp", form{"v%d.8h", "v%d.8h", "v%d.8h"}}
+	sadalp = instruction{0x4e606800, "sadalp", form{"v%d.4s", "v%d.8h"}} // adds pairs
+
 	ushl  = instruction{0x6ea04400, "ushl", floats3}                        // n by m bits, lane by lane
 	halve = instruction{0x4f3f0400, "sshr", form{"v%d.4s", "v%d.4s", "#1"}} // int32
 )

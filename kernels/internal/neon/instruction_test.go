@@ -44,6 +44,10 @@ func TestInstructionsHaveTheCodesOfAnotherAssembler(t *testing.T) {
 		{xtn2, []vec{5, 18}, 0x4e612a45, "xtn2 v5.8h, v18.4s"},
 		{xtnB, []vec{5, 18}, 0x0e212a45, "xtn v5.8b, v18.8h"},
 		{xtn2B, []vec{5, 18}, 0x4e212a45, "xtn2 v5.16b, v18.8h"},
+		{smull, []vec{5, 18, 31}, 0x0e3fc245, "smull v5.8h, v18.8b, v31.8b"},
+		{smull2, []vec{5, 18, 31}, 0x4e3fc245, "smull2 v5.8h, v18.16b, v31.16b"},
+		{addpH, []vec{5, 18, 31}, 0x4e7fbe45, "addp v5.8h, v18.8h, v31.8h"},
+		{sadalp, []vec{5, 18}, 0x4e606a45, "sadalp v5.4s, v18.8h"},
 		{halve, []vec{5, 18}, 0x4f3f0645, "sshr v5.4s, v18.4s, #1"},
 	} {
 		code, text := c.i.encode(c.v...)

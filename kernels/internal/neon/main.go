@@ -1,7 +1,7 @@
 // Command neon writes the arm64 assembly of package kernels: asm_arm64.s and its stubs.
 // Run it with go generate in chorus/kernels/internal/neon.
 //
-// Tiles of integers need FEAT_DotProd, the rest no more than every arm64 processor has. Sums are formed in the order of the amd64 functions:
+// Some tiles of integers need FEAT_DotProd, the rest no more than every arm64 processor has. Sums are formed in the order of the amd64 functions:
 // those over k are one chain of fused multiply-adds for each output, so that all functions that form
 // products of matrices give the same bits, and what is a step of eight lanes there is two registers here.
 package main
@@ -30,8 +30,12 @@ func main() {
 			p.integerTile(rows, 8, e)
 		}
 		p.integerTile(3, 16, e)
-		p.integerTile(2, 16, e)
-		p.integerTile(1, 32, e)
+		p.integerTile(4, 8, e.without())
+		p.integerTile(3, 8, e.without())
+		for _, e := range []integer{e, e.without()} {
+			p.integerTile(2, 16, e)
+			p.integerTile(1, 32, e)
+		}
 	}
 	p.quantise()
 	for _, width := range []int{16, 6, 4} {

@@ -7,19 +7,32 @@ type integer struct {
 	name    string
 	vectors int    // of a panel's width in a group, besides the scales; inputs are 8 words
 	byte    uint32 // in each byte of a word: what makes bytes signed, or the lower half
+	plain   bool   // for processors without dot products of bytes
 }
 
 var (
-	int8s = integer{"int8", 8, 0x80}
-	int4s = integer{"int4", 4, 0x0f}
+	int8s = integer{"int8", 8, 0x80, false}
+	int4s = integer{"int4", 4, 0x0f, false}
 )
+
+// without returns e for processors without dot products of bytes.
+func (e integer) without() integer {
+	e.plain = true
+	return e
+}
+
+func (e integer) signed() bool { return e.vectors == 8 }
 
 // integerTile emits the micro-kernel of a product with integers: sums of a group are exact, in a register each beside the
 // tile's. Bytes that are raised by 128 become signed by turning their upper bit, and sums begin with zero; those that are
 // raised by 8 are taken as they are, and sums begin with what group of inputs says.
 func (p *program) integerTile(rows, width int, e integer) {
 	const scales, panel = 64, 128 // bytes
-	f := p.function(fmt.Sprintf("%stile%dx%d", e.name, rows, width), "(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)",
+	name := fmt.Sprintf("%stile%dx%d", e.name, rows, width)
+	if e.plain {
+		name += "plain"
+	}
+	f := p.function(name, "(groups int, a *float32, b *byte, column int, c *float32, ldc int, add bool)",
 		fmt.Sprintf("computes the %d×%d tile c = a·b, or c += a·b, over groups of inputs, packed as (words, %d), and from the given column of a panel on.",
 			rows, width, rows))
 	groups, a, b, column, data := f.load("groups"), f.load("a"), f.load("b"), f.load("column"), f.reg()
@@ -28,8 +41,12 @@ func (p *program) integerTile(rows, width int, e integer) {
 	batch := max(8/rows, 8/e.vectors) // words of inputs that are loaded at a time
 	w, av := f.vec(), f.vecN((batch*rows+3)/4)
 	var lower vec
-	if e == int4s {
+	if !e.signed() {
 		lower = f.vec()
+	}
+	var x, low, high vec
+	if e.plain {
+		x, low, high = f.vec(), f.vec(), f.vec()
 	}
 	bits, upper := f.word(e.byte*0x01010101), f.word(0xffff0000)
 
@@ -51,11 +68,11 @@ func (p *program) integerTile(rows, width int, e integer) {
 	store := f.openTile(rows, total)
 
 	f.label("group")
-	if e == int4s {
+	if !e.signed() {
 		f.loadFloats(a, 4*rows, av, rows)
 	}
 	for i, v := range part {
-		if row := i / across; e == int4s {
+		if row := i / across; !e.signed() {
 			f.emit("VDUP %v.S[%d], %v.S4", av[row/4], row%4, v)
 		} else {
 			f.zero(v)
@@ -64,7 +81,16 @@ func (p *program) integerTile(rows, width int, e integer) {
 	multiply := func(j, word int, v vec) {
 		for i := range rows {
 			at := word%batch*rows + i
-			f.byElement(sdotElement, part[i*across+j], v, av[at/4], at%4)
+			if !e.plain {
+				f.byElement(sdotElement, part[i*across+j], v, av[at/4], at%4)
+				continue
+			}
+			// Two products of bytes fit in 16 bits.
+			f.emit("VDUP %v.S[%d], %v.S4", av[at/4], at%4, x)
+			f.do(smull, low, v, x)
+			f.do(smull2, high, v, x)
+			f.do(addpH, low, low, high)
+			f.do(sadalp, part[i*across+j], low)
 		}
 	}
 	words := 8 / e.vectors // of inputs, for each vector
@@ -74,7 +100,7 @@ func (p *program) integerTile(rows, width int, e integer) {
 		}
 		for j := range across {
 			f.emit("FMOVQ %d(%v), F%d", 16*j, data, w)
-			if e == int8s {
+			if e.signed() {
 				f.emit("VEOR %v.B16, %v.B16, %v.B16", bits, w, w)
 				multiply(j, v, w)
 				continue
