@@ -137,12 +137,12 @@ func (f *function) keep(before [32]bool, v ...vec) {
 	}
 }
 
-// reg returns a general register: R18 and those from R26 on are not ours.
+// reg returns a general register: R18 and those from R26 on are not ours, R24 and R25 are for what is soon done with.
 func (f *function) reg() r {
 	if f.general == 18 {
 		f.general++
 	}
-	if f.general >= 26 {
+	if f.general >= 24 {
 		panic(f.name + " needs too many general registers")
 	}
 	f.general++

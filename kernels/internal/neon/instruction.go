@@ -6,8 +6,8 @@ import (
 )
 
 // An instruction is one that Go's assembler does not have, on whole registers: its code with
-// all registers zero (Arm Architecture Reference Manual, C7.2), and its operands in Arm's notation,
-// where %d is the destination's number, %n and %m those of the sources.
+// all registers zero (Arm Architecture Reference Manual, C7.2), and its operands in Arm's notation, the
+// destination first, with %d for the registers' numbers.
 type instruction struct {
 	code uint32
 	name string
