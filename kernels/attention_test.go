@@ -175,6 +175,51 @@ func TestAttentionGivesTheSameBitsOnAnyNumberOfThreads(t *testing.T) {
 	})
 }
 
+func TestAQueryAloneGetsTheBitsThatItGetsAmongOthers(t *testing.T) {
+	onEachTier(t, func(t *testing.T) {
+		r := source()
+		for _, h := range []Heads{{3, 3, 16}, {6, 2, 8}, {4, 1, 64}, {2, 2, 5}} {
+			const rows = 150
+			qw, kw := h.Query*h.Dim, h.KV*h.Dim
+			q, k, v := normals(r, rows*qw), normals(r, rows*kw), normals(r, rows*kw)
+			out, lse := make([]float32, rows*qw), make([]float32, rows*h.Query)
+			Attention(out, lse, q, k, v, Span{Rows: rows}, h)
+			onThreads(func(threads int) {
+				for i := range rows {
+					alone, checkOut := guarded(t, q[:qw]) // what is there does not matter
+					l, checkLSE := guarded(t, q[:h.Query])
+					Attention(alone, l, q[i*qw:], k, v, Span{Rows: 1, Past: i}, h)
+					checkOut()
+					checkLSE()
+					if !sameBits(alone, out[i*qw:][:qw]) || !sameBits(l, lse[i*h.Query:][:h.Query]) {
+						t.Fatalf("%v: on %d threads, query %d alone differs", h, threads, i)
+					}
+				}
+			})
+		}
+	})
+}
+
+// BenchmarkAttentionOfOneQuery is the speed at which decoding reads keys and values that no cache holds, of 4096 positions.
+func BenchmarkAttentionOfOneQuery(b *testing.B) {
+	const keys, layers = 4096, 4
+	for _, h := range []Heads{{16, 16, 128}, {8, 8, 64}, {16, 4, 128}} {
+		b.Run(fmt.Sprintf("%d-of-%dx%d", h.Query, h.KV, h.Dim), func(b *testing.B) {
+			r := source()
+			n := keys * h.KV * h.Dim
+			k, v := normals(r, layers*n), normals(r, layers*n)
+			q, out := normals(r, h.Query*h.Dim), make([]float32, h.Query*h.Dim)
+			i := 0
+			for b.Loop() {
+				at := i % layers * n
+				Attention(out, nil, q, k[at:], v[at:], Span{Rows: 1, Past: keys - 1}, h)
+				i++
+			}
+			b.ReportMetric(float64(8*n)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+		})
+	}
+}
+
 func BenchmarkAttention(b *testing.B) {
 	r := source()
 	for _, c := range []struct {
