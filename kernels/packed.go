@@ -236,8 +236,8 @@ func (p *packed) gradInput(dx, dy []float32, rows int) {
 // heights nor blocks nor threads nor the batch that a row travels in can change a bit.
 type tiles struct {
 	heights []int // of tiles, descending to 1 with none left out
-	block   int   // words of the left side for which a panel stays in the second-level cache
-	few     int   // the same, for so few rows that it had better stay in the first
+	block   int   // words of the left side for which a panel and many strips stay in the second-level cache
+	few     int   // the same, beside two strips
 
 	// encode stores a row of inputs x as the words of a product's left side; nil if those are its elements.
 	encode func(dst, x []float32)
@@ -260,23 +260,21 @@ func (t *tiles) left(f Format) Format {
 	return f
 }
 
-// height returns that of the next tile when rows remain: the tallest, but the last two share, for a single row takes as long as two.
+// height returns that of the next tile when rows remain: the tallest, for weights arrive while it multiplies, but
+// one that leaves no single row, which takes as long as two.
 func (t *tiles) height(rows int) int {
-	switch tallest := t.heights[0]; {
-	case rows <= tallest:
-		return rows
-	case rows < 2*tallest:
-		return (rows + 1) / 2
-	default:
-		return tallest
+	tallest := t.heights[0]
+	if rows == tallest+1 && tallest > 2 {
+		return tallest - 1
 	}
+	return min(rows, tallest)
 }
 
 // whole returns how many of rows are in strips of the tallest tiles, which come first.
 func (t *tiles) whole(rows int) int {
 	tallest := t.heights[0]
 	rest := rows % tallest
-	if rest > 0 && rows > tallest {
+	if rest == 1 && rows > tallest && tallest > 2 {
 		rest += tallest
 	}
 	return rows - rest

@@ -34,29 +34,29 @@ var (
 
 var tiles512 = [formats]*tiles{
 	Float32: {
-		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 64, strip: strip,
+		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 1024, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
 			tilesFloat32[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
 		},
 	},
 	BFloat16: {
-		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
+		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 2048, strip: strip,
 		tile: bf16tile512,
 	},
 	BFloat16Dot: {
-		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 64, encode: roundRowWide, strip: strip,
+		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 1024, encode: roundRowWide, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
 			tilesDot[height](words, &a[0], &words32(b)[0], &c[0], ldc, add)
 		},
 	},
 	Int8: {
-		heights: []int{7, 6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 8 * groupWords, encode: quantise8, strip: strip,
+		heights: []int{7, 6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 96 * groupWords, encode: quantise8, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
 			tilesInt8[height](words/groupWords, 1, &a[0], &b[0], &c[0], ldc, add)
 		},
 	},
 	Int4: {
-		heights: []int{7, 6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 16 * groupWords, encode: quantise4, strip: strip,
+		heights: []int{7, 6, 5, 4, 3, 2, 1}, block: 64 * groupWords, few: 192 * groupWords, encode: quantise4, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
 			tilesInt4[height](words/groupWords, 1, &a[0], &b[0], &c[0], ldc, add)
 		},
@@ -65,7 +65,7 @@ var tiles512 = [formats]*tiles{
 
 // tiles512Widened is for BFloat16Dot without instructions for it.
 var tiles512Widened = &tiles{
-	heights: tiles512[BFloat16].heights, block: 512, few: 128, encode: roundWords, widened: true, strip: strip, tile: bf16tile512,
+	heights: tiles512[BFloat16].heights, block: 512, few: 2048, encode: roundWords, widened: true, strip: strip, tile: bf16tile512,
 }
 
 func bf16tile512(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
@@ -75,29 +75,29 @@ func bf16tile512(height, words int, a []float32, b []byte, c []float32, ldc int,
 // tiles2 are the tiles of AVX2, half a panel wide.
 var tiles2 = [formats]*tiles{
 	Float32: {
-		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 64, strip: strip,
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 1024, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
 			tilesFloat32Narrow[height](words, &a[0], &words32(b)[0], panelWidth, &c[0], ldc, add)
 			tilesFloat32Narrow[height](words, &a[0], &words32(b)[panelWidth/2], panelWidth, &c[panelWidth/2], ldc, add)
 		},
 	},
 	BFloat16: {
-		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, strip: strip,
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 2048, strip: strip,
 		tile: bf16tile2,
 	},
 	BFloat16Dot: {
-		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, encode: roundWords, widened: true, strip: strip,
+		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 2048, encode: roundWords, widened: true, strip: strip,
 		tile: bf16tile2,
 	},
 	Int8: {
-		heights: []int{3, 2, 1}, block: 64 * groupWords, few: 8 * groupWords, encode: tilesPortable[Int8].encode, strip: strip,
+		heights: []int{3, 2, 1}, block: 64 * groupWords, few: 96 * groupWords, encode: tilesPortable[Int8].encode, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
 			zeroUnless(add, c, ldc, height)
 			tilesInt8Narrow[height](words/groupWords, &a[0], &b[0], &c[0], ldc)
 		},
 	},
 	Int4: {
-		heights: []int{3, 2, 1}, block: 64 * groupWords, few: 16 * groupWords, encode: tilesPortable[Int4].encode, strip: strip,
+		heights: []int{3, 2, 1}, block: 64 * groupWords, few: 192 * groupWords, encode: tilesPortable[Int4].encode, strip: strip,
 		tile: func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool) {
 			zeroUnless(add, c, ldc, height)
 			tilesInt4Narrow[height](words/groupWords, &a[0], &b[0], &c[0], ldc)

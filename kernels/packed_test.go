@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 )
 
 var formatNames = [formats]string{"Float32", "BFloat16", "BFloat16Dot", "Int8", "Int4"}
@@ -329,20 +330,47 @@ func BenchmarkPacked(b *testing.B) {
 	}
 }
 
-// BenchmarkPackedFewRows reads matrices that no cache holds.
+// manyTimes returns a matrix that holds the rows of m, a multiple of panelWidth, over and over, in at least size bytes.
+func manyTimes(m Matrix, size int) Matrix {
+	times := (size + len(m.packed.data) - 1) / len(m.packed.data)
+	p := &packed{format: m.packed.format, out: m.Out * times, in: m.In}
+	p.data, p.memory = allocate(times * len(m.packed.data))
+	for i := range times {
+		copy(p.data[i*len(m.packed.data):], m.packed.data)
+	}
+	return Matrix{Out: p.out, In: p.in, packed: p}
+}
+
+// readSpeed returns the bytes per nanosecond at which all threads together do nothing but read, at the best of some times.
+func readSpeed(data []byte) float64 {
+	w, best := words32(data), 0.0
+	for range 5 {
+		began := time.Now()
+		const piece = 1 << 18
+		parallel((len(w)+piece-1)/piece, func(i int) { active.max(w[i*piece : min(len(w), (i+1)*piece)]) })
+		best = max(best, float64(len(data))/float64(time.Since(began).Nanoseconds()))
+	}
+	return best
+}
+
+// BenchmarkPackedFewRows reads matrices that no cache holds, and compares that with doing nothing but read.
 func BenchmarkPackedFewRows(b *testing.B) {
 	r := source()
-	const in, out = 4096, 11008
-	w := normals(r, out*in)
+	const in = 4096
+	w := normals(r, 128*in)
 	for f, name := range formatNames {
-		m := NewMatrix(out, in, w).Pack(Format(f))
+		m := manyTimes(NewMatrix(128, in, w).Pack(Format(f)), 256<<20)
 		for _, rows := range []int{1, 2, 3, 5, 8, 13, 14, 16} {
-			x, y := normals(r, rows*in), make([]float32, rows*out)
+			x, y := normals(r, rows*in), make([]float32, rows*m.Out)
 			b.Run(fmt.Sprintf("%s/%d", name, rows), func(b *testing.B) {
+				speed := readSpeed(m.packed.data)
 				for b.Loop() {
 					Linear(y, x, m, rows)
 				}
-				b.ReportMetric(float64(len(m.packed.data))*float64(b.N)/float64(b.Elapsed().Nanoseconds()), "GB/s")
+				got := float64(len(m.packed.data)) * float64(b.N) / float64(b.Elapsed().Nanoseconds())
+				b.ReportMetric(got, "GB/s")
+				b.ReportMetric(max(speed, readSpeed(m.packed.data)), "GB/s-read")
+				b.ReportMetric(got*2*float64(rows)*float64(in*m.Out)/float64(len(m.packed.data)), "GFLOP/s")
 			})
 		}
 	}
