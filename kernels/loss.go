@@ -57,21 +57,24 @@ const (
 // headLoss is [HeadLoss] of some rows at a time.
 func headLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale float32, rows, some int) (loss float64) {
 	if rows == 0 {
+		Zero(dhead)
 		return 0
 	}
 	n, v := head.In, head.Out
 	logits := borrow(min(some, rows) * v)
 	defer giveBack(logits)
 	each := make([]float64, rows)
-	Zero(dx[:rows*n])
-	Zero(dhead)
 	for i := 0; i < rows; i += some {
 		m := min(some, rows-i)
 		l, xi := (*logits)[:m*v], x[i*n:][:m*n]
 		Linear(l, xi, head, m)
 		crossEntropy(each[i:][:m], l, targets[i:], z, scale, v)
 		headGradInput(dx[i*n:], l, head, m)
-		if dhead != nil {
+		switch {
+		case dhead == nil:
+		case i == 0:
+			SetGradWeight(dhead, l, xi, v, n, m)
+		default:
 			LinearGradWeight(dhead, l, xi, v, n, m)
 		}
 	}
@@ -81,17 +84,17 @@ func headLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale flo
 	return loss
 }
 
-// headGradInput is [LinearGradInput] by so few outputs at a time that a copy of dy is never made as a whole.
+// headGradInput is [SetGradInput] by so few outputs at a time that a copy of dy is never made as a whole.
 func headGradInput(dx, dy []float32, head Matrix, rows int) {
 	if head.packed != nil {
-		LinearGradInput(dx, dy, head, rows)
+		SetGradInput(dx, dy, head, rows)
 		return
 	}
 	n, v := head.In, head.Out
 	const most = 1 << 20
 	step := (most + rows - 1) / rows
 	for o := 0; o < v; o += step {
-		product(dx[:rows*n], n, floats(dy[o:], v, true), head.operand(false).from(0, o), rows, n, min(step, v-o), true)
+		product(dx[:rows*n], n, floats(dy[o:], v, true), head.operand(false).from(0, o), rows, n, min(step, v-o), o > 0)
 	}
 	runtime.KeepAlive(head.owner)
 }

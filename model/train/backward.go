@@ -136,7 +136,7 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients
 		if !below && sg.gate == nil {
 			continue
 		}
-		kernels.LinearGradInput(zero(&s.dAct, n*i), s.dOut, ffn.Down.Matrix, n)
+		kernels.SetGradInput(grow(&s.dAct, n*i), s.dOut, ffn.Down.Matrix, n)
 		gradWeight(sg.down, s.dOut, w.Act, h, i, n)
 		kernels.SiLUMulGrad(grow(&s.dGate, n*i), grow(&s.dUp, n*i), s.dAct, w.Gate, w.Up)
 		gradWeight(sg.gate, s.dGate, w.In, i, h, n)
@@ -144,7 +144,7 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients
 		if !below {
 			continue
 		}
-		kernels.LinearGradInput(zero(&s.dIn, n*h), s.dGate, ffn.Gate.Matrix, n)
+		kernels.SetGradInput(grow(&s.dIn, n*h), s.dGate, ffn.Gate.Matrix, n)
 		kernels.LinearGradInput(s.dIn, s.dUp, ffn.Up.Matrix, n)
 		kernels.Mix(s.dh, s.ones[:n], s.dIn, w.Rows, h)
 	}
@@ -173,7 +173,7 @@ func attentionBackward(m *model.Mixture, l int, p *model.Pass, lg *layerGradient
 	t, w, rope := &p.Layers[l], &m.Anchor.Layers[l], m.Anchor.Rope()
 	h, qw, kv := c.HiddenSize, c.QWidth(), c.KVWidth()
 	kernels.RMSNormGrad(grow(&s.dO, rows*h), lg.postAttention, s.dh, t.O, w.PostAttentionNorm, t.OInv, rows)
-	kernels.LinearGradInput(zero(&s.dAtt, rows*qw), s.dO, w.O, rows)
+	kernels.SetGradInput(grow(&s.dAtt, rows*qw), s.dO, w.O, rows)
 	gradWeight(lg.o, s.dO, t.Att, h, qw, rows)
 	zero(&s.dQ, rows*qw)
 	zero(&s.dK, rows*kv)
@@ -192,12 +192,10 @@ func attentionBackward(m *model.Mixture, l int, p *model.Pass, lg *layerGradient
 	gradWeight(lg.v, s.dV, t.X, kv, h, rows)
 }
 
-// gradWeight stores a product's gradient by its weight in dw, unless that is nil. It is cleared here, just before, so that
-// the sum finds it in a cache.
+// gradWeight stores a product's gradient by its weight in dw, unless that is nil.
 func gradWeight(dw, dy, x []float32, out, in, rows int) {
 	if dw != nil {
-		kernels.Zero(dw)
-		kernels.LinearGradWeight(dw, dy, x, out, in, rows)
+		kernels.SetGradWeight(dw, dy, x, out, in, rows)
 	}
 }
 
