@@ -399,15 +399,50 @@ func copy16(dst *float32, src *float32, ld int, k int)
 //go:noescape
 func copy14(dst *float32, src *float32, ld int, k int)
 
+// copy13 copies the first 13 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy13(dst *float32, src *float32, ld int, k int)
+
+// copy12 copies the first 12 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy12(dst *float32, src *float32, ld int, k int)
+
+// copy11 copies the first 11 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy11(dst *float32, src *float32, ld int, k int)
+
+// copy10 copies the first 10 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy10(dst *float32, src *float32, ld int, k int)
+
+// copy9 copies the first 9 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy9(dst *float32, src *float32, ld int, k int)
+
 // copy8 copies the first 8 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
 //
 //go:noescape
 func copy8(dst *float32, src *float32, ld int, k int)
 
+// copy7 copies the first 7 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy7(dst *float32, src *float32, ld int, k int)
+
 // copy6 copies the first 6 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
 //
 //go:noescape
 func copy6(dst *float32, src *float32, ld int, k int)
+
+// copy5 copies the first 5 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
+//
+//go:noescape
+func copy5(dst *float32, src *float32, ld int, k int)
 
 // copy4 copies the first 4 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
 //

@@ -19622,6 +19622,111 @@ copy14_loop:
 	VZEROUPPER
 	RET
 
+// func copy13(dst *float32, src *float32, ld int, k int)
+// Requires: AVX
+TEXT ·copy13(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ k+24(FP), BX
+	SHLQ $0x02, DX
+
+copy13_loop:
+	VMOVUPS (CX), Y0
+	VMOVUPS 20(CX), Y1
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 20(AX)
+	ADDQ    $0x34, AX
+	ADDQ    DX, CX
+	DECQ    BX
+	JNZ     copy13_loop
+	VZEROUPPER
+	RET
+
+// func copy12(dst *float32, src *float32, ld int, k int)
+// Requires: AVX
+TEXT ·copy12(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ k+24(FP), BX
+	SHLQ $0x02, DX
+
+copy12_loop:
+	VMOVUPS (CX), Y0
+	VMOVUPS 16(CX), Y1
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 16(AX)
+	ADDQ    $0x30, AX
+	ADDQ    DX, CX
+	DECQ    BX
+	JNZ     copy12_loop
+	VZEROUPPER
+	RET
+
+// func copy11(dst *float32, src *float32, ld int, k int)
+// Requires: AVX
+TEXT ·copy11(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ k+24(FP), BX
+	SHLQ $0x02, DX
+
+copy11_loop:
+	VMOVUPS (CX), Y0
+	VMOVUPS 12(CX), Y1
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 12(AX)
+	ADDQ    $0x2c, AX
+	ADDQ    DX, CX
+	DECQ    BX
+	JNZ     copy11_loop
+	VZEROUPPER
+	RET
+
+// func copy10(dst *float32, src *float32, ld int, k int)
+// Requires: AVX
+TEXT ·copy10(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ k+24(FP), BX
+	SHLQ $0x02, DX
+
+copy10_loop:
+	VMOVUPS (CX), Y0
+	VMOVUPS 8(CX), Y1
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 8(AX)
+	ADDQ    $0x28, AX
+	ADDQ    DX, CX
+	DECQ    BX
+	JNZ     copy10_loop
+	VZEROUPPER
+	RET
+
+// func copy9(dst *float32, src *float32, ld int, k int)
+// Requires: AVX
+TEXT ·copy9(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ k+24(FP), BX
+	SHLQ $0x02, DX
+
+copy9_loop:
+	VMOVUPS (CX), Y0
+	VMOVUPS 4(CX), Y1
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 4(AX)
+	ADDQ    $0x24, AX
+	ADDQ    DX, CX
+	DECQ    BX
+	JNZ     copy9_loop
+	VZEROUPPER
+	RET
+
 // func copy8(dst *float32, src *float32, ld int, k int)
 // Requires: AVX
 TEXT ·copy8(SB), NOSPLIT, $0-32
@@ -19638,6 +19743,27 @@ copy8_loop:
 	ADDQ    DX, CX
 	DECQ    BX
 	JNZ     copy8_loop
+	VZEROUPPER
+	RET
+
+// func copy7(dst *float32, src *float32, ld int, k int)
+// Requires: AVX
+TEXT ·copy7(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ k+24(FP), BX
+	SHLQ $0x02, DX
+
+copy7_loop:
+	VMOVUPS (CX), X0
+	VMOVUPS 12(CX), X1
+	VMOVUPS X0, (AX)
+	VMOVUPS X1, 12(AX)
+	ADDQ    $0x1c, AX
+	ADDQ    DX, CX
+	DECQ    BX
+	JNZ     copy7_loop
 	VZEROUPPER
 	RET
 
@@ -19659,6 +19785,27 @@ copy6_loop:
 	ADDQ    DX, CX
 	DECQ    BX
 	JNZ     copy6_loop
+	VZEROUPPER
+	RET
+
+// func copy5(dst *float32, src *float32, ld int, k int)
+// Requires: AVX
+TEXT ·copy5(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ ld+16(FP), DX
+	MOVQ k+24(FP), BX
+	SHLQ $0x02, DX
+
+copy5_loop:
+	VMOVUPS (CX), X0
+	VMOVUPS 4(CX), X1
+	VMOVUPS X0, (AX)
+	VMOVUPS X1, 4(AX)
+	ADDQ    $0x14, AX
+	ADDQ    DX, CX
+	DECQ    BX
+	JNZ     copy5_loop
 	VZEROUPPER
 	RET
 

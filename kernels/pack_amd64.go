@@ -58,6 +58,11 @@ func (o operand) pack4(dst []float32, stride, i, k int) {
 	}
 }
 
+// copies are the functions that copy columns, by their number.
+var copies = [...]func(dst, src *float32, ld, k int){
+	4: copy4, copy5, copy6, copy7, copy8, copy9, copy10, copy11, copy12, copy13, copy14, 16: copy16, 32: copy32,
+}
+
 // copyColumns copies the first n elements of k rows to dst, if there is code for n.
 func (o operand) copyColumns(n int, dst []float32, k int) bool {
 	if o.half != nil {
@@ -71,22 +76,9 @@ func (o operand) copyColumns(n int, dst []float32, k int) bool {
 		}
 		return true
 	}
-	src, ld := o.data, o.ld
-	switch n {
-	case 32:
-		copy32(&dst[0], &src[0], ld, k)
-	case 16:
-		copy16(&dst[0], &src[0], ld, k)
-	case 14:
-		copy14(&dst[0], &src[0], ld, k)
-	case 8:
-		copy8(&dst[0], &src[0], ld, k)
-	case 6:
-		copy6(&dst[0], &src[0], ld, k)
-	case 4:
-		copy4(&dst[0], &src[0], ld, k)
-	default:
+	if copies[n] == nil {
 		return false
 	}
+	copies[n](&dst[0], &o.data[0], o.ld, k)
 	return true
 }

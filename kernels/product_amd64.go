@@ -19,36 +19,16 @@ type tiling struct {
 }
 
 var (
-	tiling512 = &tiling{[]int{14, 8, 4, 2, 1}, 32, 512, tile512, matvec512, tiling2}
-	tiling2   = &tiling{[]int{6, 4, 2, 1}, 16, 512, tile2, matvec2, nil}
+	tiling512 = &tiling{tiles512[Float32].heights, 32, 512, tile512, matvec512, tiling2}
+	tiling2   = &tiling{tiles2[Float32].heights, 16, 512, tile2, matvec2, nil}
 )
 
 func tile512(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool) {
-	switch height {
-	case 14:
-		tile14x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 8:
-		tile8x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 4:
-		tile4x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 2:
-		tile2x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 1:
-		tile1x32(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	}
+	tilesFloat32[height](k, &a[0], &b[0], ldb, &c[0], ldc, add)
 }
 
 func tile2(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool) {
-	switch height {
-	case 6:
-		tile6x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 4:
-		tile4x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 2:
-		tile2x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	case 1:
-		tile1x16(k, &a[0], &b[0], ldb, &c[0], ldc, add)
-	}
+	tilesFloat32Narrow[height](k, &a[0], &b[0], ldb, &c[0], ldc, add)
 }
 
 func matvec512(y []float32, w operand, x []float32, k int, add bool) {

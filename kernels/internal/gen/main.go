@@ -31,7 +31,7 @@ func main() {
 	}
 	roundPairs()
 	quantise()
-	for _, width := range []int{32, 16, 14, 8, 6, 4} {
+	for _, width := range []int{32, 16, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4} {
 		copyColumns(width, float)
 	}
 	for _, width := range []int{32, 16} { // weights are the right side, which is packed to tiles' widths
