@@ -1,6 +1,9 @@
 package kernels
 
-import "math"
+import (
+	"math"
+	"runtime"
+)
 
 const (
 	// queryBlock is how many queries of a head are computed as one piece of work.
@@ -14,6 +17,10 @@ const (
 // scores, as one product, before it turns them into probabilities. A score that a query may not see
 // has the probability zero, which leaves sums as they are.
 func (t *tiling) attention(out, lse, q, k, v []float32, s Span, h Heads) {
+	if s.Rows == 1 {
+		t.attend(out, lse, q, k, v, s.Past+1, h)
+		return
+	}
 	block := max(t.heights[0], min(queryBlock, scoresMax/(s.Past+s.Rows+1)))
 	blocks := (s.Rows + block - 1) / block
 	item := func(p int) {
@@ -45,6 +52,58 @@ func (t *tiling) attention(out, lse, q, k, v []float32, s Span, h Heads) {
 		return
 	}
 	parallel(h.Query*blocks, item)
+}
+
+// keyBlock is how many positions are read at a time, all heads of each, when there is but one query.
+const keyBlock = 64
+
+// attend is attention of one query to so many keys, which takes as long as reading keys and values: it reads them as they lie in memory, from
+// end to end, where a head at a time would read a little of each page again and again. The bits are those of attention.
+func (t *tiling) attend(out, lse, q, k, v []float32, keys int, h Heads) {
+	group, kw := h.Query/h.KV, h.KV*h.Dim
+	scores, scaled := borrow(h.Query*keys), borrow(h.Query*h.Dim)
+	defer giveBack(scores)
+	defer giveBack(scaled)
+	scaleQueries(*scaled, q, h.Dim, h.Query, h.Dim)
+	parallelRows((keys+keyBlock-1)/keyBlock, keyBlock*kw*group/8, func(i, j int) {
+		for ; i < j; i++ {
+			at, n := i*keyBlock, min(keyBlock, keys-i*keyBlock)
+			for kv := range h.KV {
+				head := kv * group
+				t.serial((*scores)[head*keys+at:], keys, floats((*scaled)[head*h.Dim:], h.Dim, true), floats(k[at*kw+kv*h.Dim:], kw, true), group, n, h.Dim, false)
+			}
+		}
+	})
+	// A piece of work is some neighbouring heads of keys and values, over all positions.
+	pieces := min(h.KV, 2*runtime.GOMAXPROCS(0))
+	if keys*h.Query*h.Dim <= inline {
+		pieces = 1
+	}
+	parallel(pieces, func(p int) {
+		first, end := p*h.KV/pieces, (p+1)*h.KV/pieces
+		for head := first * group; head < end*group; head++ {
+			l := softmax((*scores)[head*keys:][:keys])
+			if lse != nil {
+				lse[head] = l
+			}
+		}
+		if group == 1 {
+			clear(out[first*h.Dim : end*h.Dim])
+			for at := range keys {
+				for head := first; head < end; head++ {
+					active.axpy(out[head*h.Dim:][:h.Dim], (*scores)[head*keys+at], v[at*kw+head*h.Dim:][:h.Dim])
+				}
+			}
+			return
+		}
+		for at := 0; at < keys; at += keyBlock {
+			n := min(keyBlock, keys-at)
+			for kv := first; kv < end; kv++ {
+				head := kv * group
+				t.serial(out[head*h.Dim:], h.Dim, floats((*scores)[head*keys+at:], keys, true), floats(v[at*kw+kv*h.Dim:], kw, false), group, h.Dim, n, at > 0)
+			}
+		}
+	})
 }
 
 // scaleQueries stores in dst, (rows, dim), the rows of q that are ld apart, times 1/√dim.
