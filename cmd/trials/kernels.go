@@ -25,7 +25,8 @@ func kernelsTrial() *cobra.Command {
 		Long: `Measures products of matrices against oneDNN, decoding and prefill against llama.cpp, steps of training against PyTorch,
 and decoding against what the memory delivers, on one core and on two. Each round measures ours and theirs in turn; a figure is
 the median of the rounds, a round's is its fastest repetition, and a ratio is the median of the rounds' ratios, with the least
-and the largest of them. Peers that are not named are not claimed against; CONTRIBUTING.md says what --peers DIR holds. It takes
+and the largest of them. Each measurement waits up to three seconds for other programs to leave the machine alone; beside the load
+stands how often they did not, and of how many. Peers that are not named are not claimed against; CONTRIBUTING.md says what --peers DIR holds. It takes
 an hour with all of them; --only names the parts to run.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -42,7 +43,7 @@ an hour with all of them; --only names the parts to run.`,
 }
 
 // kernelsParts are what the trial measures, in order.
-var kernelsParts = []string{"products", "bandwidth", "experts", "decode", "prefill", "training"}
+var kernelsParts = []string{"products", "bandwidth", "experts", "decode", "prefill", "train10M", "train100M"}
 
 // What chorus claims, as the least ratio of their time to ours.
 const (
@@ -67,6 +68,8 @@ type kernelsRun struct {
 	torch    *oracle
 	products *productPeer
 	claims   []func()
+
+	settled, disturbed int // see disturbance
 }
 
 func (r *kernelsRun) run() error {
@@ -98,7 +101,8 @@ func (r *kernelsRun) run() error {
 	}
 	parts := map[string]func() error{
 		"products": r.measureProducts, "bandwidth": r.measureBandwidth, "experts": r.measureExperts,
-		"decode": r.measureDecode, "prefill": r.measurePrefill, "training": r.measureTraining,
+		"decode": r.measureDecode, "prefill": r.measurePrefill,
+		"train10M": r.measureTraining(small), "train100M": r.measureTraining(big),
 	}
 	procs := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(procs)
@@ -154,8 +158,8 @@ type contender func() (float64, error)
 func (r *kernelsRun) compete(contenders ...contender) ([][]float64, error) {
 	times := make([][]float64, len(contenders))
 	for range r.rounds {
-		settle()
 		for i, c := range contenders {
+			r.settle()
 			if err := r.ctx.Err(); err != nil {
 				return nil, err
 			}
@@ -194,15 +198,23 @@ func load() string {
 	return one
 }
 
-// A round waits until others leave this share of the cores idle for so long, but no longer than it can be helped.
+// disturbance returns the load, and how often others were not quiet before a measurement since the last call.
+func (r *kernelsRun) disturbance() string {
+	s := fmt.Sprintf("%s, %d of %d", load(), r.disturbed, r.settled)
+	r.disturbed, r.settled = 0, 0
+	return s
+}
+
+// A measurement waits until others leave this share of the cores idle for so long, but not for ever.
 const (
 	quietShare = 0.9
 	quietFor   = 50 * time.Millisecond
 	quietLimit = 3 * time.Second
 )
 
-// settle waits for others to be quiet.
-func settle() {
+// settle waits for others to be quiet, and counts when they were not.
+func (r *kernelsRun) settle() {
+	r.settled++
 	for began := time.Now(); time.Since(began) < quietLimit; {
 		idle, all := cpuTimes()
 		time.Sleep(quietFor)
@@ -211,6 +223,7 @@ func settle() {
 			return
 		}
 	}
+	r.disturbed++
 }
 
 // cpuTimes returns how long the cores have been idle, and how long they have been there, in ticks; nothing where the system

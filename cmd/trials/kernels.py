@@ -100,6 +100,16 @@ def mixture(hidden, intermediate, layers, heads, vocabulary, slots, length):
         a, b = x.chunk(2, -1)
         return (x * cos + torch.cat((-b, a), -1) * sin).to(x.dtype)
 
+    class Norm(nn.Module):
+        """PyTorch's own norm, which is fast where weight and input are of one type."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(hidden))
+
+        def forward(self, x):
+            return F.rms_norm(x, (hidden,), self.weight.to(x.dtype), 1e-6)
+
     class FFN(nn.Module):
         def __init__(self):
             super().__init__()
@@ -114,14 +124,13 @@ def mixture(hidden, intermediate, layers, heads, vocabulary, slots, length):
         def __init__(self):
             super().__init__()
             self.q, self.k, self.v, self.o = (nn.Linear(hidden, hidden, bias=False) for _ in range(4))
-            self.q_norm, self.k_norm, self.attention_norm, self.ffn_norm = (nn.RMSNorm(hidden, eps=1e-6) for _ in range(4))
+            self.q_norm, self.k_norm, self.attention_norm, self.ffn_norm = (Norm() for _ in range(4))
             self.slots = nn.ModuleList(FFN() for _ in range(slots))
             self.router = nn.Linear(hidden, slots) if slots > 1 else None
 
         def forward(self, x):
             split = lambda t: t.unflatten(-1, (heads, width)).transpose(1, 2)
             q, k, v = split(self.q_norm(self.q(x))), split(self.k_norm(self.k(x))), split(self.v(x))
-            v = v.contiguous()
             a = F.scaled_dot_product_attention(turn(q).to(v.dtype), turn(k).to(v.dtype), v, is_causal=True)
             x = x + self.attention_norm(self.o(a.transpose(1, 2).flatten(-2)))
             y = self.slots[0](x)
@@ -135,7 +144,7 @@ def mixture(hidden, intermediate, layers, heads, vocabulary, slots, length):
             super().__init__()
             self.embed = nn.Embedding(vocabulary, hidden)
             self.layers = nn.ModuleList(Layer() for _ in range(layers))
-            self.norm = nn.RMSNorm(hidden, eps=1e-6)
+            self.norm = Norm()
             self.head = nn.Linear(hidden, vocabulary, bias=False)
 
         def forward(self, ids):

@@ -42,7 +42,7 @@ var productTypes = []struct {
 
 func (r *kernelsRun) measureProducts() error {
 	fmt.Println("\nProducts M×K×N, weights prepared once, GFLOP/s")
-	rows := [][]string{{"", "", "cores", "ours", "peer", "ratio (least..most)", "load"}}
+	rows := [][]string{{"", "", "cores", "ours", "peer", "ratio (least..most)", "load, disturbed"}}
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, of := range productTypes {
 		for _, s := range productShapes {
@@ -104,7 +104,7 @@ func (r *kernelsRun) duel(theirs, ours contender, speed func(seconds float64) fl
 	if err != nil {
 		return nil, nil, err
 	}
-	row = []string{fmt.Sprintf("%.1f", speed(median(times[0]))), "", "", load()}
+	row = []string{fmt.Sprintf("%.1f", speed(median(times[0]))), "", "", r.disturbance()}
 	if theirs != nil {
 		ratio := over(times[1], times[0])
 		row[1], row[2], q = fmt.Sprintf("%.1f", speed(median(times[1]))), ratio.String(), &ratio

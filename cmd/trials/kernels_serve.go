@@ -72,7 +72,7 @@ func (r *kernelsRun) measurePrefill() error {
 // serve compares with llama.cpp how a sequence gets so many tokens, step at a time.
 func (r *kernelsRun) serve(name string, claim float64, step, tokens int, test ...string) error {
 	fmt.Printf("\n%s of %d tokens, %+v, tokens/s\n", name, tokens, servedShape)
-	rows := [][]string{{"", "cores", "ours", "llama.cpp", "ratio (least..most)", "load"}}
+	rows := [][]string{{"", "cores", "ours", "llama.cpp", "ratio (least..most)", "load, disturbed"}}
 	builds := make(map[string]bool)
 	for _, f := range servedFormats {
 		m, err := servedShape.build(f.form)
@@ -138,39 +138,44 @@ func (r *kernelsRun) llamaBench(format string, cores int, builds map[string]bool
 	}, nil
 }
 
-// readWindow is how long memory is read in a round, and readBytes how much there is: far more than caches hold.
+// readBytes is how much memory is read, far more than caches hold, and readChunk what a core takes of it at a time.
 const (
-	readWindow = 300 * time.Millisecond
-	readBytes  = 512 << 20
-	readChunk  = 256 << 10
+	readBytes = 512 << 20
+	readChunk = 256 << 10
 )
 
-// read returns what does nothing but read memory, in seconds per byte.
-func read(data []float32, cores int) contender {
+// read returns what does nothing but read memory, as often as comes to that many bytes, in seconds per byte.
+func read(data []float32, cores int, bytes float64) contender {
 	const chunk = readChunk / 4
+	passes := max(1, int(bytes/float64(4*len(data))))
 	return func() (float64, error) {
 		runtime.GOMAXPROCS(cores)
-		seconds := quickest(readWindow, func() {
-			var next atomic.Int64
-			var threads sync.WaitGroup
-			for range cores {
-				threads.Go(func() {
-					for at := int(next.Add(chunk)) - chunk; at < len(data); at = int(next.Add(chunk)) - chunk {
-						part := data[at:][:chunk]
-						kernels.Dot(part, part)
-					}
-				})
+		least := time.Duration(1<<63 - 1)
+		for range serveRepeats {
+			began := time.Now()
+			for range passes {
+				var next atomic.Int64
+				var threads sync.WaitGroup
+				for range cores {
+					threads.Go(func() {
+						for at := int(next.Add(chunk)) - chunk; at < len(data); at = int(next.Add(chunk)) - chunk {
+							part := data[at:][:chunk]
+							kernels.Dot(part, part)
+						}
+					})
+				}
+				threads.Wait()
 			}
-			threads.Wait()
-		})
-		return seconds / float64(4*len(data)), nil
+			least = min(least, time.Since(began))
+		}
+		return least.Seconds() / float64(passes*4*len(data)), nil
 	}
 }
 
 // measureBandwidth compares the bytes of weights that decoding reads in a second with what a pure read of memory does.
 func (r *kernelsRun) measureBandwidth() error {
 	fmt.Printf("\nWeights that decoding reads, %+v, against a pure read, GB/s\n", servedShape)
-	rows := [][]string{{"", "cores", "decoding", "read", "share (least..most)", "load"}}
+	rows := [][]string{{"", "cores", "decoding", "read", "share (least..most)", "load, disturbed"}}
 	data := make([]float32, readBytes/4)
 	for i := range data {
 		data[i] = 1
@@ -187,7 +192,7 @@ func (r *kernelsRun) measureBandwidth() error {
 				seconds, err := token()
 				return seconds / bytes, err
 			}
-			row, q, err := r.duel(read(data, cores), ours, func(seconds float64) float64 { return 1 / seconds / 1e9 })
+			row, q, err := r.duel(read(data, cores, bytes*decodeTokens), ours, func(seconds float64) float64 { return 1 / seconds / 1e9 })
 			if err != nil {
 				return err
 			}
@@ -207,7 +212,7 @@ func (r *kernelsRun) measureExperts() error {
 	shape := servedShape
 	shape.experts = slices.Max(expertCounts)
 	fmt.Printf("\nDecoding with %d slots of E, %d hidden, %d intermediate, %d layers, bf16, tokens/s\n", shape.k, shape.hidden, shape.intermediate, shape.layers)
-	rows := [][]string{{"E", "cores", "ours", "of E = 2 (least..most)", "load"}}
+	rows := [][]string{{"E", "cores", "ours", "of E = 2 (least..most)", "load, disturbed"}}
 	whole, err := shape.build(model.BFloat16)
 	if err != nil {
 		return err
@@ -225,9 +230,10 @@ func (r *kernelsRun) measureExperts() error {
 		if err != nil {
 			return err
 		}
+		disturbance := r.disturbance()
 		for i, n := range expertCounts {
 			q := over(times[0], times[i])
-			rows = append(rows, []string{strconv.Itoa(n), strconv.Itoa(cores), fmt.Sprintf("%.1f", 1/median(times[i])), q.String(), load()})
+			rows = append(rows, []string{strconv.Itoa(n), strconv.Itoa(cores), fmt.Sprintf("%.1f", 1/median(times[i])), q.String(), disturbance})
 			if i > 0 {
 				r.claim(expertsClaim, q, "decoding with 2 of %d slots on %d, of the speed with 2 of 2", n, cores)
 			}

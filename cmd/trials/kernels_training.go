@@ -26,18 +26,19 @@ type trainedShape struct {
 	sequences, length int
 }
 
-var trainedShapes = []trainedShape{
-	{"10M", mixtureShape{hidden: 256, intermediate: 704, layers: 6, heads: 4, vocabulary: 8192}, 8, 128},
-	{"100M", mixtureShape{hidden: 768, intermediate: 2048, layers: 8, heads: 12, vocabulary: 16384}, 4, 256},
-}
+var (
+	small = trainedShape{"10M", mixtureShape{hidden: 256, intermediate: 704, layers: 6, heads: 4, vocabulary: 8192}, 8, 128}
+	big   = trainedShape{"100M", mixtureShape{hidden: 768, intermediate: 2048, layers: 8, heads: 12, vocabulary: 16384}, 4, 256}
+)
 
 // errMeasured ends a run of training of which enough was seen.
 var errMeasured = errors.New("measured")
 
-func (r *kernelsRun) measureTraining() error {
-	fmt.Println("\nA step of training, ms")
-	rows := [][]string{{"", "", "slots", "cores", "ours", "PyTorch", "", "ratio (least..most)", "load"}}
-	for _, s := range trainedShapes {
+// measureTraining returns what measures the training of one shape.
+func (r *kernelsRun) measureTraining(s trainedShape) func() error {
+	return func() error {
+		fmt.Printf("\nA step of training at about %s, %d×%d tokens, ms\n", s.name, s.sequences, s.length)
+		rows := [][]string{{"", "slots", "cores", "ours", "PyTorch", "", "ratio (least..most)", "load, disturbed"}}
 		for _, slots := range []int{1, 2} {
 			for _, cores := range r.cores() {
 				more, err := r.trainingRows(s, slots, cores)
@@ -47,9 +48,9 @@ func (r *kernelsRun) measureTraining() error {
 				rows = append(rows, more...)
 			}
 		}
+		table(rows)
+		return nil
 	}
-	table(rows)
-	return nil
 }
 
 // A twin is the same step in PyTorch.
@@ -102,6 +103,7 @@ func (r *kernelsRun) trainingRows(s trainedShape, slots, cores int) (rows [][]st
 		if p.Step%2 == 0 {
 			ours = append(ours, time.Since(began).Seconds())
 			for i, t := range twins {
+				r.settle()
 				seconds, err := t.step()
 				if err != nil {
 					stop(err)
@@ -112,21 +114,21 @@ func (r *kernelsRun) trainingRows(s trainedShape, slots, cores int) (rows [][]st
 		if len(ours) == r.rounds {
 			stop(errMeasured)
 		}
-		settle()
+		r.settle()
 		began = time.Now()
 	}}
 	if err := job.run(ctx, slots); err != nil && context.Cause(ctx) != errMeasured {
 		return nil, errors.Join(err, context.Cause(ctx))
 	}
 	kind := map[int]string{1: "anchor", 2: "expert"}[slots]
-	row := []string{s.name, kind, strconv.Itoa(slots), strconv.Itoa(cores), fmt.Sprintf("%.0f", 1e3*median(ours)), "", "", "", load()}
+	row := []string{kind, strconv.Itoa(slots), strconv.Itoa(cores), fmt.Sprintf("%.0f", 1e3*median(ours)), "", "", "", r.disturbance()}
 	if len(twins) == 0 {
 		return [][]string{row}, nil
 	}
 	for i, t := range twins {
 		q := over(theirs[i], ours)
 		row := append([]string(nil), row...)
-		row[5], row[6], row[7] = t.name, fmt.Sprintf("%.0f", 1e3*median(theirs[i])), q.String()
+		row[4], row[5], row[6] = t.name, fmt.Sprintf("%.0f", 1e3*median(theirs[i])), q.String()
 		rows = append(rows, row)
 		if t.claimed {
 			r.claim(trainingClaim, q, "a step of %s %s on %d, PyTorch %s", s.name, kind, cores, t.name)
