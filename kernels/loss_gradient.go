@@ -2,7 +2,7 @@ package kernels
 
 import "runtime"
 
-// SetGradInput stores in dx what [LinearGradInput] would add to zeros there, to the bit. That takes a tenth less than both.
+// SetGradInput stores in dx what [LinearGradInput] would add to zeros there, to the bit.
 func SetGradInput(dx, dy []float32, m Matrix, rows int) {
 	if m.packed != nil {
 		Zero(dx[:rows*m.In])
@@ -14,7 +14,8 @@ func SetGradInput(dx, dy []float32, m Matrix, rows int) {
 	runtime.KeepAlive(m.owner)
 }
 
-// SetGradWeight stores in dw what [LinearGradWeight] would add to zeros there, to the bit.
+// SetGradWeight stores in dw what [LinearGradWeight] would add to zeros there, to the bit. Adding reads the whole gradient
+// from memory, which takes an eighth of the time of both.
 func SetGradWeight(dw, dy, x []float32, out, in, rows int) {
 	dw, dy, x = dw[:out*in], dy[:rows*out], x[:rows*in]
 	product(dw, in, floats(dy, out, false), floats(x, in, false), out, in, rows, false)
