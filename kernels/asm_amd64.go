@@ -274,102 +274,102 @@ func dottile2x32(words int, a *float32, b *float32, c *float32, ldc int, add boo
 //go:noescape
 func dottile1x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
 
-// int8tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int8tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int8tile7x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int8tile6x32 computes the 6×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int8tile6x32 computes the 6×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int8tile6x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int8tile5x32 computes the 5×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int8tile5x32 computes the 5×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int8tile5x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int8tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int8tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int8tile4x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int8tile3x32 computes the 3×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int8tile3x32 computes the 3×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int8tile3x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int8tile2x32 computes the 2×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int8tile2x32 computes the 2×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int8tile2x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int8tile1x32 computes the 1×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int8tile1x32 computes the 1×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int8tile1x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int8tile3 computes the 3×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int8tile3 computes the 3×32 tile c += a·b of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int8tile3(groups int, a *float32, b *byte, c *float32, ldc int)
 
-// int8tile2 computes the 2×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int8tile2 computes the 2×32 tile c += a·b of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int8tile2(groups int, a *float32, b *byte, c *float32, ldc int)
 
-// int8tile1 computes the 1×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int8tile1 computes the 1×32 tile c += a·b of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int8tile1(groups int, a *float32, b *byte, c *float32, ldc int)
 
-// int4tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int4tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int4tile7x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile6x32 computes the 6×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int4tile6x32 computes the 6×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int4tile6x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile5x32 computes the 5×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int4tile5x32 computes the 5×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int4tile5x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int4tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int4tile4x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile3x32 computes the 3×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int4tile3x32 computes the 3×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int4tile3x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile2x32 computes the 2×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int4tile2x32 computes the 2×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int4tile2x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile1x32 computes the 1×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int4tile1x32 computes the 1×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int4tile1x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile3 computes the 3×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int4tile3 computes the 3×32 tile c += a·b of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int4tile3(groups int, a *float32, b *byte, c *float32, ldc int)
 
-// int4tile2 computes the 2×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int4tile2 computes the 2×32 tile c += a·b of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int4tile2(groups int, a *float32, b *byte, c *float32, ldc int)
 
-// int4tile1 computes the 1×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.
+// int4tile1 computes the 1×32 tile c += a·b of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
 func int4tile1(groups int, a *float32, b *byte, c *float32, ldc int)

@@ -27,12 +27,12 @@ const (
 	// Int8 holds weights in 8.5 bits: integers from -127 to 127, and a scale in bfloat16 for each group of 32 along a row, so that a
 	// weight is within 1/250 of the largest of its group. Inputs are rounded in the same way, row by row, with
 	// scales in float32, to within 1/253 of the largest of their group. Products in a group are summed exactly and groups, in
-	// order, in float32. A group of inputs that are all below 10⁻³⁰ may count as zero; one that holds an infinity or NaN gives NaN or
-	// infinities.
+	// order, in float32. A largest input below 10⁻³⁰ counts as that much; an infinity or NaN gives NaN or infinities.
+	// Where both are normally distributed, outputs are 0.8% of their deviation from exact, of which inputs are 0.5%.
 	Int8
 
 	// Int4 is Int8 with weights in 4.5 bits: integers from -8 to 7, each weight to within 1/7 of the largest of
-	// its group.
+	// its group. The figure for outputs is 9%, nearly all of it the weights'.
 	Int4
 
 	formats
@@ -55,7 +55,7 @@ const (
 //
 //	Float32     (in) weights
 //	BFloat16    (in/2, rounded up) pairs of weights that follow each other in a row, the first in the lower half
-//	Int8, Int4  (in/32, rounded up) groups; see group.go
+//	Int8, Int4  (in/32, rounded up) groups; see quant.go
 type packed struct {
 	format  Format
 	out, in int
@@ -97,7 +97,7 @@ func (p *packed) panel(i, j int) []byte {
 
 // Pack returns a copy of m in a layout that products read from end to end, in memory with large pages where the
 // system has them. Rounding aside, see [Format], it stands for the same matrix; writes to the weights under m are not
-// seen by it. It takes no more than In×Out words besides.
+// seen by it. While it works it takes 32 rows of float32 for each thread.
 func (m Matrix) Pack(f Format) Matrix {
 	if f < 0 || f >= formats {
 		panic("kernels: no such format")

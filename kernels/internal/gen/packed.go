@@ -137,7 +137,7 @@ func groupTile(rows, bits int) {
 	name := fmt.Sprintf("int%dtile%dx32", bits, rows)
 	at := label(name)
 	TEXT(name, NOSPLIT, "func(groups, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)")
-	Doc(fmt.Sprintf("%s computes the %d×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.",
+	Doc(fmt.Sprintf("%s computes the %d×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.",
 		name, rows))
 	Pragma("noescape")
 	groups := Load(Param("groups"), GP64())
@@ -244,7 +244,7 @@ func groupTileNarrow(rows, bits int) {
 	name := fmt.Sprintf("int%dtile%d", bits, rows)
 	at := label(name)
 	TEXT(name, NOSPLIT, "func(groups int, a *float32, b *byte, c *float32, ldc int)")
-	Doc(fmt.Sprintf("%s computes the %d×32 tile c += a·b of groups of 32 steps each; see groups for how a and b are packed. Rows of c are ldc apart.",
+	Doc(fmt.Sprintf("%s computes the %d×32 tile c += a·b of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.",
 		name, rows))
 	Pragma("noescape")
 	groups := Load(Param("groups"), GP64())
