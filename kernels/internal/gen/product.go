@@ -84,13 +84,26 @@ func tile(rows int, set isa, e element) {
 	}
 	// The tile is written at the end: its lines may come in the meantime.
 	eachRow(func(_, j int, m Mem) {
-		if j == 0 {
+		if j*int(set)*4%64 == 0 {
 			PREFETCHT0(m)
 		}
 	})
 	JMP(at("start"))
 	Label(string(at("load")))
 	eachRow(func(i, j int, m Mem) { VMOVUPS(m, acc[i][j]) })
+	// The tile below is likely to be read next, and its lines may come in the meantime.
+	below := GP64()
+	MOVQ(ldc, below)
+	IMUL3Q(Imm(uint64(rows)), below, below)
+	ADDQ(c, below)
+	for i := range rows {
+		for j := 0; j < 2*int(set)*4; j += 64 {
+			PREFETCHT0(Mem{Base: below, Disp: j})
+		}
+		if i < rows-1 {
+			ADDQ(ldc, below)
+		}
+	}
 	Label(string(at("start")))
 
 	multiply := func(step int, bv [2]reg.VecVirtual) {
