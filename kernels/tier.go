@@ -39,7 +39,7 @@ var (
 func init() { active, tierErr = choose(os.Getenv("CHORUS_KERNELS"), tiers()) }
 
 // Tier returns the name of the instruction set in use: the best that this processor has of
-// "avx512", "avx2" and "portable", or the one that the environment variable CHORUS_KERNELS names.
+// "avx512", "avx2", "neon" and "portable", or the one that the environment variable CHORUS_KERNELS names.
 // The error says that CHORUS_KERNELS names none that this processor has; the best is in use then.
 func Tier() (string, error) { return active.name, tierErr }
 
