@@ -59,6 +59,8 @@ var rooms = []room{
 		"arithmetic over slices: it cannot know what the numbers mean"},
 	{"kernels/internal/gen", nil,
 		"a generator runs before the code that it writes exists"},
+	{"kernels/internal/neon", nil,
+		"a generator runs before the code that it writes exists"},
 	{"durable", nil,
 		"how a file is put in place concerns every room that keeps one, and is the same in all of them"},
 	{"", nil,

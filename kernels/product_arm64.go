@@ -1,6 +1,6 @@
 package kernels
 
-var tilingNEON = &tiling{[]int{6, 5, 4, 3, 2, 1}, 16, 512, tileNEON, matvecNEON}
+var tilingNEON = &tiling{[]int{6, 5, 4, 3, 2, 1}, 16, 512, tileNEON, matvecNEON, nil}
 
 // tiles16 are the tiles of sixteen columns, by their height.
 var tiles16 = [...]func(k int, a, b *float32, ldb int, c *float32, ldc int, add bool){

@@ -1,3 +1,5 @@
+//go:build amd64 || arm64
+
 package kernels
 
 import (
@@ -75,8 +77,9 @@ func (t *tiling) attend(out, lse, q, k, v []float32, keys int, h Heads) {
 		}
 	})
 	// A piece of work is some neighbouring heads of keys and values, over all positions.
-	pieces := min(h.KV, 2*runtime.GOMAXPROCS(0))
-	if keys*h.Query*h.Dim <= inline {
+	threads := runtime.GOMAXPROCS(0)
+	pieces := min(h.KV, 2*threads)
+	if threads == 1 || keys*h.Query*h.Dim <= inline {
 		pieces = 1
 	}
 	parallel(pieces, func(p int) {
@@ -87,7 +90,7 @@ func (t *tiling) attend(out, lse, q, k, v []float32, keys int, h Heads) {
 				lse[head] = l
 			}
 		}
-		if group == 1 {
+		if group == 1 && pieces == 1 { // what is read of a row has no gaps, and one row after the other is fastest
 			clear(out[first*h.Dim : end*h.Dim])
 			for at := range keys {
 				for head := first; head < end; head++ {

@@ -1,3 +1,5 @@
+//go:build amd64 || arm64
+
 package kernels
 
 import "runtime"
@@ -15,6 +17,7 @@ type tiling struct {
 	block   int // steps of k for which a packed panel stays in the second-level cache
 	tile    func(height, k int, a, b []float32, ldb int, c []float32, ldc int, add bool)
 	matvec  func(y []float32, w operand, x []float32, k int, add bool) // 16 rows
+	narrow  *tiling                                                    // for results of half the width; it gives the same bits
 }
 
 // height returns that of the next tile when rows remain.
@@ -52,6 +55,9 @@ func (t *tiling) serial(c []float32, ldc int, a, b operand, m, n, k int, add boo
 	if m == 1 && a.vectors && b.vectors {
 		t.vector(c[:n], a.data, b, k, add)
 		return
+	}
+	if t.narrow != nil && n <= t.narrow.width {
+		t = t.narrow
 	}
 	left := borrow(m * k)
 	defer giveBack(left)
