@@ -25,7 +25,7 @@ func kernelsTrial() *cobra.Command {
 		Long: `Measures products of matrices against oneDNN, decoding and prefill against llama.cpp, steps of training against PyTorch,
 and decoding against what the memory delivers, on one core and on two. Each round measures ours and theirs in turn; a figure is
 the median of the rounds, a round's is its fastest repetition, and a ratio is the median of the rounds' ratios, with the least
-and the largest of them. Each measurement waits up to three seconds for other programs to leave the machine alone; beside the load
+and the largest of them. Each measurement waits up to a second for other programs to leave the machine alone; beside the load
 stands how often they did not, and of how many. Peers that are not named are not claimed against; CONTRIBUTING.md says what --peers DIR holds. It takes
 an hour with all of them; --only names the parts to run.`,
 		Args: cobra.NoArgs,
@@ -173,6 +173,11 @@ func (r *kernelsRun) compete(contenders ...contender) ([][]float64, error) {
 	return times, nil
 }
 
+// line prints a row of a table at once, for the next may take minutes: what was measured, ours, theirs, their ratio and the rest.
+func line(what, ours, theirs, ratio, rest string) {
+	fmt.Printf("  %-36s %9s %9s  %-22s %s\n", what, ours, theirs, ratio, rest)
+}
+
 // processor returns the name that the system has for the processor.
 func processor() string {
 	f, err := os.Open("/proc/cpuinfo")
@@ -209,7 +214,7 @@ func (r *kernelsRun) disturbance() string {
 const (
 	quietShare = 0.9
 	quietFor   = 50 * time.Millisecond
-	quietLimit = 3 * time.Second
+	quietLimit = time.Second
 )
 
 // settle waits for others to be quiet, and counts when they were not.

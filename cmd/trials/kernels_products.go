@@ -42,7 +42,7 @@ var productTypes = []struct {
 
 func (r *kernelsRun) measureProducts() error {
 	fmt.Println("\nProducts M×K×N, weights prepared once, GFLOP/s")
-	rows := [][]string{{"", "", "cores", "ours", "peer", "ratio (least..most)", "load, disturbed"}}
+	line("", "ours", "theirs", "ratio (least..most)", "load, disturbed")
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, of := range productTypes {
 		for _, s := range productShapes {
@@ -54,18 +54,12 @@ func (r *kernelsRun) measureProducts() error {
 					return quickest(productWindow, func() { kernels.Linear(y, x, m, s.m) }), nil
 				}
 				theirs := r.productPeer(of.name, s, cores)
-				row, q, err := r.duel(theirs, ours, s.gigaflops)
-				if err != nil {
+				if err := r.duel(fmt.Sprintf("%s %v on %d", of.name, s, cores), of.claim, theirs, ours, s.gigaflops); err != nil {
 					return err
-				}
-				rows = append(rows, append([]string{of.name, s.String(), strconv.Itoa(cores)}, row...))
-				if q != nil {
-					r.claim(of.claim, *q, "%s %v on %d", of.name, s, cores)
 				}
 			}
 		}
 	}
-	table(rows)
 	return nil
 }
 
@@ -88,28 +82,33 @@ func (r *kernelsRun) ask(question ...any) contender {
 	}
 }
 
-// duel measures theirs against ours, which may be nil, and returns their columns of a table, the speeds as
-// speed has them, and the ratio if there is one. A first round, in which memory is prepared, does not count.
-func (r *kernelsRun) duel(theirs, ours contender, speed func(seconds float64) float64) (row []string, q *quotient, err error) {
+// duel measures theirs, which may be nil, against ours, prints a line of their speeds, as speed has them, and notes the claim on
+// their ratio. A first round, in which memory is prepared, does not count.
+func (r *kernelsRun) duel(name string, claim float64, theirs, ours contender, speed func(seconds float64) float64) error {
 	sides := []contender{ours}
 	if theirs != nil {
 		sides = append(sides, theirs)
 	}
 	for _, side := range sides {
 		if _, err := side(); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
 	times, err := r.compete(sides...)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	row = []string{fmt.Sprintf("%.1f", speed(median(times[0]))), "", "", r.disturbance()}
+	speeds, ratio := []string{"", ""}, ""
+	for i, t := range times {
+		speeds[i] = fmt.Sprintf("%.1f", speed(median(t)))
+	}
 	if theirs != nil {
-		ratio := over(times[1], times[0])
-		row[1], row[2], q = fmt.Sprintf("%.1f", speed(median(times[1]))), ratio.String(), &ratio
+		q := over(times[1], times[0])
+		ratio = q.String()
+		r.claim(claim, q, "%s", name)
 	}
-	return row, q, nil
+	line(name, speeds[0], speeds[1], ratio, r.disturbance())
+	return nil
 }
 
 // quickest repeats f for a while and returns the seconds of its fastest repetition.

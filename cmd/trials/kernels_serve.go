@@ -72,7 +72,7 @@ func (r *kernelsRun) measurePrefill() error {
 // serve compares with llama.cpp how a sequence gets so many tokens, step at a time.
 func (r *kernelsRun) serve(name string, claim float64, step, tokens int, test ...string) error {
 	fmt.Printf("\n%s of %d tokens, %+v, tokens/s\n", name, tokens, servedShape)
-	rows := [][]string{{"", "cores", "ours", "llama.cpp", "ratio (least..most)", "load, disturbed"}}
+	line("", "ours", "llama.cpp", "ratio (least..most)", "load, disturbed")
 	builds := make(map[string]bool)
 	for _, f := range servedFormats {
 		m, err := servedShape.build(f.form)
@@ -84,22 +84,19 @@ func (r *kernelsRun) serve(name string, claim float64, step, tokens int, test ..
 			if err != nil {
 				return err
 			}
-			row, q, err := r.duel(theirs, extend(m, cores, step, tokens), func(seconds float64) float64 { return 1 / seconds })
-			if err != nil {
+			ours := extend(m, cores, step, tokens)
+			if err := r.duel(fmt.Sprintf("%s, %s on %d", name, f.name, cores), claim, theirs, ours, perSecond); err != nil {
 				return err
-			}
-			rows = append(rows, append([]string{f.name, strconv.Itoa(cores)}, row...))
-			if q != nil {
-				r.claim(claim, *q, "%s, %s on %d", name, f.name, cores)
 			}
 		}
 	}
-	table(rows)
 	for b := range builds {
 		fmt.Println("  llama.cpp", b)
 	}
 	return nil
 }
+
+func perSecond(seconds float64) float64 { return 1 / seconds }
 
 // llamaBench returns what measures the peers' model of a format, in seconds per token, nil if it is not there.
 // The builds that answer are noted.
@@ -173,10 +170,14 @@ func read(data []float32, cores int, bytes float64) contender {
 }
 
 // measureBandwidth compares the bytes of weights that decoding reads in a second with what a pure read of memory does.
-func (r *kernelsRun) measureBandwidth() error {
+func (r *kernelsRun) measureBandwidth() (err error) {
 	fmt.Printf("\nWeights that decoding reads, %+v, against a pure read, GB/s\n", servedShape)
-	rows := [][]string{{"", "cores", "decoding", "read", "share (least..most)", "load, disturbed"}}
-	data := make([]float32, readBytes/4)
+	line("", "decoding", "reading", "share (least..most)", "load, disturbed")
+	data, free, err := largePages(readBytes / 4)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, free()) }()
 	for i := range data {
 		data[i] = 1
 	}
@@ -192,15 +193,13 @@ func (r *kernelsRun) measureBandwidth() error {
 				seconds, err := token()
 				return seconds / bytes, err
 			}
-			row, q, err := r.duel(read(data, cores, bytes*decodeTokens), ours, func(seconds float64) float64 { return 1 / seconds / 1e9 })
+			err := r.duel(fmt.Sprintf("bandwidth, %s on %d", f.name, cores), bandwidthClaim, read(data, cores, bytes*decodeTokens), ours,
+				func(seconds float64) float64 { return 1 / seconds / 1e9 })
 			if err != nil {
 				return err
 			}
-			rows = append(rows, append([]string{f.name, strconv.Itoa(cores)}, row...))
-			r.claim(bandwidthClaim, *q, "decoding, %s on %d, of the memory's bandwidth", f.name, cores)
 		}
 	}
-	table(rows)
 	return nil
 }
 
@@ -212,7 +211,7 @@ func (r *kernelsRun) measureExperts() error {
 	shape := servedShape
 	shape.experts = slices.Max(expertCounts)
 	fmt.Printf("\nDecoding with %d slots of E, %d hidden, %d intermediate, %d layers, bf16, tokens/s\n", shape.k, shape.hidden, shape.intermediate, shape.layers)
-	rows := [][]string{{"E", "cores", "ours", "of E = 2 (least..most)", "load, disturbed"}}
+	line("", "ours", "E = 2", "ratio (least..most)", "load, disturbed")
 	whole, err := shape.build(model.BFloat16)
 	if err != nil {
 		return err
@@ -233,12 +232,12 @@ func (r *kernelsRun) measureExperts() error {
 		disturbance := r.disturbance()
 		for i, n := range expertCounts {
 			q := over(times[0], times[i])
-			rows = append(rows, []string{strconv.Itoa(n), strconv.Itoa(cores), fmt.Sprintf("%.1f", 1/median(times[i])), q.String(), disturbance})
 			if i > 0 {
-				r.claim(expertsClaim, q, "decoding with 2 of %d slots on %d, of the speed with 2 of 2", n, cores)
+				name := fmt.Sprintf("2 of %d slots on %d", n, cores)
+				line(name, fmt.Sprintf("%.1f", 1/median(times[i])), fmt.Sprintf("%.1f", 1/median(times[0])), q.String(), disturbance)
+				r.claim(expertsClaim, q, "decoding with %s", name)
 			}
 		}
 	}
-	table(rows)
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"time"
 
 	"chorus/model"
@@ -38,17 +37,14 @@ var errMeasured = errors.New("measured")
 func (r *kernelsRun) measureTraining(s trainedShape) func() error {
 	return func() error {
 		fmt.Printf("\nA step of training at about %s, %d×%d tokens, ms\n", s.name, s.sequences, s.length)
-		rows := [][]string{{"", "slots", "cores", "ours", "PyTorch", "", "ratio (least..most)", "load, disturbed"}}
+		line("", "ours", "PyTorch", "ratio (least..most)", "load, disturbed")
 		for _, slots := range []int{1, 2} {
 			for _, cores := range r.cores() {
-				more, err := r.trainingRows(s, slots, cores)
-				if err != nil {
+				if err := r.train(s, slots, cores); err != nil {
 					return err
 				}
-				rows = append(rows, more...)
 			}
 		}
-		table(rows)
 		return nil
 	}
 }
@@ -82,16 +78,16 @@ func (r *kernelsRun) twins(s trainedShape, slots, cores int) (twins []twin, err 
 	return twins, nil
 }
 
-// trainingRows measures steps of a model: of an anchor, all of which is trained and which has one slot, or of an expert in a second
+// train measures steps of a model: of an anchor, all of which is trained and which has one slot, or of an expert in a second
 // slot beside a frozen one. A round's first step does not count: a checkpoint may have been written before it.
-func (r *kernelsRun) trainingRows(s trainedShape, slots, cores int) (rows [][]string, err error) {
+func (r *kernelsRun) train(s trainedShape, slots, cores int) error {
 	twins, err := r.twins(s, slots, cores)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	dir, err := os.MkdirTemp("", "chorus-trial-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	ctx, stop := context.WithCancelCause(r.ctx)
@@ -118,23 +114,21 @@ func (r *kernelsRun) trainingRows(s trainedShape, slots, cores int) (rows [][]st
 		began = time.Now()
 	}}
 	if err := job.run(ctx, slots); err != nil && context.Cause(ctx) != errMeasured {
-		return nil, errors.Join(err, context.Cause(ctx))
+		return errors.Join(err, context.Cause(ctx))
 	}
-	kind := map[int]string{1: "anchor", 2: "expert"}[slots]
-	row := []string{kind, strconv.Itoa(slots), strconv.Itoa(cores), fmt.Sprintf("%.0f", 1e3*median(ours)), "", "", "", r.disturbance()}
+	name := fmt.Sprintf("%s %s on %d", s.name, map[int]string{1: "anchor", 2: "expert"}[slots], cores)
+	took, disturbance := fmt.Sprintf("%.0f", 1e3*median(ours)), r.disturbance()
 	if len(twins) == 0 {
-		return [][]string{row}, nil
+		line(name, took, "", "", disturbance)
 	}
 	for i, t := range twins {
-		q := over(theirs[i], ours)
-		row := append([]string(nil), row...)
-		row[4], row[5], row[6] = t.name, fmt.Sprintf("%.0f", 1e3*median(theirs[i])), q.String()
-		rows = append(rows, row)
+		q, name := over(theirs[i], ours), name+", "+t.name
+		line(name, took, fmt.Sprintf("%.0f", 1e3*median(theirs[i])), q.String(), disturbance)
 		if t.claimed {
-			r.claim(trainingClaim, q, "a step of %s %s on %d, PyTorch %s", s.name, kind, cores, t.name)
+			r.claim(trainingClaim, q, "a step of %s", name)
 		}
 	}
-	return rows, nil
+	return nil
 }
 
 // A trainingJob is some steps of training on noise.
