@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 
-	"chorus/durable"
 	"chorus/ledger/notice"
 	"chorus/model"
 
@@ -129,11 +127,7 @@ func (a *app) compress(ctx context.Context, name, out string, rank int, text []d
 		}
 		*size = info.Size()
 	}
-	b, err := json.Marshal(r.Metrics)
-	if err != nil {
-		return r, err
-	}
-	return r, durable.WriteFile(reportPath(r.Path), durable.Bytes(b))
+	return r, writeReport(r.Path, r.Metrics)
 }
 
 // measure measures the expert at r.Path, the one that it was made of, and the anchor.
@@ -142,18 +136,9 @@ func (r *compressReport) measure(full *model.Expert, anchor *model.Anchor, own e
 	if err != nil {
 		return err
 	}
-	r.Metrics.HeldoutBytes = own.heldout.Bytes
-	for _, of := range []struct {
-		mixture *model.Mixture
-		bits    *float64
-	}{
-		{model.NewMixture(anchor), &r.Metrics.AnchorBitsPerByte},
-		{model.NewMixture(anchor, full), &r.FullBitsPerByte},
-		{model.NewMixture(anchor, low), &r.Metrics.ExpertBitsPerByte},
-	} {
-		if *of.bits, err = own.bitsPerByte(of.mixture); err != nil {
-			return err
-		}
+	if err := own.measure(&r.Metrics, anchor, low); err != nil {
+		return err
 	}
-	return nil
+	r.FullBitsPerByte, err = own.bitsPerByte(model.NewMixture(anchor, full))
+	return err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"chorus/durable"
 	"chorus/ledger"
 	"chorus/ledger/notice"
 	"chorus/node"
@@ -72,6 +73,15 @@ func (a *app) publication(name, licence string) (p node.Publication, err error) 
 
 // reportPath is where training leaves an expert's metrics.
 func reportPath(expert string) string { return expert + ".json" }
+
+// writeReport leaves an expert's metrics beside it.
+func writeReport(expert string, m notice.Metrics) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(reportPath(expert), durable.Bytes(b))
+}
 
 func (a *app) revokeCommand() *cobra.Command {
 	var all bool

@@ -131,10 +131,7 @@ mixture need for held-out text. Without --data the text is that of the demo.`,
 			if err != nil {
 				return err
 			}
-			if !exists(a.node().Anchor()) {
-				return a.noAnchor()
-			}
-			anchor, tok, err := model.LoadAnchor(a.node().Anchor())
+			anchor, tok, err := a.openAnchor()
 			if err != nil {
 				return err
 			}

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
-	"chorus/durable"
 	"chorus/ledger/notice"
 	"chorus/model"
 	"chorus/model/tokenizer"
@@ -58,7 +56,7 @@ offer will say that it was not measured.`,
 			if err != nil {
 				return err
 			}
-			return a.finishExpert(name, notice.Metrics{}, data, anchor, tok)
+			return a.finishExpert(name, data, anchor, tok)
 		},
 	}
 	c.Flags().IntVar(&slot, "slot", 1, "which expert of the checkpoint; 0 is the public one")
@@ -82,29 +80,27 @@ func (a *app) newExpert(name string) (string, error) {
 
 // anchorFor opens the anchor in dir, or without one that of the home, and says its CID.
 func (a *app) anchorFor(ctx context.Context, dir string) (*model.Anchor, *tokenizer.Tokenizer, cid.Cid, error) {
-	id := cid.Undef
 	if dir == "" {
 		charter, err := a.node().LoadCharter()
 		if err != nil {
-			return nil, nil, id, withHint(err, "or name the folder of an anchor without a charter with --anchor")
+			return nil, nil, cid.Undef, withHint(err, "or name the folder of an anchor without a charter with --anchor")
 		}
-		id, dir = charter.Body.(*notice.Charter).Anchor, a.node().Anchor()
-		if !exists(dir) {
-			return nil, nil, id, a.noAnchor()
-		}
+		anchor, tok, err := a.openAnchor()
+		return anchor, tok, charter.Body.(*notice.Charter).Anchor, err
 	}
 	anchor, tok, err := model.LoadAnchor(dir)
-	if err == nil && !id.Defined() {
-		id, err = p2p.DirCID(ctx, dir)
+	if err != nil {
+		return nil, nil, cid.Undef, err
 	}
+	id, err := p2p.DirCID(ctx, dir)
 	return anchor, tok, id, err
 }
 
 // finishExpert measures the expert of that name on the text at data, if there is some, leaves the metrics beside it as
 // training does, and says so. Without text the metrics say that nothing was held out to measure it on.
-func (a *app) finishExpert(name string, m notice.Metrics, data string, anchor *model.Anchor, tok *tokenizer.Tokenizer) error {
+func (a *app) finishExpert(name, data string, anchor *model.Anchor, tok *tokenizer.Tokenizer) error {
+	var m notice.Metrics
 	path := a.node().ExpertPath(name)
-	m.HeldoutBytes, m.AnchorBitsPerByte, m.ExpertBitsPerByte = 0, 0, 0
 	if data != "" {
 		expert, err := model.LoadExpert(path, anchor)
 		if err != nil {
@@ -115,19 +111,11 @@ func (a *app) finishExpert(name string, m notice.Metrics, data string, anchor *m
 			return withHint(err, "name other text with --data")
 		}
 		text := encoded{heldout: train.Encode(c.Heldout, tok.Encode, anchor.Config.EOS[0], heldoutTokens)}
-		m.HeldoutBytes = text.heldout.Bytes
-		if m.AnchorBitsPerByte, err = text.bitsPerByte(model.NewMixture(anchor)); err != nil {
-			return err
-		}
-		if m.ExpertBitsPerByte, err = text.bitsPerByte(model.NewMixture(anchor, expert)); err != nil {
+		if err := text.measure(&m, anchor, expert); err != nil {
 			return err
 		}
 	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	if err := durable.WriteFile(reportPath(path), durable.Bytes(b)); err != nil {
+	if err := writeReport(path, m); err != nil {
 		return err
 	}
 	return a.result(m, func() {

@@ -69,10 +69,7 @@ An export is a copy that no revocation reaches. Delete it when an owner whose ex
 			if err != nil {
 				return err
 			}
-			if !exists(a.node().Anchor()) {
-				return a.noAnchor()
-			}
-			anchor, _, err := model.LoadAnchor(a.node().Anchor())
+			anchor, _, err := a.openAnchor()
 			if err != nil {
 				return err
 			}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"chorus/durable"
 	"chorus/ledger/notice"
 	"chorus/model"
 	"chorus/model/eval"
@@ -170,6 +169,14 @@ func (a *app) noAnchor() error {
 	return withHint(fmt.Errorf("%s has no anchor yet", a.home), "run `chorus up` once: it fetches the charter's anchor from another member")
 }
 
+// openAnchor opens the home's anchor.
+func (a *app) openAnchor() (*model.Anchor, *tokenizer.Tokenizer, error) {
+	if !exists(a.node().Anchor()) {
+		return nil, nil, a.noAnchor()
+	}
+	return model.LoadAnchor(a.node().Anchor())
+}
+
 // trainExpert trains an expert on d against the anchor of home, saves it there with its metrics, and
 // returns those. An expert that is there already is left as it is.
 func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain, r train.Recipe) (m notice.Metrics, err error) {
@@ -210,18 +217,11 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 	if err != nil {
 		return m, err
 	}
-	m = notice.Metrics{TrainTokens: int64(r.Steps) * int64(r.Sequences) * int64(r.Length), HeldoutBytes: own.heldout.Bytes}
-	if m.AnchorBitsPerByte, err = own.bitsPerByte(model.NewMixture(anchor)); err != nil {
+	m.TrainTokens = int64(r.Steps) * int64(r.Sequences) * int64(r.Length)
+	if err := own.measure(&m, anchor, expert); err != nil {
 		return m, err
 	}
-	if m.ExpertBitsPerByte, err = own.bitsPerByte(model.NewMixture(anchor, expert)); err != nil {
-		return m, err
-	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		return m, err
-	}
-	if err := durable.WriteFile(reportPath(path), durable.Bytes(b)); err != nil {
+	if err := writeReport(path, m); err != nil {
 		return m, err
 	}
 	return m, os.Remove(checkpoint)
@@ -247,4 +247,14 @@ func encodeCorpus(d domain, anchor *model.Anchor, tok *tokenizer.Tokenizer) (e e
 
 func (e encoded) bitsPerByte(m *model.Mixture) (float64, error) {
 	return eval.BitsPerByte(m, e.heldout.IDs, e.heldout.Bytes, windowTokens)
+}
+
+// measure writes into m what the anchor and an expert need for the text that is held out.
+func (e encoded) measure(m *notice.Metrics, anchor *model.Anchor, expert *model.Expert) (err error) {
+	m.HeldoutBytes = e.heldout.Bytes
+	if m.AnchorBitsPerByte, err = e.bitsPerByte(model.NewMixture(anchor)); err != nil {
+		return err
+	}
+	m.ExpertBitsPerByte, err = e.bitsPerByte(model.NewMixture(anchor, expert))
+	return err
 }
