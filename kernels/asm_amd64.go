@@ -384,6 +384,31 @@ func roundwide(n int, dst *float32, x *float32)
 //go:noescape
 func quantisewide(groups int, dst *float32, x *float32, raised int32)
 
+// transpose32wide stores k > 0, a multiple of 16, columns of the 32×k matrix src, whose rows are ld apart, one after the other.
+//
+//go:noescape
+func transpose32wide(dst *float32, src *float32, ld int, k int)
+
+// transpose32bf16wide stores k > 0, a multiple of 32, columns of the 32×k matrix src, whose rows are ld apart, one after the other. The weights are bfloat16.
+//
+//go:noescape
+func transpose32bf16wide(dst *float32, src *uint16, ld int, k int)
+
+// roundpanelwide rounds pairs > 0 pairs of rows of 32 elements, which are ld apart, to bfloat16, and stores each as 32 words: the first row in their lower halves.
+//
+//go:noescape
+func roundpanelwide(dst *float32, src *float32, ld int, pairs int)
+
+// int8panelwide stores 32 rows of 32 elements, which are ld apart, as a group of a panel of integers of 8 bits; see quant.go.
+//
+//go:noescape
+func int8panelwide(dst *byte, src *float32, ld int)
+
+// int4panelwide stores 32 rows of 32 elements, which are ld apart, as a group of a panel of integers of 4 bits; see quant.go.
+//
+//go:noescape
+func int4panelwide(dst *byte, src *float32, ld int)
+
 // copy32 copies the first 32 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
 //
 //go:noescape

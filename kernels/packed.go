@@ -57,10 +57,11 @@ const (
 //	BFloat16    (in/2, rounded up) pairs of weights that follow each other in a row, the first in the lower half
 //	Int8, Int4  (in/32, rounded up) groups; see quant.go
 type packed struct {
-	format  Format
-	out, in int
-	data    []byte // (panels, panelBytes)
-	memory  *memory
+	format     Format
+	out, in    int
+	transposed bool   // came from PackTransposed
+	data       []byte // (panels, panelBytes)
+	memory     *memory
 }
 
 // panelBytes returns what the first words words of a panel's left side meet: all of them, or whole blocks.
@@ -95,68 +96,6 @@ func (p *packed) panel(i, j int) []byte {
 	return p.data[i*size : j*size]
 }
 
-// Pack returns a copy of m in a layout that products read from end to end, in memory with large pages where the
-// system has them. Rounding aside, see [Format], it stands for the same matrix; writes to the weights under m are not
-// seen by it. While it works it takes 32 rows of float32 for each thread.
-func (m Matrix) Pack(f Format) Matrix {
-	if f < 0 || f >= formats {
-		panic("kernels: no such format")
-	}
-	p := &packed{format: f, out: m.Out, in: m.In}
-	p.data, p.memory = allocate(p.panels() * f.panelBytes(f.words(m.In)))
-	if m.In > 0 {
-		parallel(p.panels(), func(i int) { p.fill(i, m) })
-	}
-	return Matrix{Out: m.Out, In: m.In, packed: p}
-}
-
-// fill packs panel i of m.
-func (p *packed) fill(i int, m Matrix) {
-	buf := borrow(panelWidth * p.in)
-	defer giveBack(buf)
-	rows, n := *buf, min(panelWidth, p.out-i*panelWidth)
-	for r := range n {
-		m.Row(rows[r*p.in:][:p.in], i*panelWidth+r)
-	}
-	clear(rows[n*p.in:])
-	panel := p.panel(i, i+1)
-	switch p.format {
-	case Float32:
-		interleave(words32(panel), rows, p.in, p.in)
-	case BFloat16, BFloat16Dot:
-		words := (p.in + 1) / 2
-		for r := range panelWidth { // in place, since a word takes the place of two
-			roundRow(rows[r*words:][:words], rows[r*p.in:][:p.in])
-		}
-		interleave(words32(panel), rows, words, words)
-	default:
-		p.format.fillGroups(panel, rows, p.in)
-	}
-}
-
-// roundRow rounds the elements of x, two to a word, to bfloat16. The words may lie where x does, or before.
-func roundRow(words, x []float32) {
-	for i := range len(x) / 2 {
-		words[i] = math.Float32frombits(uint32(roundBFloat16(x[2*i])) | uint32(roundBFloat16(x[2*i+1]))<<16)
-	}
-	if len(x)%2 == 1 {
-		words[len(x)/2] = math.Float32frombits(uint32(roundBFloat16(x[len(x)-1])))
-	}
-}
-
-// interleave stores in dst, (words, panelWidth), panelWidth rows of as many words, which are ld apart.
-func interleave(dst, rows []float32, ld, words int) {
-	const block = 16 // words of a row, one cache line
-	for k := 0; k < words; k += block {
-		for r := range panelWidth {
-			d := dst[k*panelWidth+r:]
-			for i, v := range rows[r*ld+k:][:min(block, words-k)] {
-				d[i*panelWidth] = v
-			}
-		}
-	}
-}
-
 // row stores row i in dst, (in).
 func (p *packed) row(dst []float32, i int) {
 	panel, r := p.panel(i/panelWidth, i/panelWidth+1), i%panelWidth
@@ -176,19 +115,6 @@ func (p *packed) row(dst []float32, i int) {
 
 // widened returns a bfloat16, the upper half of a float32.
 func widened(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
-
-// roundBFloat16 rounds v to the nearest bfloat16, to even of two.
-func roundBFloat16(v float32) uint16 {
-	bits := math.Float32bits(v)
-	if v != v {
-		h := uint16(bits >> 16)
-		if h&0x7f == 0 {
-			h |= 1 << 6 // what is cut off must not leave an infinity
-		}
-		return h
-	}
-	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
-}
 
 // unpacked calls f with the rows of p as float32, some at a time: rows from i on, each of p.in elements and ld apart, and
 // aligned for gonum.

@@ -3,7 +3,6 @@ package kernels
 import (
 	"encoding/binary"
 	"math"
-	"math/bits"
 )
 
 // This file holds the integer formats, and the portable tiles of those formats that round their inputs.
@@ -45,67 +44,6 @@ func (f Format) groupByte(r, k int) (int, int) {
 		word, shift = k/8, k/4%2*4
 	}
 	return 64 + (word*panelWidth+r)*4 + k%4, shift
-}
-
-// fillGroups packs a panel from its rows, (panelWidth, in).
-func (f Format) fillGroups(panel []byte, rows []float32, in int) {
-	words := (f.groupBytes() - 64) / 4 / panelWidth // of a row in a group
-	buf := borrow(panelWidth * words)
-	defer giveBack(buf)
-	group := bytesOf(*buf)
-	for at := 0; at < in; at += groupSize {
-		clear(group) // steps beyond the row meet inputs of zero: they may stand for any weight
-		for r := range panelWidth {
-			w := rows[r*in+at:][:min(groupSize, in-at)]
-			step := f.scale(w)
-			binary.LittleEndian.PutUint16(panel[groupScale(r):], step)
-			scale, q := widened(step), group[r*words*4:][:words*4]
-			if f == Int8 {
-				for k, v := range w {
-					q[k] = byte(f.integer(v, scale) + 128)
-				}
-			} else {
-				for k, v := range w {
-					q[k/8*4+k%4] |= byte(f.integer(v, scale)+8) << (k / 4 % 2 * 4)
-				}
-			}
-		}
-		interleave(words32(panel[64:]), *buf, words, words)
-		panel = panel[f.groupBytes():]
-	}
-}
-
-// scale returns the step between a group's weights, in bfloat16.
-func (f Format) scale(w []float32) uint16 {
-	var largest uint32 // with its sign as the lowest bit, so that magnitudes are in order and NaN comes last
-	for _, v := range w {
-		largest = max(largest, bits.RotateLeft32(math.Float32bits(v), 1))
-	}
-	top := math.Float32frombits(bits.RotateLeft32(largest, -1))
-	if f == Int4 {
-		return roundBFloat16(top / -8) // the largest is then -8, and the range is used whole
-	}
-	step := math.Float32bits(top/127) &^ (1 << 31)
-	if step&0x7f800000 != 0x7f800000 {
-		step += 0xffff // up, so that the largest stays within range
-	}
-	return uint16(step >> 16)
-}
-
-// integer returns v in units of scale.
-func (f Format) integer(v, scale float32) int32 {
-	if scale == 0 {
-		return 0
-	}
-	least, most := int32(-127), int32(127)
-	if f == Int4 {
-		least, most = -8, 7
-	}
-	q := math.RoundToEven(float64(v / scale))
-	if q != q {
-		return 1 // times a scale that is no number
-	}
-	return min(max(int32(q), least), most) // |v| is little more than most·scale
 }
 
 // groupsRow stores row r of a panel in dst.

@@ -16,6 +16,8 @@ type tier struct {
 
 	tiles [formats]*tiles // of packed matrices; nil for a format that can do with product
 
+	packing
+
 	attention     func(out, lse, q, k, v []float32, s Span, h Heads)                     // see [Attention]
 	attentionGrad func(dq, dk, dv, dout, out, lse, q, k, v []float32, rows int, h Heads) // see [AttentionGrad]
 
@@ -27,6 +29,7 @@ var portableTier = tier{
 	product:   productPortable,
 	tiles:     tilesPortable,
 	attention: attentionPortable, attentionGrad: attentionGradPortable,
+	packing: packingPortable,
 	vectors: vectorsPortable,
 }
 

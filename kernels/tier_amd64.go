@@ -10,7 +10,7 @@ func tiers() []tier {
 		if x.HasAVX512F && x.HasAVX512VL {
 			t = append(t, avx512Tier(x.HasAVX512VNNI, x.HasAVX512BF16))
 		}
-		t = append(t, tiling2.tier("avx2", tiles2))
+		t = append(t, tiling2.tier("avx2", tiles2, packing2))
 	}
 	return append(t, portableTier)
 }
@@ -24,12 +24,12 @@ func avx512Tier(vnni, bf16 bool) tier {
 	if !bf16 {
 		tiles[BFloat16Dot] = tiles512Widened
 	}
-	return tiling512.tier("avx512", tiles)
+	return tiling512.tier("avx512", tiles, packing512)
 }
 
-func (t *tiling) tier(name string, packed [formats]*tiles) tier {
+func (t *tiling) tier(name string, packed [formats]*tiles, packing packing) tier {
 	return tier{
 		name: name, product: t.product, tiles: packed, attention: t.attention, attentionGrad: t.attentionGrad,
-		vectors: vectors2,
+		packing: packing, vectors: vectors2,
 	}
 }

@@ -6,6 +6,7 @@ func tiers() []tier {
 	neon.name = "neon"
 	neon.product, neon.tiles = tilingNEON.product, tilesNEON
 	neon.attention, neon.attentionGrad = tilingNEON.attention, tilingNEON.attentionGrad
+	neon.gather = func(dst []float32, o operand, n, k int) { o.pack(dst, panelWidth, n, k) }
 	neon.vectors = vectorsNEON
 	return []tier{neon, portableTier}
 }

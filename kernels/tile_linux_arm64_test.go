@@ -111,9 +111,8 @@ func TestIntegerTilesGiveTheBitsOfPortableOnes(t *testing.T) {
 					in := groups*groupSize - 5
 					words := f.words(in)
 					x, encoded := normals(r, height*in), make([]float32, height*words)
-					a, panel := atPageEnd(t, encoded), make([]float32, f.panelBytes(words)/4)
-					f.fillGroups(bytesOf(panel), normals(r, panelWidth*in), in)
-					panel = atPageEnd(t, panel)
+					a := atPageEnd(t, encoded)
+					panel := atPageEnd(t, words32(NewMatrix(panelWidth, in, normals(r, panelWidth*in)).Pack(f).packed.data))
 					want := normals(r, height*panelWidth)
 					got := atPageEnd(t, want)
 					for i := range height {

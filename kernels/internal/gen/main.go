@@ -31,6 +31,11 @@ func main() {
 	}
 	roundPairs()
 	quantise()
+	transposePanel(float)
+	transposePanel(bfloat16)
+	roundPanel()
+	integerPanel(8)
+	integerPanel(4)
 	for _, width := range []int{32, 16, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4} {
 		copyColumns(width, float)
 	}
