@@ -22762,6 +22762,71 @@ DATA all_88888888<>+24(SB)/4, $0x88888888
 DATA all_88888888<>+28(SB)/4, $0x88888888
 GLOBL all_88888888<>(SB), RODATA|NOPTR, $32
 
+// func pairswide(words int, dst *float32, stride int, src *float32, ld int, n int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·pairswide(SB), NOSPLIT, $0-48
+	MOVQ      n+40(FP), CX
+	MOVQ      $+1, AX
+	SHLQ      CL, AX
+	DECQ      AX
+	KMOVW     AX, K1
+	MOVQ      words+0(FP), AX
+	MOVQ      dst+8(FP), CX
+	MOVQ      stride+16(FP), DX
+	MOVQ      src+24(FP), BX
+	MOVQ      ld+32(FP), SI
+	SHLQ      $0x02, DX
+	SHLQ      $0x02, SI
+	VMOVDQU16 alternating<>+0(SB), Z3
+
+pairswide_loop:
+	VMOVUPS.Z (BX), K1, Z0
+	VMOVUPS.Z (BX)(SI*1), K1, Z1
+	LONG      $0x4877f262
+	WORD      $0xd072
+	VPERMW    Z2, Z3, Z2
+	VMOVUPS   Z2, K1, (CX)
+	LEAQ      (BX)(SI*2), BX
+	ADDQ      DX, CX
+	DECQ      AX
+	JNZ       pairswide_loop
+	VZEROUPPER
+	RET
+
+DATA alternating<>+0(SB)/2, $0x0000
+DATA alternating<>+2(SB)/2, $0x0010
+DATA alternating<>+4(SB)/2, $0x0001
+DATA alternating<>+6(SB)/2, $0x0011
+DATA alternating<>+8(SB)/2, $0x0002
+DATA alternating<>+10(SB)/2, $0x0012
+DATA alternating<>+12(SB)/2, $0x0003
+DATA alternating<>+14(SB)/2, $0x0013
+DATA alternating<>+16(SB)/2, $0x0004
+DATA alternating<>+18(SB)/2, $0x0014
+DATA alternating<>+20(SB)/2, $0x0005
+DATA alternating<>+22(SB)/2, $0x0015
+DATA alternating<>+24(SB)/2, $0x0006
+DATA alternating<>+26(SB)/2, $0x0016
+DATA alternating<>+28(SB)/2, $0x0007
+DATA alternating<>+30(SB)/2, $0x0017
+DATA alternating<>+32(SB)/2, $0x0008
+DATA alternating<>+34(SB)/2, $0x0018
+DATA alternating<>+36(SB)/2, $0x0009
+DATA alternating<>+38(SB)/2, $0x0019
+DATA alternating<>+40(SB)/2, $0x000a
+DATA alternating<>+42(SB)/2, $0x001a
+DATA alternating<>+44(SB)/2, $0x000b
+DATA alternating<>+46(SB)/2, $0x001b
+DATA alternating<>+48(SB)/2, $0x000c
+DATA alternating<>+50(SB)/2, $0x001c
+DATA alternating<>+52(SB)/2, $0x000d
+DATA alternating<>+54(SB)/2, $0x001d
+DATA alternating<>+56(SB)/2, $0x000e
+DATA alternating<>+58(SB)/2, $0x001e
+DATA alternating<>+60(SB)/2, $0x000f
+DATA alternating<>+62(SB)/2, $0x001f
+GLOBL alternating<>(SB), RODATA|NOPTR, $64
+
 // func copy32(dst *float32, src *float32, ld int, k int)
 // Requires: AVX
 TEXT ·copy32(SB), NOSPLIT, $0-32

@@ -46,13 +46,13 @@ func TestNothingBeyondTheSlicesIsTouched(t *testing.T) {
 					LinearGradInput(fresh(rows*in), dy, m, rows)
 					m.Row(fresh(in), n-1)
 				}
-				LinearGradWeight(fresh(n*in), dy, x, n, in, rows)
+				LinearGradWeight(fresh(n*in), dy, x, Matrix{Out: n, In: in}, rows)
 				for _, m := range []Matrix{NewMatrix(in, n, w), NewMatrixBF16(in, n, half)} {
 					Linear(fresh(rows*in), dy, m, rows)
 					LinearAdd(fresh(rows*in), dy, m, rows)
 					LinearGradInput(fresh(rows*n), x, m, rows)
 				}
-				LinearGradWeight(fresh(n*in), x, dy, in, n, rows)
+				LinearGradWeight(fresh(n*in), x, dy, Matrix{Out: in, In: n}, rows)
 
 				RMSNorm(fresh(rows*n), fresh(rows), dy, fresh(n), 1e-5, rows)
 				RMSNormGrad(fresh(rows*n), fresh(n), dy, fresh(rows*n), fresh(n), fresh(rows), rows)

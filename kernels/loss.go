@@ -73,9 +73,9 @@ func headLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale flo
 		switch {
 		case dhead == nil:
 		case i == 0:
-			SetGradWeight(dhead, l, xi, v, n, m)
+			SetGradWeight(dhead, l, xi, head, m)
 		default:
-			LinearGradWeight(dhead, l, xi, v, n, m)
+			LinearGradWeight(dhead, l, xi, head, m)
 		}
 	}
 	for _, v := range each {

@@ -19,9 +19,9 @@ func TestGradientsThatAreSetAreThoseAddedToZerosToTheBit(t *testing.T) {
 				}
 			}
 			want := make([]float32, out*in)
-			LinearGradWeight(want, dy, x, out, in, rows)
+			LinearGradWeight(want, dy, x, Matrix{Out: out, In: in}, rows)
 			got, check := guarded(t, w)
-			SetGradWeight(got, dy, x, out, in, rows)
+			SetGradWeight(got, dy, x, Matrix{Out: out, In: in}, rows)
 			check()
 			if !sameBits(got, want) {
 				t.Errorf("the weight's gradient of %d rows differs", rows)

@@ -27,7 +27,7 @@ func TestHeadLossOfSomeRowsAtATimeIsThatOfAllToTheBit(t *testing.T) {
 			Linear(logits, x, head, rows)
 			loss := CrossEntropy(logits, targets, z, scale, v, rows)
 			LinearGradInput(dx, logits, head, rows)
-			LinearGradWeight(dhead, logits, x, v, n, rows)
+			LinearGradWeight(dhead, logits, x, Matrix{Out: v, In: n}, rows)
 			for _, some := range []int{1, 14, 37, rows, rows + 1} {
 				gotX, checkX := guarded(t, x) // what is there does not matter
 				gotHead, checkHead := guarded(t, w)

@@ -84,7 +84,7 @@ func BenchmarkLinearGradSquares(b *testing.B) {
 		for b.Loop() {
 			for s := range samples {
 				Zero(grad)
-				LinearGradWeight(grad, dy[s*length*out:], x[s*length*in:], out, in, length)
+				LinearGradWeight(grad, dy[s*length*out:], x[s*length*in:], Matrix{Out: out, In: in}, length)
 				squares[s] += SumSquares(grad)
 			}
 		}

@@ -62,6 +62,8 @@ type packed struct {
 	transposed bool   // came from PackTransposed
 	data       []byte // (panels, panelBytes)
 	memory     *memory
+
+	gradient *packed // of a copy by Mixed: the transpose
 }
 
 // panelBytes returns what the first words words of a panel's left side meet: all of them, or whole blocks.
@@ -244,6 +246,12 @@ func (t *tiles) chunk(y, x []float32, p *packed, rows, words int, add bool) {
 		t.multiply(y, left, p, 0, rows, 0, panels, words, add)
 		return
 	}
+	t.share(y, left, p, rows, words, add)
+}
+
+// share multiplies a left side that is packed, on all threads.
+func (t *tiles) share(y, left []float32, p *packed, rows, words int, add bool) {
+	panels := p.panels()
 	// A piece is some panels for some rows: so few rows that they stay in the cache and so many panels that reading those rows pays,
 	// but enough pieces to keep all threads busy.
 	height, whole, tallest := rows, t.whole(rows), t.heights[0]

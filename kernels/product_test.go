@@ -128,7 +128,7 @@ func checkLinear(t *testing.T, r *rand.Rand, rows, in, out int, values func(*ran
 
 	before = values(r, out*in)
 	dw, check := guarded(t, before)
-	LinearGradWeight(dw, dy, x, out, in, rows)
+	LinearGradWeight(dw, dy, x, Matrix{Out: out, In: in}, rows)
 	check()
 	for o := range out {
 		for k := range in {
@@ -193,7 +193,7 @@ func TestEmptyProductsAddNothing(t *testing.T) {
 		}
 		Linear(nil, nil, NewMatrix(2, 1, []float32{1, 2}), 0)
 		dw := []float32{1, 2}
-		LinearGradWeight(dw, nil, nil, 2, 1, 0)
+		LinearGradWeight(dw, nil, nil, Matrix{Out: 2, In: 1}, 0)
 		LinearGradInput(nil, nil, NewMatrix(2, 1, dw), 0)
 		if !slices.Equal(dw, []float32{1, 2}) {
 			t.Errorf("LinearGradWeight over no rows gives %v", dw)
@@ -259,7 +259,7 @@ func TestProductsGiveTheSameBitsOnAnyNumberOfThreads(t *testing.T) {
 			y, dx, dw := make([]float32, rows*out), make([]float32, rows*in), make([]float32, out*in)
 			Linear(y, x, m, rows)
 			LinearGradInput(dx, dy, m, rows)
-			LinearGradWeight(dw, dy, x, out, in, rows)
+			LinearGradWeight(dw, dy, x, Matrix{Out: out, In: in}, rows)
 			got := slices.Concat(y, dx, dw)
 			if want == nil {
 				want = got
@@ -292,7 +292,7 @@ func BenchmarkLinear(b *testing.B) {
 		run("forward", func() { Linear(y, x, m, rows) })
 		if rows >= 64 {
 			run("input", func() { LinearGradInput(dx, dy, m, rows) })
-			run("weight", func() { LinearGradWeight(dw, dy, x, out, in, rows) })
+			run("weight", func() { LinearGradWeight(dw, dy, x, Matrix{Out: out, In: in}, rows) })
 		}
 	}
 }

@@ -24,12 +24,16 @@ func avx512Tier(vnni, bf16 bool) tier {
 	if !bf16 {
 		tiles[BFloat16Dot] = tiles512Widened
 	}
-	return tiling512.tier("avx512", tiles, packing512)
+	t := tiling512.tier("avx512", tiles, packing512)
+	if bf16 {
+		t.pairs = pairs512
+	}
+	return t
 }
 
 func (t *tiling) tier(name string, packed [formats]*tiles, packing packing) tier {
 	return tier{
 		name: name, product: t.product, tiles: packed, attention: t.attention, attentionGrad: t.attentionGrad,
-		packing: packing, vectors: vectors2,
+		pairs: pairsPortable, packing: packing, vectors: vectors2,
 	}
 }

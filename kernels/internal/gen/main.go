@@ -36,6 +36,7 @@ func main() {
 	roundPanel()
 	integerPanel(8)
 	integerPanel(4)
+	pairRows()
 	for _, width := range []int{32, 16, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4} {
 		copyColumns(width, float)
 	}

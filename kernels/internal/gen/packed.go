@@ -42,11 +42,25 @@ func (e encoded) emit(dst, src, scaled int, broadcast bool) {
 		byte(1<<6 | dst&7<<3 | 6),
 		byte(scaled),
 	}
-	emit := func(directive string, v Op) { Instruction(&ir.Instruction{Opcode: directive, Operands: []Op{v}}) }
-	emit("LONG", U32(binary.LittleEndian.Uint32(code)))
-	emit("WORD", U16(binary.LittleEndian.Uint16(code[4:])))
-	emit("BYTE", U8(code[6]))
+	directive("LONG", U32(binary.LittleEndian.Uint32(code)))
+	directive("WORD", U16(binary.LittleEndian.Uint16(code[4:])))
+	directive("BYTE", U8(code[6]))
 }
+
+// registers emits the instruction with both sources in registers, of which the second is what emit reads from memory.
+func (e encoded) registers(dst, first, second int) {
+	inverted := func(register, bit int) int { return ^register >> bit & 1 }
+	directive("LONG", U32(binary.LittleEndian.Uint32([]byte{
+		0x62,
+		byte(inverted(dst, 3)<<7 | inverted(second, 4)<<6 | inverted(second, 3)<<5 | inverted(dst, 4)<<4 | 2),
+		byte(^first&15<<3 | 1<<2 | e.prefix),
+		byte(2<<5 | inverted(first, 4)<<3),
+	})))
+	directive("WORD", U16(uint16(e.opcode|(3<<6|dst&7<<3|second&7)<<8)))
+}
+
+// directive emits bytes.
+func directive(name string, v Op) { Instruction(&ir.Instruction{Opcode: name, Operands: []Op{v}}) }
 
 var z = []reg.VecPhysical{
 	reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
