@@ -63,6 +63,29 @@ func gradientsOf(m *model.Mixture, find func(name string) []float32) *gradients 
 	return g
 }
 
+// refill brings the copies of trained matrices in mixed, see [model.Mixture.Mixed], up to date with m.
+func (g *gradients) refill(mixed, m *model.Mixture) {
+	fill := func(dw []float32, c, w kernels.Matrix) {
+		if dw != nil {
+			c.Refill(w)
+		}
+	}
+	fill(g.head, mixed.Anchor.Head, m.Anchor.Head)
+	for l, lg := range g.layers {
+		c, w := &mixed.Anchor.Layers[l], &m.Anchor.Layers[l]
+		fill(lg.q, c.Q, w.Q)
+		fill(lg.k, c.K, w.K)
+		fill(lg.v, c.V, w.V)
+		fill(lg.o, c.O, w.O)
+		for s, sg := range lg.slots {
+			c, w := &mixed.Slots[s].FFN[l], &m.Slots[s].FFN[l]
+			fill(sg.gate, c.Gate.Matrix, w.Gate.Matrix)
+			fill(sg.up, c.Up.Matrix, w.Up.Matrix)
+			fill(sg.down, c.Down.Matrix, w.Down.Matrix)
+		}
+	}
+}
+
 // needsInput reports whether anything that layer l's input depends on is trained.
 func (g *gradients) needsInput(l int) bool { return l > 0 || g.embed != nil }
 
@@ -137,10 +160,10 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients
 			continue
 		}
 		kernels.SetGradInput(grow(&s.dAct, n*i), s.dOut, ffn.Down.Matrix, n)
-		gradWeight(sg.down, s.dOut, w.Act, h, i, n)
+		gradWeight(sg.down, s.dOut, w.Act, ffn.Down.Matrix, n)
 		kernels.SiLUMulGrad(grow(&s.dGate, n*i), grow(&s.dUp, n*i), s.dAct, w.Gate, w.Up)
-		gradWeight(sg.gate, s.dGate, w.In, i, h, n)
-		gradWeight(sg.up, s.dUp, w.In, i, h, n)
+		gradWeight(sg.gate, s.dGate, w.In, ffn.Gate.Matrix, n)
+		gradWeight(sg.up, s.dUp, w.In, ffn.Up.Matrix, n)
 		if !below {
 			continue
 		}
@@ -174,7 +197,7 @@ func attentionBackward(m *model.Mixture, l int, p *model.Pass, lg *layerGradient
 	h, qw, kv := c.HiddenSize, c.QWidth(), c.KVWidth()
 	kernels.RMSNormGrad(grow(&s.dO, rows*h), lg.postAttention, s.dh, t.O, w.PostAttentionNorm, t.OInv, rows)
 	kernels.SetGradInput(grow(&s.dAtt, rows*qw), s.dO, w.O, rows)
-	gradWeight(lg.o, s.dO, t.Att, h, qw, rows)
+	gradWeight(lg.o, s.dO, t.Att, w.O, rows)
 	zero(&s.dQ, rows*qw)
 	zero(&s.dK, rows*kv)
 	zero(&s.dV, rows*kv)
@@ -187,15 +210,15 @@ func attentionBackward(m *model.Mixture, l int, p *model.Pass, lg *layerGradient
 	}
 	kernels.RMSNormGrad(grow(&s.dQRaw, rows*qw), lg.qNorm, s.dQ, t.QRaw, w.QNorm, t.QInv, rows)
 	kernels.RMSNormGrad(grow(&s.dKRaw, rows*kv), lg.kNorm, s.dK, t.KRaw, w.KNorm, t.KInv, rows)
-	gradWeight(lg.q, s.dQRaw, t.X, qw, h, rows)
-	gradWeight(lg.k, s.dKRaw, t.X, kv, h, rows)
-	gradWeight(lg.v, s.dV, t.X, kv, h, rows)
+	gradWeight(lg.q, s.dQRaw, t.X, w.Q, rows)
+	gradWeight(lg.k, s.dKRaw, t.X, w.K, rows)
+	gradWeight(lg.v, s.dV, t.X, w.V, rows)
 }
 
-// gradWeight stores a product's gradient by its weight in dw, unless that is nil.
-func gradWeight(dw, dy, x []float32, out, in, rows int) {
+// gradWeight stores a product's gradient by its weight m in dw, unless that is nil.
+func gradWeight(dw, dy, x []float32, m kernels.Matrix, rows int) {
 	if dw != nil {
-		kernels.SetGradWeight(dw, dy, x, out, in, rows)
+		kernels.SetGradWeight(dw, dy, x, m, rows)
 	}
 }
 

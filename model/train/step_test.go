@@ -150,7 +150,7 @@ func TestAGradientThatIsNoNumberIsReported(t *testing.T) {
 //
 // anchor and expert are the sizes that users get: AnchorRecipe on AnchorConfig, 8 windows of 64 tokens, and
 // ExpertRecipe beside that anchor. The others are mixtures of the public slot and one expert, both of which see every row
-// (k = E = 2), in float32, and a batch of 512 tokens, 4 windows of 128, with AdamW and a clipped gradient:
+// (k = E = 2), in float32 or in mixed precision, and a batch of 512 tokens, 4 windows of 128, with AdamW and a clipped gradient:
 //
 //	      parameters  vocabulary  hidden  intermediate  layers  heads of 64
 //	10M   10.2M       4096        256     704           6       4
@@ -161,6 +161,9 @@ func TestAGradientThatIsNoNumberIsReported(t *testing.T) {
 func BenchmarkStep(b *testing.B) {
 	text := &Tokens{IDs: make([]int32, 1<<16)}
 	bench := func(name string, c model.Config, recipe Recipe, slots int, whole bool) {
+		if recipe.Mixed {
+			name += "/mixed"
+		}
 		b.Run(name, func(b *testing.B) {
 			for i := range text.IDs {
 				text.IDs[i] = int32(i * 97 % c.VocabSize)
@@ -207,12 +210,16 @@ func BenchmarkStep(b *testing.B) {
 	medium.HiddenSize, medium.IntermediateSize, medium.Layers, medium.Heads, medium.KVHeads = 768, 2048, 6, 12, 12
 	batch := AnchorRecipe(1)
 	batch.Sequences, batch.Length, batch.LR = 4, 128, 1e-3
-	bench("anchor", AnchorConfig(Vocabulary, 0), AnchorRecipe(1), 1, true)
-	bench("expert", AnchorConfig(Vocabulary, 0), ExpertRecipe(1), 2, false)
-	bench("10M/whole", small, batch, 2, true)
-	bench("10M/expert", small, batch, 2, false)
-	bench("100M/whole", medium, batch, 2, true)
-	bench("100M/expert", medium, batch, 2, false)
+	for _, mixed := range []bool{false, true} {
+		anchor, expert := AnchorRecipe(1), ExpertRecipe(1)
+		anchor.Mixed, expert.Mixed, batch.Mixed = mixed, mixed, mixed
+		bench("anchor", AnchorConfig(Vocabulary, 0), anchor, 1, true)
+		bench("expert", AnchorConfig(Vocabulary, 0), expert, 2, false)
+		bench("10M/whole", small, batch, 2, true)
+		bench("10M/expert", small, batch, 2, false)
+		bench("100M/whole", medium, batch, 2, true)
+		bench("100M/expert", medium, batch, 2, false)
+	}
 }
 
 // multiplications is twice how many weights a token is multiplied by in a step: forward, for the gradient of what a

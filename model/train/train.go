@@ -30,6 +30,9 @@ type Recipe struct {
 	ZLoss             float64 // weight of lse² of the logits
 	RouterZLoss       float64 // weight of lse² of the router's logits
 	Seed              uint64
+
+	// Mixed says that products round what they read to bfloat16, see [kernels.Matrix.Mixed]. Weights, gradients, sums and all else stay float32.
+	Mixed bool
 }
 
 // rate returns the learning rate of a step, counted from 0.
@@ -59,7 +62,8 @@ type parameter struct {
 // A run is a training run under way.
 type run struct {
 	recipe  Recipe
-	mixture *model.Mixture
+	mixture *model.Mixture // over params
+	working *model.Mixture // what steps compute with: mixture, or its copy in mixed precision
 	params  []*parameter
 	grads   *gradients
 	batches *batcher
@@ -81,6 +85,10 @@ func (r *run) begin() {
 		}
 		return nil
 	})
+	r.working = r.mixture
+	if r.recipe.Mixed {
+		r.working = r.mixture.Mixed()
+	}
 	rows := r.recipe.Sequences * r.recipe.Length
 	r.ids, r.targets = make([]int32, rows), make([]int32, rows)
 }
@@ -124,9 +132,9 @@ func (r *run) once() float64 {
 	if own < rows {
 		r.public.fill(r.ids[own:], r.targets[own:], r.step)
 	}
-	r.mixture.ForwardToHead(&r.pass, r.ids, c.Sequences, c.Length)
+	r.working.ForwardToHead(&r.pass, r.ids, c.Sequences, c.Length)
 	z := zLoss{logits: float32(c.ZLoss), router: float32(c.RouterZLoss / float64(rows))}
-	loss := backward(r.mixture, &r.pass, r.ids, r.targets, z, r.grads, &r.scratch)
+	loss := backward(r.working, &r.pass, r.ids, r.targets, z, r.grads, &r.scratch)
 	var norm float64
 	for _, p := range r.params {
 		norm += kernels.SumSquares(p.g)
@@ -142,6 +150,9 @@ func (r *run) once() float64 {
 			a.WeightDecay = c.WeightDecay
 		}
 		kernels.AdamW(p.w, p.m, p.v, p.g, a)
+	}
+	if r.recipe.Mixed {
+		r.grads.refill(r.working, r.mixture)
 	}
 	r.step++
 	if math.IsNaN(norm) || math.IsInf(norm, 0) {
