@@ -162,7 +162,7 @@ func BenchmarkStep(b *testing.B) {
 	text := &Tokens{IDs: make([]int32, 1<<16)}
 	bench := func(name string, c model.Config, recipe Recipe, slots int, whole bool) {
 		if recipe.Mixed {
-			name += "/mixed"
+			name = "mixed/" + name
 		}
 		b.Run(name, func(b *testing.B) {
 			for i := range text.IDs {

@@ -128,7 +128,22 @@ func differ(t *testing.T, what string, a, b []model.Tensor) {
 }
 
 func TestAnAnchorLearnsAndAnExpertLearnsWhatItDidNotKnow(t *testing.T) {
-	anchor := trainedAnchor(t, 150)
+	inBoth(func(name string, mixed bool) {
+		t.Run("an anchor and an expert"+name, func(t *testing.T) { anchorAndExpertLearn(t, mixed) })
+	})
+}
+
+func anchorAndExpertLearn(t *testing.T, mixed bool) {
+	first := anchorJob(t, smallRecipe(150))
+	first.Recipe.Mixed = mixed
+	trained, err := Anchor(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchor, err := model.BuildAnchor(smallConfig(), among(trained))
+	if err != nil {
+		t.Fatal(err)
+	}
 	public, own := walkText(5, 3, 700), walkText(7, 1, 700)
 	alone := model.NewMixture(anchor)
 	// Where a walk begins cannot be known: 1 in 21 tokens costs ln 31.
@@ -143,6 +158,7 @@ func TestAnAnchorLearnsAndAnExpertLearnsWhatItDidNotKnow(t *testing.T) {
 
 	var losses []float64
 	j := expertJob(t, anchor, expertRecipe(80))
+	j.Recipe.Mixed = mixed
 	j.Report = func(p Progress) {
 		if p.Steps != 80 || p.Step != len(losses)+1 {
 			t.Errorf("step %d of %d is reported after %d", p.Step, p.Steps, len(losses))
@@ -197,8 +213,15 @@ func anchorBits(t *testing.T, a *model.Anchor) (out []model.Tensor) {
 }
 
 func TestTrainingGivesTheSameBitsOnAnyNumberOfProcessors(t *testing.T) {
+	inBoth(func(name string, mixed bool) {
+		t.Run("training"+name, func(t *testing.T) { sameOnAnyProcessors(t, mixed) })
+	})
+}
+
+func sameOnAnyProcessors(t *testing.T, mixed bool) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	job := anchorJob(t, AnchorRecipe(1))
+	job.Recipe.Mixed = mixed
 	job.Config = AnchorConfig(64, 31)
 	job.Recipe.Steps, job.Recipe.WarmUp, job.Recipe.Sequences = 3, 1, 2
 	var anchor, expert []model.Tensor
@@ -214,6 +237,7 @@ func TestTrainingGivesTheSameBitsOnAnyNumberOfProcessors(t *testing.T) {
 			t.Fatal(err)
 		}
 		j := expertJob(t, a, ExpertRecipe(1))
+		j.Recipe.Mixed = mixed
 		j.Recipe.Steps, j.Recipe.WarmUp, j.Recipe.Sequences, j.Recipe.PublicSequences = 3, 1, 2, 1
 		tuned, err := Expert(t.Context(), j)
 		if err != nil {
@@ -260,18 +284,26 @@ type trainer func(ctx context.Context, checkpoint string, report func(Progress))
 
 func trainers(t *testing.T, steps int) map[string]trainer {
 	a := trainedAnchor(t, 3)
-	return map[string]trainer{
-		"an anchor": func(ctx context.Context, checkpoint string, report func(Progress)) ([]model.Tensor, error) {
+	all := make(map[string]trainer)
+	inBoth(func(name string, mixed bool) {
+		all["an anchor"+name] = func(ctx context.Context, checkpoint string, report func(Progress)) ([]model.Tensor, error) {
 			j := anchorJob(t, smallRecipe(steps))
-			j.Checkpoint, j.Report = checkpoint, report
+			j.Checkpoint, j.Report, j.Recipe.Mixed = checkpoint, report, mixed
 			return Anchor(ctx, j)
-		},
-		"an expert": func(ctx context.Context, checkpoint string, report func(Progress)) ([]model.Tensor, error) {
+		}
+		all["an expert"+name] = func(ctx context.Context, checkpoint string, report func(Progress)) ([]model.Tensor, error) {
 			j := expertJob(t, a, expertRecipe(steps))
-			j.Checkpoint, j.Report = checkpoint, report
+			j.Checkpoint, j.Report, j.Recipe.Mixed = checkpoint, report, mixed
 			return Expert(ctx, j)
-		},
-	}
+		}
+	})
+	return all
+}
+
+// inBoth calls f for float32 and for mixed precision.
+func inBoth(f func(name string, mixed bool)) {
+	f("", false)
+	f(" in mixed precision", true)
 }
 
 // interrupt runs a job that ends after some steps and leaves a checkpoint.
