@@ -409,10 +409,10 @@ func int8panelwide(dst *byte, src *float32, ld int)
 //go:noescape
 func int4panelwide(dst *byte, src *float32, ld int)
 
-// pairswide stores n ≤ 16 columns of src, (2·words, ld), as (words, stride) words of two rows, rounded to bfloat16. words is at least 1.
+// pairswide stores n ≤ 16 columns of src, (2·words, ld), as (words, n) words of two rows, rounded to bfloat16. words is at least 1.
 //
 //go:noescape
-func pairswide(words int, dst *float32, stride int, src *float32, ld int, n int)
+func pairswide(words int, dst *float32, src *float32, ld int, n int)
 
 // copy32 copies the first 32 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
 //

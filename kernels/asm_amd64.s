@@ -22762,20 +22762,20 @@ DATA all_88888888<>+24(SB)/4, $0x88888888
 DATA all_88888888<>+28(SB)/4, $0x88888888
 GLOBL all_88888888<>(SB), RODATA|NOPTR, $32
 
-// func pairswide(words int, dst *float32, stride int, src *float32, ld int, n int)
+// func pairswide(words int, dst *float32, src *float32, ld int, n int)
 // Requires: AVX, AVX512BW, AVX512F
-TEXT ·pairswide(SB), NOSPLIT, $0-48
-	MOVQ      n+40(FP), CX
+TEXT ·pairswide(SB), NOSPLIT, $0-40
+	MOVQ      n+32(FP), CX
 	MOVQ      $+1, AX
 	SHLQ      CL, AX
 	DECQ      AX
 	KMOVW     AX, K1
-	MOVQ      words+0(FP), AX
-	MOVQ      dst+8(FP), CX
-	MOVQ      stride+16(FP), DX
-	MOVQ      src+24(FP), BX
-	MOVQ      ld+32(FP), SI
-	SHLQ      $0x02, DX
+	MOVQ      CX, AX
+	SHLQ      $0x02, AX
+	MOVQ      words+0(FP), CX
+	MOVQ      dst+8(FP), DX
+	MOVQ      src+16(FP), BX
+	MOVQ      ld+24(FP), SI
 	SHLQ      $0x02, SI
 	VMOVDQU16 alternating<>+0(SB), Z3
 
@@ -22785,10 +22785,10 @@ pairswide_loop:
 	LONG      $0x4877f262
 	WORD      $0xd072
 	VPERMW    Z2, Z3, Z2
-	VMOVUPS   Z2, K1, (CX)
+	VMOVUPS   Z2, K1, (DX)
 	LEAQ      (BX)(SI*2), BX
-	ADDQ      DX, CX
-	DECQ      AX
+	ADDQ      AX, DX
+	DECQ      CX
 	JNZ       pairswide_loop
 	VZEROUPPER
 	RET

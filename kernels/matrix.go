@@ -88,7 +88,7 @@ func gradInput(dx, dy []float32, m Matrix, rows int, add bool) {
 	dx, dy = dx[:rows*m.In], dy[:rows*m.Out]
 	switch {
 	case m.mixed():
-		m.packed.transposed.linear(dx, dy, rows, add)
+		m.packed.gradient.linear(dx, dy, rows, add)
 	case m.packed != nil:
 		if !add {
 			Zero(dx)

@@ -7,12 +7,12 @@ import "math"
 // [Matrix.Refill] brings the copy up to date. It takes the memory of m once more: weights in the order of the product, and in that of its gradient.
 func (m Matrix) Mixed() Matrix {
 	p := m.Pack(BFloat16Dot)
-	p.packed.transposed = m.PackTransposed(BFloat16Dot).packed
+	p.packed.gradient = m.PackTransposed(BFloat16Dot).packed
 	return p
 }
 
 // mixed reports whether m is a copy by [Matrix.Mixed].
-func (m Matrix) mixed() bool { return m.packed != nil && m.packed.transposed != nil }
+func (m Matrix) mixed() bool { return m.packed != nil && m.packed.gradient != nil }
 
 // gradWeight computes dw = dyᵀ·x, or dw += dyᵀ·x, of the weight of p. It is a product over rows, of which two at a time make a word.
 func (p *packed) gradWeight(dw, dy, x []float32, rows int, add bool) {
@@ -26,14 +26,11 @@ func (p *packed) gradWeight(dw, dy, x []float32, rows int, add bool) {
 		}
 		return
 	}
-	right := packed{format: BFloat16Dot, out: p.in, in: rows}
-	panel := BFloat16Dot.words(rows) * panelWidth
-	panels := borrow(right.panels() * panel)
+	right := &packed{format: BFloat16Dot, out: p.in, in: rows, transposed: true}
+	panels := borrow(right.panels() * BFloat16Dot.words(rows) * panelWidth)
 	defer giveBack(panels)
 	right.data = bytesOf(*panels)
-	parallel(right.panels(), func(j int) {
-		pairs((*panels)[j*panel:][:panel], panelWidth, x[j*panelWidth:], p.in, min(panelWidth, p.in-j*panelWidth), rows)
-	})
+	right.fill(NewMatrix(rows, p.in, x))
 	words, tallest := t.left(BFloat16Dot).words(rows), t.heights[0]
 	most := max(8, packedMax/words/tallest) * tallest
 	left := borrow(min(most, p.out) * words)
@@ -41,7 +38,7 @@ func (p *packed) gradWeight(dw, dy, x []float32, rows int, add bool) {
 	for o := 0; o < p.out; o += most {
 		n := min(most, p.out-o)
 		t.columns(*left, dy[o:], p.out, n, rows, words)
-		t.share(dw[o*p.in:], *left, &right, n, words, add)
+		t.share(dw[o*p.in:], *left, right, n, words, add)
 	}
 }
 
@@ -62,35 +59,29 @@ func (t *tiles) columns(left, dy []float32, ld, n, rows, words int) {
 				if t.widened {
 					roundedColumns(left[i*words+r*h:], dy[r*ld+i:], ld, h, m)
 				} else {
-					pairs(left[i*words+r/2*h:], h, dy[r*ld+i:], ld, h, m)
+					pairs(left[i*words+r/2*h:], dy[r*ld+i:], ld, h, m)
 				}
 			})
 		}
 	})
 }
 
-// pairs stores n ≤ stride columns of src, (rows, ld), as (rows/2, stride) words of two rows, rounded to bfloat16. The last of an odd
+// pairs stores n columns of src, (rows, ld), as (rows/2, n) words of two rows, rounded to bfloat16. The last of an odd
 // number of rows stands beside zeros.
-func pairs(dst []float32, stride int, src []float32, ld, n, rows int) {
-	for i := 0; i < n; i += pairLanes {
-		m := min(pairLanes, n-i)
-		active.pairs(dst[i:], stride, src[i:], ld, m, rows/2)
-		if rows%2 == 1 {
-			d := dst[rows/2*stride+i:][:m]
-			for c, v := range src[(rows-1)*ld+i:][:m] {
-				d[c] = math.Float32frombits(uint32(roundBFloat16(v)))
-			}
+func pairs(dst, src []float32, ld, n, rows int) {
+	active.pairs(dst, src, ld, n, rows/2)
+	if rows%2 == 1 {
+		d := dst[rows/2*n:][:n]
+		for c, v := range src[(rows-1)*ld:][:n] {
+			d[c] = math.Float32frombits(uint32(roundBFloat16(v)))
 		}
 	}
 }
 
-// pairLanes is the most columns that a tier's function pairs at a time.
-const pairLanes = 16
-
-func pairsPortable(dst []float32, stride int, src []float32, ld, n, words int) {
+func pairsPortable(dst, src []float32, ld, n, words int) {
 	for w := range words {
 		low, high := src[2*w*ld:][:n], src[(2*w+1)*ld:][:n]
-		for c, d := 0, dst[w*stride:][:n]; c < n; c++ {
+		for c, d := 0, dst[w*n:][:n]; c < n; c++ {
 			d[c] = math.Float32frombits(uint32(roundBFloat16(low[c])) | uint32(roundBFloat16(high[c]))<<16)
 		}
 	}

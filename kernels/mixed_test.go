@@ -7,17 +7,6 @@ import (
 	"testing"
 )
 
-// transposed returns x, (rows, columns), as (columns, rows).
-func transposed(x []float32, rows, columns int) []float32 {
-	t := make([]float32, len(x))
-	for r := range rows {
-		for c := range columns {
-			t[c*rows+r] = x[r*columns+c]
-		}
-	}
-	return t
-}
-
 // normalExtremes are [extremes] but for numbers below the normal ones, which may count as zero.
 func normalExtremes(r *rand.Rand, n int) []float32 {
 	v := extremes(r, n)
@@ -45,11 +34,11 @@ func TestGradientsOfAMixedMatrixAreProductsOfBFloat16ToTheBit(t *testing.T) {
 					t.Fatalf("%s of %d rows, in %d, out %d, differs", name, rows, in, out)
 				}
 			}
-			back := NewMatrix(in, out, transposed(w, out, in)).Pack(BFloat16Dot)
+			back := transposed(NewMatrix(out, in, w)).Pack(BFloat16Dot)
 			compare("Linear", values(r, rows*out), func(y []float32) { Linear(y, x, m, rows) }, x, NewMatrix(out, in, w).Pack(BFloat16Dot), rows, Linear)
 			compare("LinearGradInput", values(r, rows*in), func(dx []float32) { LinearGradInput(dx, dy, m, rows) }, dy, back, rows, LinearAdd)
 			compare("SetGradInput", values(r, rows*in), func(dx []float32) { SetGradInput(dx, dy, m, rows) }, dy, back, rows, Linear)
-			right, left := NewMatrix(in, rows, transposed(x, rows, in)).Pack(BFloat16Dot), transposed(dy, rows, out)
+			right, left := transposed(NewMatrix(rows, in, x)).Pack(BFloat16Dot), rowsOf(transposed(NewMatrix(rows, out, dy)))
 			compare("LinearGradWeight", values(r, out*in), func(dw []float32) { LinearGradWeight(dw, dy, x, m, rows) }, left, right, out, LinearAdd)
 			compare("SetGradWeight", values(r, out*in), func(dw []float32) { SetGradWeight(dw, dy, x, m, rows) }, left, right, out, Linear)
 		}

@@ -144,10 +144,10 @@ func roundRowWide(dst, x []float32) {
 	roundRowPortable(dst[whole/2:], x[whole:])
 }
 
-func pairs512(dst []float32, stride int, src []float32, ld, n, words int) {
+func pairs512(dst, src []float32, ld, n, words int) {
 	if words > 0 {
-		_, _ = dst[(words-1)*stride+n-1], src[(2*words-1)*ld+n-1]
-		pairswide(words, &dst[0], stride, &src[0], ld, n)
+		_, _ = dst[words*n-1], src[(2*words-1)*ld+n-1]
+		pairswide(words, &dst[0], &src[0], ld, n)
 	}
 }
 

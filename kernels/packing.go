@@ -30,7 +30,7 @@ func (m Matrix) pack(f Format, transposed bool) Matrix {
 	return Matrix{Out: p.out, In: p.in, packed: p}
 }
 
-// Refill packs m anew into the memory of p, which came from Pack or PackTransposed of a matrix of m's shape: the values of p
+// Refill packs m anew into the memory of p, which came from Pack, PackTransposed or Mixed of a matrix of m's shape: the values of p
 // and of its copies are then those of m. Nothing may use p meanwhile.
 func (p Matrix) Refill(m Matrix) {
 	if p.packed == nil {
@@ -44,6 +44,9 @@ func (p Matrix) Refill(m Matrix) {
 		panic("kernels: refill with a matrix of another shape")
 	}
 	p.packed.fill(m)
+	if g := p.packed.gradient; g != nil {
+		g.fill(m)
+	}
 }
 
 const (

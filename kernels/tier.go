@@ -21,8 +21,8 @@ type tier struct {
 	attention     func(out, lse, q, k, v []float32, s Span, h Heads)                     // see [Attention]
 	attentionGrad func(dq, dk, dv, dout, out, lse, q, k, v []float32, rows int, h Heads) // see [AttentionGrad]
 
-	// pairs stores n ≤ pairLanes columns of src, (2·words, ld), as (words, stride) words of two rows, rounded to bfloat16.
-	pairs func(dst []float32, stride int, src []float32, ld, n, words int)
+	// pairs stores n ≤ 16 columns of src, (2·words, ld), as (words, n) words of two rows, rounded to bfloat16.
+	pairs func(dst, src []float32, ld, n, words int)
 
 	vectors
 }

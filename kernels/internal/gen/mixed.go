@@ -10,8 +10,8 @@ import (
 func pairRows() {
 	const name = "pairswide"
 	at := label(name)
-	TEXT(name, NOSPLIT, "func(words int, dst *float32, stride int, src *float32, ld, n int)")
-	Doc(name + " stores n ≤ 16 columns of src, (2·words, ld), as (words, stride) words of two rows, rounded to bfloat16. words is at least 1.")
+	TEXT(name, NOSPLIT, "func(words int, dst, src *float32, ld, n int)")
+	Doc(name + " stores n ≤ 16 columns of src, (2·words, ld), as (words, n) words of two rows, rounded to bfloat16. words is at least 1.")
 	Pragma("noescape")
 	order := GLOBL("alternating", RODATA|NOPTR)
 	for i := range 16 {
@@ -19,18 +19,17 @@ func pairRows() {
 		DATA(4*i+2, U16(uint16(i+16)))
 	}
 	n := Load(Param("n"), reg.RCX)
-	mask := GP64()
+	mask, stride := GP64(), GP64()
 	MOVQ(I32(1), mask)
 	SHLQ(reg.CL, mask)
 	DECQ(mask)
 	KMOVW(mask.As32(), reg.K1)
-	_ = n
+	MOVQ(n, stride)
+	SHLQ(Imm(2), stride)
 	words := Load(Param("words"), GP64())
 	dst := Load(Param("dst"), GP64())
-	stride := Load(Param("stride"), GP64())
 	src := Load(Param("src"), GP64())
 	ld := Load(Param("ld"), GP64())
-	SHLQ(Imm(2), stride)
 	SHLQ(Imm(2), ld)
 	VMOVDQU16(order, z[3])
 	Label(string(at("loop")))
