@@ -38,10 +38,12 @@ func (r *kernelsRun) measureTraining(s trainedShape) func() error {
 	return func() error {
 		fmt.Printf("\nA step of training at about %s, %d×%d tokens, ms\n", s.name, s.sequences, s.length)
 		line("", "ours", "PyTorch", "ratio (least..most)", "load, disturbed")
-		for _, slots := range []int{1, 2} {
-			for _, cores := range r.cores() {
-				if err := r.train(s, slots, cores); err != nil {
-					return err
+		for _, mixed := range []bool{false, true} {
+			for _, slots := range []int{1, 2} {
+				for _, cores := range r.cores() {
+					if err := r.train(s, mixed, slots, cores); err != nil {
+						return err
+					}
 				}
 			}
 		}
@@ -56,20 +58,20 @@ type twin struct {
 	step    contender
 }
 
-// twins prepares the twins of a step, none without Python.
-func (r *kernelsRun) twins(s trainedShape, slots, cores int) (twins []twin, err error) {
+// twins prepares the twins of a step, in float32 or by autocast to bfloat16; none without Python.
+func (r *kernelsRun) twins(s trainedShape, mixed bool, slots, cores int) (twins []twin, err error) {
 	if r.torch == nil {
 		return nil, nil
 	}
 	for _, t := range []struct {
-		name          string
-		bf16, compile bool
-	}{{"eager f32", false, false}, {"eager bf16", true, false}, {"compiled f32", false, true}, {"compiled bf16", true, true}} {
+		name    string
+		compile bool
+	}{{"eager", false}, {"compiled", true}} {
 		if t.compile && !r.compile {
 			continue
 		}
 		var parameters int
-		err := r.torch.ask([]any{"prepare", s.hidden, s.intermediate, s.layers, s.heads, s.vocabulary, slots, s.sequences, s.length, t.bf16, t.compile, cores, t.name}, &parameters)
+		err := r.torch.ask([]any{"prepare", s.hidden, s.intermediate, s.layers, s.heads, s.vocabulary, slots, s.sequences, s.length, mixed, t.compile, cores, t.name}, &parameters)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", t.name, err)
 		}
@@ -80,8 +82,8 @@ func (r *kernelsRun) twins(s trainedShape, slots, cores int) (twins []twin, err 
 
 // train measures steps of a model: of an anchor, all of which is trained and which has one slot, or of an expert in a second
 // slot beside a frozen one. A round's first step does not count: a checkpoint may have been written before it.
-func (r *kernelsRun) train(s trainedShape, slots, cores int) error {
-	twins, err := r.twins(s, slots, cores)
+func (r *kernelsRun) train(s trainedShape, mixed bool, slots, cores int) error {
+	twins, err := r.twins(s, mixed, slots, cores)
 	if err != nil {
 		return err
 	}
@@ -95,7 +97,7 @@ func (r *kernelsRun) train(s trainedShape, slots, cores int) error {
 	runtime.GOMAXPROCS(cores)
 	ours, theirs := []float64{}, make([][]float64, len(twins))
 	var began time.Time
-	job := trainingJob{s, filepath.Join(dir, "checkpoint"), 2*r.rounds + 1, func(p train.Progress) {
+	job := trainingJob{s, mixed, filepath.Join(dir, "checkpoint"), 2*r.rounds + 1, func(p train.Progress) {
 		if p.Step%2 == 0 {
 			ours = append(ours, time.Since(began).Seconds())
 			for i, t := range twins {
@@ -116,7 +118,7 @@ func (r *kernelsRun) train(s trainedShape, slots, cores int) error {
 	if err := job.run(ctx, slots); err != nil && context.Cause(ctx) != errMeasured {
 		return errors.Join(err, context.Cause(ctx))
 	}
-	name := fmt.Sprintf("%s %s on %d", s.name, map[int]string{1: "anchor", 2: "expert"}[slots], cores)
+	name := fmt.Sprintf("%s %s, %s on %d", s.name, map[int]string{1: "anchor", 2: "expert"}[slots], map[bool]string{false: "f32", true: "bf16"}[mixed], cores)
 	took, disturbance := fmt.Sprintf("%.0f", 1e3*median(ours)), r.disturbance()
 	if len(twins) == 0 {
 		line(name, took, "", "", disturbance)
@@ -134,6 +136,7 @@ func (r *kernelsRun) train(s trainedShape, slots, cores int) error {
 // A trainingJob is some steps of training on noise.
 type trainingJob struct {
 	trainedShape
+	mixed      bool
 	checkpoint string
 	steps      int
 	report     func(train.Progress)
@@ -151,6 +154,7 @@ func (j trainingJob) run(ctx context.Context, slots int) error {
 		recipe.PublicSequences = j.sequences / 2
 	}
 	recipe.Steps, recipe.WarmUp, recipe.Sequences, recipe.Length, recipe.LR = j.steps, 1, j.sequences, j.length, 1e-4
+	recipe.Mixed = j.mixed
 	if slots == 1 {
 		_, err := train.Anchor(ctx, train.AnchorJob{Config: j.config(), Text: text, Recipe: recipe, Checkpoint: j.checkpoint, Report: j.report})
 		return err
