@@ -24,6 +24,8 @@ type tier struct {
 	// pairs stores n ≤ 16 columns of src, (2·words, ld), as (words, n) words of two rows, rounded to bfloat16.
 	pairs func(dst, src []float32, ld, n, words int)
 
+	mixed bool // see [Mixed]
+
 	vectors
 }
 
@@ -49,6 +51,10 @@ func init() { active, tierErr = choose(os.Getenv("CHORUS_KERNELS"), tiers()) }
 // "avx512", "avx2", "neon" and "portable", or the one that the environment variable CHORUS_KERNELS names.
 // The error says that CHORUS_KERNELS names none that this processor has; the best is in use then.
 func Tier() (string, error) { return active.name, tierErr }
+
+// Mixed reports whether the processor multiplies bfloat16 itself, so that products of a matrix by [Matrix.Mixed] take half the
+// time of those in float32. Elsewhere they take longer.
+func Mixed() bool { return active.mixed }
 
 // choose returns the tier of the given name among those available, best first.
 func choose(name string, available []tier) (tier, error) {

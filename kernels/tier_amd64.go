@@ -26,7 +26,7 @@ func avx512Tier(vnni, bf16 bool) tier {
 	}
 	t := tiling512.tier("avx512", tiles, packing512)
 	if bf16 {
-		t.pairs = pairs512
+		t.pairs, t.mixed = pairs512, true
 	}
 	return t
 }
