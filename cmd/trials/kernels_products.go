@@ -83,7 +83,7 @@ func (r *kernelsRun) ask(question ...any) contender {
 }
 
 // duel measures theirs, which may be nil, against ours, prints a line of their speeds, as speed has them, and notes the claim on
-// their ratio. A first round, in which memory is prepared, does not count.
+// their ratio, if it is not 0. A first round, in which memory is prepared, does not count.
 func (r *kernelsRun) duel(name string, claim float64, theirs, ours contender, speed func(seconds float64) float64) error {
 	sides := []contender{ours}
 	if theirs != nil {
@@ -105,7 +105,9 @@ func (r *kernelsRun) duel(name string, claim float64, theirs, ours contender, sp
 	if theirs != nil {
 		q := over(times[1], times[0])
 		ratio = q.String()
-		r.claim(claim, q, "%s", name)
+		if claim > 0 {
+			r.claim(claim, q, "%s", name)
+		}
 	}
 	line(name, speeds[0], speeds[1], ratio, r.disturbance())
 	return nil

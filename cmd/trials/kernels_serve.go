@@ -24,14 +24,17 @@ const (
 	serveRepeats  = 2
 )
 
-// servedFormats are the ways to store a mixture that are served, by the names that the peers' models have.
+// servedFormats are the ways to store a mixture that are served, by the names that the peers' models have. llama.cpp rounds inputs as
+// it stores weights: so do mixed and q8_0, while bf16 multiplies in float32, which is no match for reading prompts.
 var servedFormats = []struct {
-	name string
-	bits float64 // of a weight, scales included
-	form model.Weights
+	name, peer string
+	bits       float64 // of a weight, scales included
+	form       model.Weights
+	exact      bool // computes with inputs in float32
 }{
-	{"bf16", 16, model.BFloat16},
-	{"q8_0", 8.5, model.Int8},
+	{"bf16", "bf16", 16, model.BFloat16, true},
+	{"bf16 mixed", "bf16", 16, model.Mixed, false},
+	{"q8_0", "q8_0", 8.5, model.Int8, false},
 }
 
 // decode returns what continues a text from its beginning, one token at a time, in seconds per token.
@@ -80,12 +83,16 @@ func (r *kernelsRun) serve(name string, claim float64, step, tokens int, test ..
 			return err
 		}
 		for _, cores := range r.cores() {
-			theirs, err := r.llamaBench(f.name, cores, builds, test...)
+			theirs, err := r.llamaBench(f.peer, cores, builds, test...)
 			if err != nil {
 				return err
 			}
 			ours := extend(m, cores, step, tokens)
-			if err := r.duel(fmt.Sprintf("%s, %s on %d", name, f.name, cores), claim, theirs, ours, perSecond); err != nil {
+			least := claim
+			if f.exact && step > 1 {
+				least = 0
+			}
+			if err := r.duel(fmt.Sprintf("%s, %s on %d", name, f.name, cores), least, theirs, ours, perSecond); err != nil {
 				return err
 			}
 		}
