@@ -56,57 +56,66 @@ func (t *tiling) attention(out, lse, q, k, v []float32, s Span, h Heads) {
 	parallel(h.Query*blocks, item)
 }
 
-// keyBlock is how many positions are read at a time, all heads of each, when there is but one query.
-const keyBlock = 64
+// keyBlock is how many positions are read at a time when there is but one query.
+const keyBlock = 16
 
-// attend is attention of one query to so many keys, which takes as long as reading keys and values: it reads them as they lie in memory, from
-// end to end, where a head at a time would read a little of each page again and again. The bits are those of attention.
+// attend is attention of one query to so many keys, which takes as long as reading keys and values. The bits are those of attention.
 func (t *tiling) attend(out, lse, q, k, v []float32, keys int, h Heads) {
-	group, kw := h.Query/h.KV, h.KV*h.Dim
+	kw := h.KV * h.Dim
 	scores, scaled := borrow(h.Query*keys), borrow(h.Query*h.Dim)
 	defer giveBack(scores)
 	defer giveBack(scaled)
 	scaleQueries(*scaled, q, h.Dim, h.Query, h.Dim)
-	parallelRows((keys+keyBlock-1)/keyBlock, keyBlock*kw*group/8, func(i, j int) {
-		for ; i < j; i++ {
-			at, n := i*keyBlock, min(keyBlock, keys-i*keyBlock)
-			for kv := range h.KV {
-				head := kv * group
-				t.serial((*scores)[head*keys+at:], keys, floats((*scaled)[head*h.Dim:], h.Dim, true), floats(k[at*kw+kv*h.Dim:], kw, true), group, n, h.Dim, false)
-			}
-		}
-	})
-	// A piece of work is some neighbouring heads of keys and values, over all positions.
-	threads := runtime.GOMAXPROCS(0)
-	pieces := min(h.KV, 2*threads)
-	if threads == 1 || keys*h.Query*h.Dim <= inline {
+	// A piece of work is some neighbouring heads, over all positions.
+	pieces := min(h.Query, 2*runtime.GOMAXPROCS(0))
+	if keys*(h.Query+h.KV)*h.Dim <= 2*grain {
 		pieces = 1
 	}
 	parallel(pieces, func(p int) {
-		first, end := p*h.KV/pieces, (p+1)*h.KV/pieces
-		for head := first * group; head < end*group; head++ {
+		first, end := p*h.Query/pieces, (p+1)*h.Query/pieces
+		eachBlock(k, keys, first, end, h, func(head, heads, at, n int, x []float32) {
+			c := (*scores)[head*keys+at:]
+			if heads > 1 || keys < n {
+				t.serial(c, keys, floats((*scaled)[head*h.Dim:], h.Dim, true), floats(x, kw, true), heads, n, h.Dim, false)
+				return
+			}
+			if n < keyBlock && at > 0 {
+				back := keyBlock - n // the same scores again
+				n, x, c = keyBlock, k[(at-back)*kw+head/(h.Query/h.KV)*h.Dim:], (*scores)[head*keys+at-back:]
+			}
+			t.vector(c[:n], (*scaled)[head*h.Dim:][:h.Dim], floats(x, kw, true), h.Dim, false)
+		})
+		for head := first; head < end; head++ {
 			l := softmax((*scores)[head*keys:][:keys])
 			if lse != nil {
 				lse[head] = l
 			}
 		}
-		if group == 1 && pieces == 1 { // what is read of a row has no gaps, and one row after the other is fastest
-			clear(out[first*h.Dim : end*h.Dim])
-			for at := range keys {
-				for head := first; head < end; head++ {
-					active.axpy(out[head*h.Dim:][:h.Dim], (*scores)[head*keys+at], v[at*kw+head*h.Dim:][:h.Dim])
-				}
+		eachBlock(v, keys, first, end, h, func(head, heads, at, n int, x []float32) {
+			p, o := (*scores)[head*keys+at:], out[head*h.Dim:]
+			if heads > 1 || h.Dim%t.width > 0 {
+				t.serial(o, h.Dim, floats(p, keys, true), floats(x, kw, false), heads, h.Dim, n, at > 0)
+				return
 			}
-			return
-		}
-		for at := 0; at < keys; at += keyBlock {
-			n := min(keyBlock, keys-at)
-			for kv := first; kv < end; kv++ {
-				head := kv * group
-				t.serial(out[head*h.Dim:], h.Dim, floats((*scores)[head*keys+at:], keys, true), floats(v[at*kw+kv*h.Dim:], kw, false), group, h.Dim, n, at > 0)
+			for d := 0; d < h.Dim; d += t.width {
+				t.tile(1, n, p, x[d:], kw, o[d:], 0, at > 0)
 			}
-		}
+		})
 	})
+}
+
+// eachBlock calls f for each block of n positions from at on of x, keys or values, and in it for those of heads first to end that share a
+// head of x: heads from head on.
+func eachBlock(x []float32, keys, first, end int, h Heads, f func(head, heads, at, n int, x []float32)) {
+	group, kw := h.Query/h.KV, h.KV*h.Dim
+	for at := 0; at < keys; at += keyBlock {
+		for head := first; head < end; {
+			kv := head / group
+			heads := min(end, (kv+1)*group) - head
+			f(head, heads, at, min(keyBlock, keys-at), x[at*kw+kv*h.Dim:])
+			head += heads
+		}
+	}
 }
 
 // scaleQueries stores in dst, (rows, dim), the rows of q that are ld apart, times 1/√dim.

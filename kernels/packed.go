@@ -217,9 +217,15 @@ func (t *tiles) strips(i, end int, f func(i, height int)) {
 	}
 }
 
+// most returns how many rows' left side is packed at once.
+func (t *tiles) most(words int) int {
+	tallest := t.heights[0]
+	return max(8, packedMax/words/tallest) * tallest
+}
+
 func (t *tiles) linear(y, x []float32, p *packed, rows int, add bool) {
-	words, tallest := t.left(p.format).words(p.in), t.heights[0]
-	most := max(8, packedMax/words/tallest) * tallest
+	words := t.left(p.format).words(p.in)
+	most := t.most(words)
 	for i := 0; i < rows; i += most {
 		t.chunk(y[i*p.out:], x[i*p.in:], p, min(most, rows-i), words, add)
 	}
@@ -235,42 +241,70 @@ const (
 
 // chunk is a product whose left side is packed at once.
 func (t *tiles) chunk(y, x []float32, p *packed, rows, words int, add bool) {
-	left, panels := x, p.panels()
-	if rows > 1 || t.encode != nil {
-		buf := borrow(rows * words)
-		defer giveBack(buf)
-		left = *buf
-		t.prepare(left, x, p.in, rows, words)
-	}
+	left, buf := t.packLeft(x, p, rows, words)
 	if max(rows, memoryRows)*p.out*p.in <= inline {
-		t.multiply(y, left, p, 0, rows, 0, panels, words, add)
-		return
+		t.multiply(y, left, p, 0, rows, 0, p.panels(), words, add)
+	} else {
+		t.share(y, left, p, rows, words, add)
 	}
-	t.share(y, left, p, rows, words, add)
+	if buf != nil {
+		giveBack(buf)
+	}
+}
+
+// packLeft returns the left side of a product, and the memory to be given back after it, if there is any.
+func (t *tiles) packLeft(x []float32, p *packed, rows, words int) ([]float32, *[]float32) {
+	if rows == 1 && t.encode == nil {
+		return x, nil
+	}
+	buf := borrow(rows * words)
+	t.prepare(*buf, x, p.in, rows, words)
+	return *buf, buf
 }
 
 // share multiplies a left side that is packed, on all threads.
 func (t *tiles) share(y, left []float32, p *packed, rows, words int, add bool) {
-	panels := p.panels()
-	// A piece is some panels for some rows: so few rows that they stay in the cache and so many panels that reading those rows pays,
-	// but enough pieces to keep all threads busy.
-	height, whole, tallest := rows, t.whole(rows), t.heights[0]
-	per := max(1, pieceBytes/t.left(p.format).panelBytes(words))
+	c := t.cut(y, left, p, rows, words, add)
+	parallel(c.pieces(), c.multiply)
+}
+
+// A cut is a product whose left side is packed, in pieces: some panels for some rows.
+type cut struct {
+	t            *tiles
+	p            *packed
+	y, left      []float32
+	rows, words  int
+	add          bool
+	per, height  int // panels and rows of a piece
+	across, down int // pieces
+}
+
+func (t *tiles) cut(y, left []float32, p *packed, rows, words int, add bool) cut {
+	c := cut{t: t, p: p, y: y, left: left, rows: rows, words: words, add: add}
+	// So few rows that they stay in the cache and so many panels that reading those rows pays, but enough pieces to keep all
+	// threads busy.
+	panels, whole, tallest := p.panels(), t.whole(rows), t.heights[0]
+	c.height, c.per = rows, max(1, pieceBytes/t.left(p.format).panelBytes(words))
 	if rows > 2*tallest {
 		strips := max(1, leftWords/min(words, t.block)/tallest)
 		split := max(1, (whole/tallest+strips/2)/strips)
-		height = (whole/tallest + split - 1) / split * tallest
-		per = max(1, min(8, panels*split/(4*runtime.GOMAXPROCS(0))))
+		c.height = (whole/tallest + split - 1) / split * tallest
+		c.per = max(1, min(8, panels*split/(4*runtime.GOMAXPROCS(0))))
 	}
-	across, down := (panels+per-1)/per, max(1, (whole+height-1)/height)
-	parallel(across*down, func(piece int) {
-		j, i := piece%across*per, piece/across*height
-		end := i + height
-		if piece/across == down-1 {
-			end = rows
-		}
-		t.multiply(y, left, p, i, end, j, min(panels, j+per), words, add)
-	})
+	c.across, c.down = (panels+c.per-1)/c.per, max(1, (whole+c.height-1)/c.height)
+	return c
+}
+
+func (c *cut) pieces() int { return c.across * c.down }
+
+// multiply computes a piece.
+func (c *cut) multiply(piece int) {
+	j, i := piece%c.across*c.per, piece/c.across*c.height
+	end := i + c.height
+	if piece/c.across == c.down-1 {
+		end = c.rows
+	}
+	c.t.multiply(c.y, c.left, c.p, i, end, j, min(c.p.panels(), j+c.per), c.words, c.add)
 }
 
 // prepare packs rows of x into strips.

@@ -23,7 +23,8 @@ type LayerPass struct {
 	routers [][]float32 // (E)(H)
 	bias    []float32   // (E)
 
-	shared *SlotPass // if not nil, where slot after slot does its work, of which nothing but Rows is kept
+	shared   *SlotPass // if not nil, the memory of all slots' work, of which nothing but Rows is kept
+	products []kernels.Product
 }
 
 // A SlotPass is the work of one slot in one layer on the rows that chose it.
@@ -111,17 +112,23 @@ func (m *Mixture) layer(l int, y []float32, t *LayerPass, spans []span, rows int
 	rope := m.Anchor.Rope()
 	h, q, kv, heads := c.HiddenSize, c.QWidth(), c.KVWidth(), c.HeadLayout()
 
-	kernels.Linear(grow(&t.QRaw, rows*q), t.X, w.Q, rows)
-	kernels.Linear(grow(&t.KRaw, rows*kv), t.X, w.K, rows)
+	t.products = append(t.products[:0],
+		kernels.Product{Y: grow(&t.QRaw, rows*q), X: t.X, M: w.Q, Rows: rows},
+		kernels.Product{Y: grow(&t.KRaw, rows*kv), X: t.X, M: w.K, Rows: rows})
+	at := 0
+	for _, s := range spans {
+		t.products = append(t.products, kernels.Product{Y: s.v[s.Past*kv:], X: t.X[at*h:], M: w.V, Rows: s.Rows})
+		at += s.Rows
+	}
+	kernels.Linears(t.products...)
 	kernels.RMSNorm(grow(&t.Q, rows*q), grow(&t.QInv, rows), t.QRaw, w.QNorm, c.RMSNormEps, rows)
 	grow(&t.Att, rows*q)
 	grow(&t.KInv, rows)
 	grow(&t.LSE, rows*c.Heads)
-	at := 0
+	at = 0
 	for _, s := range spans {
-		k, v := s.k[s.Past*kv:], s.v[s.Past*kv:]
+		k := s.k[s.Past*kv:]
 		kernels.RMSNorm(k, t.KInv[at:], t.KRaw[at*kv:], w.KNorm, c.RMSNormEps, s.Rows)
-		kernels.Linear(v, t.X[at*h:], w.V, s.Rows)
 		rope.Apply(t.Q[at*q:], c.Heads, s.Past, s.Rows)
 		rope.Apply(k, c.KVHeads, s.Past, s.Rows)
 		kernels.Attention(t.Att[at*q:], t.LSE[at*c.Heads:], t.Q[at*q:], s.k, s.v, s.Span, heads)
@@ -132,14 +139,8 @@ func (m *Mixture) layer(l int, y []float32, t *LayerPass, spans []span, rows int
 
 	m.route(l, t, rows)
 	kernels.Zero(grow(&t.Moe, rows*h))
-	for e := range t.Work {
-		w := &t.Work[e]
-		if t.shared != nil {
-			t.shared.Rows, t.shared.Weights = w.Rows, w.Weights
-			w = t.shared
-		}
-		m.Slots[e].FFN[l].run(w, t.Hidden)
-		kernels.Mix(t.Moe, w.Weights, w.Out, w.Rows, h)
+	for first := 0; first < len(t.Work); {
+		first = m.experts(l, t, first, max(rows, fewRows))
 	}
 	kernels.RMSNormAdd(y, grow(&t.MoeInv, rows), t.Hidden, t.Moe, w.PostFFNNorm, c.RMSNormEps, rows)
 }
@@ -180,17 +181,58 @@ func (m *Mixture) route(l int, t *LayerPass, rows int) {
 	}
 }
 
-// run computes one FFN for the rows that w.Rows lists of hidden, (rows, H).
-func (f FFN) run(w *SlotPass, hidden []float32) {
-	n, h, i := len(w.Rows), f.Gate.In, f.Gate.Out
-	if n == 0 {
-		return
+// fewRows of the slots' work are computed at once, if a batch has no more of its own.
+const fewRows = 16
+
+// experts adds to t.Moe what the slots from first on make of t.Hidden: as many slots at once as have, together, no more than most
+// rows, but one at least. It returns the slot after them.
+func (m *Mixture) experts(l int, t *LayerPass, first, most int) int {
+	h, i := m.Anchor.Config.HiddenSize, m.Anchor.Config.IntermediateSize
+	end, rows := first, 0
+	for ; end < len(t.Work) && (end == first || rows+len(t.Work[end].Rows) <= most); end++ {
+		rows += len(t.Work[end].Rows)
 	}
-	kernels.Gather(grow(&w.In, n*h), hidden, w.Rows, h)
-	f.Gate.apply(grow(&w.Gate, n*i), w.In, n, &w.Low)
-	f.Up.apply(grow(&w.Up, n*i), w.In, n, &w.Low)
-	kernels.SiLUMul(grow(&w.Act, n*i), w.Gate, w.Up)
-	f.Down.apply(grow(&w.Out, n*h), w.Act, n, &w.Low)
+	if g := t.shared; g != nil {
+		grow(&g.In, rows*h)
+		grow(&g.Gate, rows*i)
+		grow(&g.Up, rows*i)
+		grow(&g.Act, rows*i)
+		grow(&g.Out, rows*h)
+	}
+	at := 0
+	each := func(f func(w *SlotPass, ffn *FFN, n int)) {
+		for e := first; e < end; e++ {
+			if n := len(t.Work[e].Rows); n > 0 {
+				f(&t.Work[e], &m.Slots[e].FFN[l], n)
+			}
+		}
+	}
+	t.products = t.products[:0]
+	each(func(w *SlotPass, ffn *FFN, n int) {
+		if g := t.shared; g != nil {
+			w.In, w.Out = g.In[at*h:][:n*h], g.Out[at*h:][:n*h]
+			w.Gate, w.Up, w.Act = g.Gate[at*i:][:n*i], g.Up[at*i:][:n*i], g.Act[at*i:][:n*i]
+			at += n
+		}
+		kernels.Gather(grow(&w.In, n*h), t.Hidden, w.Rows, h)
+		t.products = append(t.products,
+			kernels.Product{Y: grow(&w.Gate, n*i), X: w.In, M: ffn.Gate.Matrix, Rows: n},
+			kernels.Product{Y: grow(&w.Up, n*i), X: w.In, M: ffn.Up.Matrix, Rows: n})
+	})
+	kernels.Linears(t.products...)
+	t.products = t.products[:0]
+	each(func(w *SlotPass, ffn *FFN, n int) {
+		ffn.Gate.addDifference(w.Gate, w.In, n, &w.Low)
+		ffn.Up.addDifference(w.Up, w.In, n, &w.Low)
+		kernels.SiLUMul(grow(&w.Act, n*i), w.Gate, w.Up)
+		t.products = append(t.products, kernels.Product{Y: grow(&w.Out, n*h), X: w.Act, M: ffn.Down.Matrix, Rows: n})
+	})
+	kernels.Linears(t.products...)
+	each(func(w *SlotPass, ffn *FFN, n int) {
+		ffn.Down.addDifference(w.Out, w.Act, n, &w.Low)
+		kernels.Mix(t.Moe, w.Weights, w.Out, w.Rows, h)
+	})
+	return end
 }
 
 // grow makes *s n long, keeping its memory where it suffices, and returns it.

@@ -18,10 +18,8 @@ func (p Projection) Row(dst []float32, i int) {
 	}
 }
 
-// apply computes y = (W + B·A)·x for n rows without ever forming the sum: x is (n, In), y is (n, Out) and low is
-// for (n, r).
-func (p Projection) apply(y, x []float32, n int, low *[]float32) {
-	kernels.Linear(y, x, p.Matrix, n)
+// addDifference adds B·A·x to y for n rows: x is (n, In), y is (n, Out) and low is for (n, r). The sum W + B·A is never formed.
+func (p *Projection) addDifference(y, x []float32, n int, low *[]float32) {
 	if r := p.Rank(); r > 0 {
 		kernels.Linear(grow(low, n*r), x, p.A, n)
 		kernels.LinearAdd(y, *low, p.B, n)

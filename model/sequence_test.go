@@ -47,7 +47,7 @@ func TestASequenceComputesTheBitsOfForwardHoweverItIsSplit(t *testing.T) {
 	}
 }
 
-func TestASequenceHoldsNoMoreThanItsContextAndOneSlotsWork(t *testing.T) {
+func TestASequenceHoldsNoMoreThanItsContextAndTheWorkOfItsSlots(t *testing.T) {
 	c := testConfig(31, 32, 24, 2, 4, 2)
 	c.MaxPositions = 75
 	m, _ := randomMixture(t, c, 3, 3)
@@ -62,13 +62,16 @@ func TestASequenceHoldsNoMoreThanItsContextAndOneSlotsWork(t *testing.T) {
 			t.Errorf("layer %d holds %d and %d keys and values for %d", l, cap(s.k[l]), cap(s.v[l]), most)
 		}
 	}
-	for e, w := range s.layer.Work {
-		if cap(w.In)+cap(w.Gate)+cap(w.Up)+cap(w.Act)+cap(w.Out) > 0 {
-			t.Errorf("slot %d has memory of its own", e)
+	for _, rows := range []int{0, fewRows + 9} { // the one token at a time, then some together
+		if rows > 0 {
+			s = m.NewSequence()
+			if _, err := s.Extend(randomIDs(rand.New(rand.NewPCG(3, 4)), rows, c.VocabSize)); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if rows := cap(s.layer.shared.Gate) / c.IntermediateSize; rows != 1 {
-		t.Errorf("the slots' work is on memory for %d tokens at a time, expected 1", rows)
+		if got, want := cap(s.layer.shared.Gate)/c.IntermediateSize, max(3, rows); got != want {
+			t.Errorf("the slots' work is on memory for %d rows at a time, expected %d", got, want)
+		}
 	}
 }
 
