@@ -204,110 +204,265 @@ func bf16tile2x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, a
 //go:noescape
 func bf16tile1x16(k int, a *float32, b *float32, ldb int, c *float32, ldc int, add bool)
 
-// dottile14x32 computes the 14×32 tile c = a·b, or c += a·b, with a packed as (words, 14), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile14x32 computes 14×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 14), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile14x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile14x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile13x32 computes the 13×32 tile c = a·b, or c += a·b, with a packed as (words, 13), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile13x32 computes 13×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 13), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile13x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile13x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile12x32 computes the 12×32 tile c = a·b, or c += a·b, with a packed as (words, 12), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile12x32 computes 12×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 12), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile12x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile12x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile11x32 computes the 11×32 tile c = a·b, or c += a·b, with a packed as (words, 11), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile11x32 computes 11×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 11), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile11x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile11x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile10x32 computes the 10×32 tile c = a·b, or c += a·b, with a packed as (words, 10), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile10x32 computes 10×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 10), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile10x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile10x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile9x32 computes the 9×32 tile c = a·b, or c += a·b, with a packed as (words, 9), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile9x32 computes 9×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 9), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile9x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile9x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile8x32 computes the 8×32 tile c = a·b, or c += a·b, with a packed as (words, 8), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile8x32 computes 8×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 8), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile8x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile8x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile7x32 computes the 7×32 tile c = a·b, or c += a·b, with a packed as (words, 7), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile7x32 computes 7×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 7), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile7x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile7x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile6x32 computes the 6×32 tile c = a·b, or c += a·b, with a packed as (words, 6), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile6x32 computes 6×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 6), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile6x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile6x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile5x32 computes the 5×32 tile c = a·b, or c += a·b, with a packed as (words, 5), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile5x32 computes 5×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 5), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile5x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile5x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile4x32 computes the 4×32 tile c = a·b, or c += a·b, with a packed as (words, 4), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile4x32 computes 4×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 4), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile4x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile4x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile3x32 computes the 3×32 tile c = a·b, or c += a·b, with a packed as (words, 3), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile3x32 computes 3×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 3), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile3x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile3x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile2x32 computes the 2×32 tile c = a·b, or c += a·b, with a packed as (words, 2), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile2x32 computes 2×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 2), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile2x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile2x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// dottile1x32 computes the 1×32 tile c = a·b, or c += a·b, with a packed as (words, 1), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.
+// floattile1x32 computes 1×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 1), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold float32.
 //
 //go:noescape
-func dottile1x32(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+func floattile1x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// int8tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// dottile14x32 computes 14×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 14), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
 //
 //go:noescape
-func int8tile7x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func dottile14x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// int8tile6x32 computes the 6×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// dottile13x32 computes 13×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 13), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
 //
 //go:noescape
-func int8tile6x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func dottile13x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// int8tile5x32 computes the 5×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// dottile12x32 computes 12×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 12), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
 //
 //go:noescape
-func int8tile5x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func dottile12x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// int8tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// dottile11x32 computes 11×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 11), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
 //
 //go:noescape
-func int8tile4x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func dottile11x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// int8tile3x32 computes the 3×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// dottile10x32 computes 10×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 10), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
 //
 //go:noescape
-func int8tile3x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func dottile10x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// int8tile2x32 computes the 2×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// dottile9x32 computes 9×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 9), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
 //
 //go:noescape
-func int8tile2x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func dottile9x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
 
-// int8tile1x32 computes the 1×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// dottile8x32 computes 8×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 8), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
 //
 //go:noescape
-func int8tile1x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func dottile8x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// dottile7x32 computes 7×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 7), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile7x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// dottile6x32 computes 6×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 6), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile6x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// dottile5x32 computes 5×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 5), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile5x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// dottile4x32 computes 4×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 4), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile4x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// dottile3x32 computes 3×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 3), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile3x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// dottile2x32 computes 2×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 2), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile2x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// dottile1x32 computes 1×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 1), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold two bfloat16.
+//
+//go:noescape
+func dottile1x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile14x32 computes 14×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 14), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile14x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile13x32 computes 13×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 13), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile13x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile12x32 computes 12×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 12), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile12x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile11x32 computes 11×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 11), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile11x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile10x32 computes 10×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 10), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile10x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile9x32 computes 9×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 9), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile9x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile8x32 computes 8×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 8), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile8x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile7x32 computes 7×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 7), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile7x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile6x32 computes 6×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 6), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile6x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile5x32 computes 5×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 5), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile5x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile4x32 computes 4×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 4), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile4x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile3x32 computes 3×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 3), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile3x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile2x32 computes 2×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 2), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile2x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile1x32 computes 1×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, 1), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold four bytes of a span, see span.go, of which words does not count the first two.
+//
+//go:noescape
+func spantile1x32(strips int, words int, a *float32, lda int, b *float32, c *float32, ldc int, add bool)
+
+// spantile3 computes the 3×32 tile c = a·b, or c += a·b, over a span that takes so many words besides the first two; see span.go for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func spantile3(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// spantile2 computes the 2×32 tile c = a·b, or c += a·b, over a span that takes so many words besides the first two; see span.go for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func spantile2(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// spantile1 computes the 1×32 tile c = a·b, or c += a·b, over a span that takes so many words besides the first two; see span.go for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func spantile1(words int, a *float32, b *float32, c *float32, ldc int, add bool)
+
+// int8tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile7x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile6x32 computes the 6×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile6x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile5x32 computes the 5×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile5x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile4x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile3x32 computes the 3×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile3x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile2x32 computes the 2×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile2x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
+
+// int8tile1x32 computes the 1×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+//
+//go:noescape
+func int8tile1x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
 
 // int8tile3 computes the 3×32 tile c += a·b of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
@@ -324,40 +479,40 @@ func int8tile2(groups int, a *float32, b *byte, c *float32, ldc int)
 //go:noescape
 func int8tile1(groups int, a *float32, b *byte, c *float32, ldc int)
 
-// int4tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// int4tile7x32 computes the 7×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
-func int4tile7x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func int4tile7x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile6x32 computes the 6×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// int4tile6x32 computes the 6×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
-func int4tile6x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func int4tile6x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile5x32 computes the 5×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// int4tile5x32 computes the 5×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
-func int4tile5x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func int4tile5x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// int4tile4x32 computes the 4×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
-func int4tile4x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func int4tile4x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile3x32 computes the 3×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// int4tile3x32 computes the 3×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
-func int4tile3x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func int4tile3x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile2x32 computes the 2×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// int4tile2x32 computes the 2×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
-func int4tile2x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func int4tile2x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
 
-// int4tile1x32 computes the 1×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
+// int4tile1x32 computes the 1×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
 //go:noescape
-func int4tile1x32(groups int, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)
+func int4tile1x32(groups int, a *float32, b *byte, c *float32, ldc int, add bool)
 
 // int4tile3 computes the 3×32 tile c += a·b of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.
 //
@@ -413,6 +568,16 @@ func int4panelwide(dst *byte, src *float32, ld int)
 //
 //go:noescape
 func pairswide(words int, dst *float32, src *float32, ld int, n int)
+
+// magnitudewide returns the bits of the largest magnitude, or of a NaN, among n elements of x, a positive multiple of 64.
+//
+//go:noescape
+func magnitudewide(n int, x *float32) uint32
+
+// integerswide stores n elements of x, a positive multiple of 64, times inverse as integers of a byte, and returns their sum.
+//
+//go:noescape
+func integerswide(n int, dst *float32, x *float32, inverse float32) int32
 
 // copy32 copies the first 32 elements of k ≥ 1 rows that are ld apart to dst, one after the other.
 //

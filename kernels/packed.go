@@ -35,6 +35,14 @@ const (
 	// its group. The figure for outputs is 9%, nearly all of it the weights'.
 	Int4
 
+	// Int8PerRow holds weights in 8 bits: integers from -127 to 127, and a scale in float32 for each row, so that a weight is
+	// within 1/253 of the largest of its row. Inputs are rounded in the same way, row by row. Sums of products are exact, and scaled
+	// once, at the end. Of rows longer than 8192 each 8192 have a scale of their own, and their sums are added, in order,
+	// in float32. What counts as how much is as with Int8.
+	// It is the fastest for many rows. Where both are normally distributed, outputs of rows of 1024 are 1.2% of their deviation from
+	// exact; a few large weights or inputs in a row, which Int8 keeps to their groups, make that more.
+	Int8PerRow
+
 	formats
 )
 
@@ -56,6 +64,7 @@ const (
 //	Float32     (in) weights
 //	BFloat16    (in/2, rounded up) pairs of weights that follow each other in a row, the first in the lower half
 //	Int8, Int4  (in/32, rounded up) groups; see quant.go
+//	Int8PerRow  (in/8192, rounded up) spans; see span.go
 type packed struct {
 	format     Format
 	out, in    int
@@ -73,6 +82,8 @@ func (f Format) panelBytes(words int) int {
 		return words * 4 * panelWidth
 	case BFloat16:
 		return (words + 1) / 2 * 4 * panelWidth
+	case Int8PerRow:
+		return (words - (words+spanWords-1)/spanWords) * 4 * panelWidth
 	default:
 		return words / groupWords * f.groupBytes()
 	}
@@ -85,6 +96,8 @@ func (f Format) words(in int) int {
 		return in
 	case BFloat16Dot:
 		return (in + 1) / 2
+	case Int8PerRow:
+		return (in+3)/4 + 2*((in+spanSteps-1)/spanSteps)
 	default:
 		return (in + groupSize - 1) / groupSize * groupWords
 	}
@@ -110,6 +123,8 @@ func (p *packed) row(dst []float32, i int) {
 		for k := range dst {
 			dst[k] = widened(binary.LittleEndian.Uint16(panel[(k/2*panelWidth+r)*4+k%2*2:]))
 		}
+	case Int8PerRow:
+		spansRow(dst, panel, r)
 	default:
 		p.format.groupsRow(dst, panel, r)
 	}
@@ -178,6 +193,10 @@ type tiles struct {
 
 	// tile computes the tile c = a·b, or c += a·b, of height rows that are ldc apart, over words words of each.
 	tile func(height, words int, a []float32, b []byte, c []float32, ldc int, add bool)
+
+	// column computes several of the tallest tiles, below each other, over at most block words; their strips are lda apart. It
+	// is nil if tile has as little to do between tiles.
+	column func(strips, words int, a []float32, lda int, b []byte, c []float32, ldc int, add bool)
 }
 
 // left returns the format whose left side is that of f.
@@ -242,11 +261,7 @@ const (
 // chunk is a product whose left side is packed at once.
 func (t *tiles) chunk(y, x []float32, p *packed, rows, words int, add bool) {
 	left, buf := t.packLeft(x, p, rows, words)
-	if max(rows, memoryRows)*p.out*p.in <= inline {
-		t.multiply(y, left, p, 0, rows, 0, p.panels(), words, add)
-	} else {
-		t.share(y, left, p, rows, words, add)
-	}
+	t.share(y, left, p, rows, words, add)
 	if buf != nil {
 		giveBack(buf)
 	}
@@ -254,7 +269,7 @@ func (t *tiles) chunk(y, x []float32, p *packed, rows, words int, add bool) {
 
 // packLeft returns the left side of a product, and the memory to be given back after it, if there is any.
 func (t *tiles) packLeft(x []float32, p *packed, rows, words int) ([]float32, *[]float32) {
-	if rows == 1 && t.encode == nil {
+	if !t.prepares(rows) {
 		return x, nil
 	}
 	buf := borrow(rows * words)
@@ -262,8 +277,15 @@ func (t *tiles) packLeft(x []float32, p *packed, rows, words int) ([]float32, *[
 	return *buf, buf
 }
 
+// prepares reports whether the left side differs from the inputs.
+func (t *tiles) prepares(rows int) bool { return rows > 1 || t.encode != nil }
+
 // share multiplies a left side that is packed, on all threads.
 func (t *tiles) share(y, left []float32, p *packed, rows, words int, add bool) {
+	if max(rows, memoryRows)*p.out*p.in <= inline {
+		t.multiply(y, left, p, 0, rows, 0, p.panels(), words, add)
+		return
+	}
 	c := t.cut(y, left, p, rows, words, add)
 	parallel(c.pieces(), c.multiply)
 }
@@ -369,6 +391,13 @@ func (t *tiles) blocks(y, left []float32, p *packed, i, end, j, last, words, blo
 		steps, more := min(block, words-at), add || at > 0
 		for j := j; j < last; j++ {
 			b, n := p.panel(j, j+1)[t.left(p.format).panelBytes(at):], min(panelWidth, p.out-j*panelWidth)
+			i := i
+			if whole := t.whole(end - i); t.column != nil && n == panelWidth && whole > 0 && steps <= t.block {
+				tallest := t.heights[0]
+				a, c := left[i*words+at*tallest:], y[i*p.out+j*panelWidth:][:(whole-1)*p.out+n]
+				t.column(whole/tallest, steps, a, words*tallest, b, c, p.out, more)
+				i += whole
+			}
 			t.strips(i, end, func(i, h int) {
 				a, c := left[i*words+at*h:][:steps*h], y[i*p.out+j*panelWidth:]
 				if n == panelWidth {

@@ -47,8 +47,9 @@ var tilesNEON = [formats]*tiles{
 	BFloat16Dot: {
 		heights: []int{6, 5, 4, 3, 2, 1}, block: 512, few: 128, encode: roundWords, widened: true, strip: strip, tile: bf16tileNEON,
 	},
-	Int8: integers(8*groupWords, tilesInt8, tilesInt8Plain, quantise8),
-	Int4: integers(16*groupWords, tilesInt4, tilesInt4Plain, quantise4),
+	Int8:       integers(8*groupWords, tilesInt8, tilesInt8Plain, quantise8),
+	Int4:       integers(16*groupWords, tilesInt4, tilesInt4Plain, quantise4),
+	Int8PerRow: tilesPortable[Int8PerRow],
 }
 
 // integers returns the tiles of a format, plain ones where the processor has no others: nearly all have them since 2018.

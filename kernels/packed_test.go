@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-var formatNames = [formats]string{"Float32", "BFloat16", "BFloat16Dot", "Int8", "Int4"}
+var formatNames = [formats]string{"Float32", "BFloat16", "BFloat16Dot", "Int8", "Int4", "Int8PerRow"}
 
 // onEachFormat runs f on each tier with each format.
 func onEachFormat(t *testing.T, f func(t *testing.T, format Format)) {
@@ -86,8 +86,12 @@ func TestAPackedMatrixGivesTheBitsOfTheUnpackedOne(t *testing.T) {
 // inputs and the weights before they were packed.
 func bound(f Format, x, w []float32) float64 {
 	var sum, most float64 // Σ |x·w|, and Σ of what rounding may do to each product
-	for at := 0; at < len(x); at += groupSize {
-		n := min(groupSize, len(x)-at)
+	together := groupSize
+	if f == Int8PerRow {
+		together = spanSteps
+	}
+	for at := 0; at < len(x); at += together {
+		n := min(together, len(x)-at)
 		var topX, topW float64
 		for k := at; k < at+n; k++ {
 			topX, topW = max(topX, math.Abs(float64(x[k]))), max(topW, math.Abs(float64(w[k])))
@@ -105,6 +109,8 @@ func bound(f Format, x, w []float32) float64 {
 				da, db = topX/253, topW/250
 			case Int4:
 				da, db = topX/253, topW/7
+			case Int8PerRow:
+				da, db = topX/253, topW/253
 			}
 			most += a*db + b*da + da*db
 		}
@@ -152,8 +158,8 @@ func TestPackedProductsStayWithinTheirFormatsBound(t *testing.T) {
 // What is stored decides, once it is: the product with integers and rounded inputs is exact within groups.
 func TestIntegerProductsAreTheSameOnEveryTier(t *testing.T) {
 	r := source()
-	for _, f := range []Format{Int8, Int4} {
-		for _, in := range []int{1, 31, 32, 65, 300, 2500} {
+	for _, f := range []Format{Int8, Int4, Int8PerRow} {
+		for _, in := range []int{1, 31, 32, 65, 300, 2500, 17001} {
 			const rows, out = 12, 45
 			x, m := normals(r, rows*in), NewMatrix(out, in, normals(r, out*in)).Pack(f)
 			for i := range x {
@@ -314,18 +320,27 @@ func TestPackRefusesAnUnknownFormat(t *testing.T) {
 // shapes are (rows, in, out).
 var benchmarkShapes = [][3]int{{512, 512, 512}, {1024, 1024, 1024}, {64, 1024, 4096}, {512, 512, 1408}}
 
+// BenchmarkPacked measures products, and what is left of them where [Inputs] prepared the left side.
 func BenchmarkPacked(b *testing.B) {
 	r := source()
 	for f, name := range formatNames {
 		for _, s := range benchmarkShapes {
 			rows, in, out := s[0], s[1], s[2]
 			x, y, m := normals(r, rows*in), make([]float32, rows*out), NewMatrix(out, in, normals(r, out*in)).Pack(Format(f))
-			b.Run(fmt.Sprintf("%s/%dx%dx%d", name, rows, out, in), func(b *testing.B) {
-				for b.Loop() {
-					Linear(y, x, m, rows)
-				}
-				b.ReportMetric(2*float64(rows)*float64(in)*float64(out)*float64(b.N)/float64(b.Elapsed().Nanoseconds()), "GFLOP/s")
-			})
+			var prepared Inputs
+			prepared.Set(x, rows)
+			for _, c := range []struct {
+				name string
+				f    func()
+			}{{"", func() { Linear(y, x, m, rows) }}, {"/prepared", func() { prepared.Linear(y, m) }}} {
+				b.Run(fmt.Sprintf("%s/%dx%dx%d%s", name, rows, out, in, c.name), func(b *testing.B) {
+					c.f()
+					for b.Loop() {
+						c.f()
+					}
+					b.ReportMetric(2*float64(rows)*float64(in)*float64(out)*float64(b.N)/float64(b.Elapsed().Nanoseconds()), "GFLOP/s")
+				})
+			}
 		}
 	}
 }

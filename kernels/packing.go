@@ -69,6 +69,12 @@ func (p *packed) fill(m Matrix) {
 		return
 	}
 	o := m.operand(!p.transposed)
+	if p.format == Int8PerRow { // whose scales take whole rows
+		parallel(p.panels(), func(i int) { p.fillSpans(o, i) })
+		runtime.KeepAlive(m.owner)
+		runtime.KeepAlive(p)
+		return
+	}
 	down, across := (m.Out+fillRows-1)/fillRows, (m.In+fillColumns-1)/fillColumns
 	piece := func(i int) {
 		row, column := i/across*fillRows, i%across*fillColumns

@@ -62,26 +62,31 @@ func (f Format) groupsRow(dst []float32, panel []byte, r int) {
 func quantisePortable(dst, x []float32, raised int32) {
 	for len(x) > 0 {
 		g := x[:min(groupSize, len(x))]
-		top := math.Float32bits(leastMagnitude)
-		for _, v := range g {
-			top = max(top, math.Float32bits(v)&0x7fffffff) // as integers, magnitudes are in order and NaN is the largest
-		}
-		largest := math.Float32frombits(top)
-		inverse := 127 / largest
-		bytes, sum := bytesOf(dst[2:groupWords]), int32(0)
-		clear(bytes)
-		for k, v := range g {
-			q := int32(-128) // of NaN
-			if r := math.RoundToEven(float64(v * inverse)); r == r {
-				q = int32(r)
-			}
-			bytes[k] = byte(q)
-			sum += q
-		}
-		dst[0] = largest * (1.0 / 127)
-		dst[1] = math.Float32frombits(uint32(-sum * raised))
+		quantiseTogether(dst[:groupWords], g, raised)
 		dst, x = dst[groupWords:], x[len(g):]
 	}
+}
+
+// quantiseTogether stores inputs with one scale.
+func quantiseTogether(dst, x []float32, raised int32) {
+	top := math.Float32bits(leastMagnitude)
+	for _, v := range x {
+		top = max(top, math.Float32bits(v)&0x7fffffff) // as integers, magnitudes are in order and NaN is the largest
+	}
+	largest := math.Float32frombits(top)
+	inverse := 127 / largest
+	bytes, sum := bytesOf(dst[2:]), int32(0)
+	clear(bytes)
+	for k, v := range x {
+		q := int32(-128) // of NaN
+		if r := math.RoundToEven(float64(v * inverse)); r == r {
+			q = int32(r)
+		}
+		bytes[k] = byte(q)
+		sum += q
+	}
+	dst[0] = largest * (1.0 / 127)
+	dst[1] = math.Float32frombits(uint32(-sum * raised))
 }
 
 // groupTilePortable is the tile of one row of an integer format.
@@ -156,6 +161,12 @@ var tilesPortable = [formats]*tiles{
 	},
 	Int8: groupTilesPortable(Int8),
 	Int4: groupTilesPortable(Int4),
+	Int8PerRow: {
+		heights: []int{1}, block: spanWords, few: spanWords, encode: quantiseSpans,
+		tile: spanBySpan(func(_, words int, a []float32, b []byte, c []float32, _ int, add bool) {
+			spanTilePortable(words, a, b, c, add)
+		}),
+	},
 }
 
 func groupTilesPortable(f Format) *tiles {

@@ -19,7 +19,7 @@ func tiers() []tier {
 func avx512Tier(vnni, bf16 bool) tier {
 	tiles := tiles512
 	if !vnni {
-		tiles[Int8], tiles[Int4] = tiles2[Int8], tiles2[Int4]
+		tiles[Int8], tiles[Int4], tiles[Int8PerRow] = tiles2[Int8], tiles2[Int4], tiles2[Int8PerRow]
 	}
 	if !bf16 {
 		tiles[BFloat16Dot] = tiles512Widened

@@ -32,26 +32,33 @@ func (s productShape) gigaflops(seconds float64) float64 {
 // productWindow is how long a product is repeated in a round.
 const productWindow = 150 * time.Millisecond
 
-// productTypes are what products are measured in, by the peers' names. Of ours, inputs and results are float32 in each: rounding and
-// scaling them is part of the time.
+// productTypes are what products are measured in, by the peers' names. Inputs are prepared on both sides: the peers' are in the type
+// when the time begins, and ours in [kernels.Inputs], but for float32, where both take them as they are. Ours scale
+// what integers add up to, into float32; the peers' leave that to others.
 var productTypes = []struct {
 	name   string
 	format kernels.Format
 	claim  float64
-}{{"f32", kernels.Float32, productF32}, {"bf16", kernels.BFloat16Dot, productClaim}, {"int8", kernels.Int8, productClaim}}
+}{{"f32", kernels.Float32, productF32}, {"bf16", kernels.BFloat16Dot, productClaim}, {"int8", kernels.Int8PerRow, productClaim}}
 
 func (r *kernelsRun) measureProducts() error {
-	fmt.Println("\nProducts M×K×N, weights prepared once, GFLOP/s")
+	fmt.Println("\nProducts M×K×N, weights prepared once, and inputs but for f32, GFLOP/s")
 	line("", "ours", "theirs", "ratio (least..most)", "load, disturbed")
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, of := range productTypes {
 		for _, s := range productShapes {
 			m := kernels.NewMatrix(s.n, s.k, normal(rng, s.n*s.k, 1)).Pack(of.format)
 			x, y := normal(rng, s.m*s.k, 1), make([]float32, s.m*s.n)
+			product := func() { kernels.Linear(y, x, m, s.m) }
+			if of.format != kernels.Float32 {
+				var inputs kernels.Inputs
+				inputs.Set(x, s.m)
+				product = func() { inputs.Linear(y, m) }
+			}
 			for _, cores := range r.cores() {
 				ours := func() (float64, error) {
 					runtime.GOMAXPROCS(cores)
-					return quickest(productWindow, func() { kernels.Linear(y, x, m, s.m) }), nil
+					return quickest(productWindow, product), nil
 				}
 				theirs := r.productPeer(of.name, s, cores)
 				if err := r.duel(fmt.Sprintf("%s %v on %d", of.name, s, cores), of.claim, theirs, ours, s.gigaflops); err != nil {

@@ -18,8 +18,13 @@ func main() {
 			tile(rows, avx2, e)
 		}
 	}
-	for rows := 14; rows > 0; rows-- {
-		dotTile(rows)
+	for _, w := range words {
+		for rows := 14; rows > 0; rows-- {
+			wordTile(rows, w)
+		}
+	}
+	for rows := 3; rows > 0; rows-- {
+		spanTileNarrow(rows)
 	}
 	for _, bits := range []int{8, 4} {
 		for rows := 7; rows > 0; rows-- {
@@ -37,6 +42,8 @@ func main() {
 	integerPanel(8)
 	integerPanel(4)
 	pairRows()
+	largestMagnitude()
+	roundBytes()
 	for _, width := range []int{32, 16, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4} {
 		copyColumns(width, float)
 	}

@@ -67,29 +67,261 @@ var z = []reg.VecPhysical{
 	reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31,
 }
 
-// dotTile emits [tile] over words of two bfloat16 on both sides, which VDPBF16PS multiplies and adds in pairs. Its registers
-// are fixed, since its instructions are bytes.
-func dotTile(rows int) {
+// A word is what the words of both sides of a product with a packed matrix hold.
+type word struct {
+	name, holds string
+	multiply    func(m Mem, scaled, b, sum int) // z[sum] += words at m, broadcast, times z[b]; m is scaled words from rsi on
+	span        bool                            // sums are exact, and scaled at the end
+}
+
+var words = []word{
+	{name: "float", holds: "float32", multiply: func(m Mem, _, b, sum int) { VFMADD231PS_BCST(m, z[b], z[sum]) }},
+	{name: "dot", holds: "two bfloat16", multiply: func(_ Mem, scaled, b, sum int) { vdpbf16ps.emit(sum, b, scaled, true) }},
+	{name: "span", holds: "four bytes of a span, see span.go, of which words does not count the first two",
+		multiply: func(m Mem, _, b, sum int) { VPDPBUSD_BCST(m, z[b], z[sum]) }, span: true},
+}
+
+// wordTile emits tiles of a product of words that lie below each other. As with [tile], one stays in registers over all of k, B is
+// loaded once a step and A is broadcast from memory. The registers are fixed, since some instructions are bytes.
+func wordTile(rows int, w word) {
 	const unroll = 4
-	name := fmt.Sprintf("dottile%dx32", rows)
+	name := fmt.Sprintf("%stile%dx32", w.name, rows)
 	at := label(name)
-	TEXT(name, NOSPLIT, "func(words int, a, b, c *float32, ldc int, add bool)")
-	Doc(fmt.Sprintf("%s computes the %d×32 tile c = a·b, or c += a·b, with a packed as (words, %d), b as (words, 32), and rows of c ldc apart. Words hold two bfloat16.",
-		name, rows, rows))
+	TEXT(name, NOSPLIT, "func(strips, words int, a *float32, lda int, b, c *float32, ldc int, add bool)")
+	Doc(fmt.Sprintf("%s computes %d×32 tiles c = a·b, or c += a·b, below each other, with the strips of a packed as (words, %d), lda apart, and b as (words, 32). Rows of c are ldc apart. Words hold %s.",
+		name, rows, rows, w.holds))
 	Pragma("noescape")
-	k := Load(Param("words"), reg.RCX)
-	a := Load(Param("a"), reg.RSI)
-	b := Load(Param("b"), reg.RDI)
-	c := Load(Param("c"), reg.RDX)
-	ldc := Load(Param("ldc"), reg.R8)
-	add := Load(Param("add"), reg.R10B)
+	param := func(name string) Op {
+		a, err := Param(name).Resolve()
+		if err != nil {
+			panic(err)
+		}
+		return a.Addr
+	}
+	k, a, b, c, ldc := reg.RCX, reg.RSI, reg.RDI, reg.RDX, reg.R8
+	ahead, end := reg.RBX, reg.R11     // in b, what to ask for, and from where on it is the beginning
+	askC, lastC := reg.R9, reg.R10     // rows of c, to ask for in the meantime
+	before, stride := reg.R12, reg.RAX // what sums are added to: zeros or c
+	Load(Param("c"), c)
+	Load(Param("ldc"), ldc)
 	SHLQ(Imm(2), ldc)
-	row := reg.R9
-	eachRow := func(f func(i, j int, m Mem)) {
+
+	Label(string(at("tile")))
+	Load(Param("words"), k)
+	Load(Param("a"), a)
+	Load(Param("b"), b)
+	if rows >= busyRows {
+		// The next tile, if there is one, begins with b again.
+		MOVQ(I32(-1), end)
+		CMPQ(param("strips"), Imm(1))
+		JE(at("only"))
+		MOVQ(k, end)
+		SHLQ(Imm(7), end)
+		ADDQ(b, end)
+		Label(string(at("only")))
+		LEAQ(Mem{Base: b, Disp: stepsAhead * 128}, ahead)
+	}
+	MOVQ(c, askC)
+	eachRow := func(row reg.Register, f func(i, j int, m Mem)) {
 		MOVQ(c, row)
 		for i := range rows {
 			for j := range 2 {
 				f(i, j, Mem{Base: row, Disp: j * 64})
+			}
+			ADDQ(ldc, row)
+		}
+	}
+	CMPB(param("add"), Imm(0))
+	if w.span {
+		LEAQ(zeros(), before)
+		MOVL(U32(0), stride.As32())
+		CMOVQNE(c, before)
+		CMOVQNE(ldc, stride)
+		for i := range 2 * rows {
+			VPBROADCASTD(Mem{Base: a, Disp: (rows + i/2) * 4}, z[i])
+		}
+		ADDQ(U32(2*rows*4), a)
+		ADDQ(U32(128), b)
+	} else {
+		JNE(at("load"))
+		for i := range 2 * rows {
+			VPXORD(z[i], z[i], z[i])
+		}
+		JMP(at("start"))
+		Label(string(at("load")))
+		eachRow(askC, func(i, j int, m Mem) { VMOVUPS(m, z[2*i+j]) }) // and it ends at the tile below
+		Label(string(at("start")))
+	}
+	MOVQ(ldc, lastC)
+	IMUL3Q(Imm(uint64(max(1, rows-1))), lastC, lastC)
+	ADDQ(askC, lastC)
+
+	load := func(u int) {
+		for j := range 2 {
+			at := (2*u + j) * 64
+			VMOVUPS(Mem{Base: b, Disp: at}, z[28+2*(u%2)+j])
+			if rows >= busyRows {
+				PREFETCHT0(Mem{Base: ahead, Disp: at})
+			}
+		}
+	}
+	multiply := func(u, i int) {
+		for j := range 2 {
+			scaled := u*rows + i
+			w.multiply(Mem{Base: a, Disp: scaled * 4}, scaled, 28+2*(u%2)+j, 2*i+j)
+		}
+	}
+	steps := func(n int) {
+		for u := range n {
+			load(u)
+			for i := range rows {
+				multiply(u, i)
+			}
+		}
+		ADDQ(U32(n*128), b)
+		if rows >= busyRows {
+			ADDQ(U32(n*128), ahead)
+		}
+		ADDQ(U32(n*rows*4), a)
+	}
+	// last emits the last words row by row, so that rows are stored while the next ones are multiplied.
+	last := func(words int) {
+		for u := range words {
+			load(u)
+		}
+		headA, headB := k, end
+		if w.span {
+			Load(Param("a"), headA)
+			Load(Param("b"), headB)
+		}
+		const behind = 2
+		for i := range rows + behind {
+			for u := 0; u < words && i < rows; u++ {
+				multiply(u, i)
+			}
+			if i -= behind; i < 0 {
+				continue
+			}
+			for j := range 2 {
+				r := z[2*i+j]
+				if w.span {
+					VCVTDQ2PS(r, r)
+					VMULPS_BCST(Mem{Base: headA, Disp: i * 4}, r, r)
+					VMULPS(Mem{Base: headB, Disp: j * 64}, r, r)
+					VADDPS(Mem{Base: before, Disp: j * 64}, r, r)
+				}
+				VMOVUPS(r, Mem{Base: c, Disp: j * 64})
+			}
+			if w.span {
+				ADDQ(stride, before)
+			}
+			ADDQ(ldc, c)
+		}
+		JMP(at("next"))
+	}
+	SUBQ(Imm(unroll+2), k)
+	JL(at("rest"))
+	Label(string(at("loop")))
+	steps(unroll)
+	if rows >= busyRows {
+		CMPQ(ahead, end)
+		CMOVQCC(param("b"), ahead)
+	}
+	for j := range 2 {
+		PREFETCHT0(Mem{Base: askC, Disp: j * 64})
+	}
+	ADDQ(ldc, askC)
+	CMPQ(askC, lastC)
+	CMOVQHI(lastC, askC)
+	SUBQ(Imm(unroll), k)
+	JGE(at("loop"))
+	Label(string(at("rest")))
+	ADDQ(Imm(unroll), k)
+	JL(at("single"))
+	JZ(at("last"))
+	Label(string(at("one")))
+	steps(1)
+	DECQ(k)
+	JNZ(at("one"))
+	Label(string(at("last")))
+	last(2)
+	Label(string(at("single")))
+	last(1)
+	Label(string(at("next")))
+	Load(Param("lda"), k)
+	SHLQ(Imm(2), k)
+	ADDQ(k, param("a"))
+	DECQ(param("strips"))
+	JNZ(at("tile"))
+	VZEROUPPER()
+	RET()
+}
+
+// spanTileNarrow emits the tile of a span for AVX2, multiplying them as groupTileNarrow does.
+func spanTileNarrow(rows int) {
+	name := fmt.Sprintf("spantile%d", rows)
+	at := label(name)
+	TEXT(name, NOSPLIT, "func(words int, a, b, c *float32, ldc int, add bool)")
+	Doc(fmt.Sprintf("%s computes the %d×32 tile c = a·b, or c += a·b, over a span that takes so many words besides the first two; see span.go for how a and b are packed. Rows of c are ldc apart.",
+		name, rows))
+	Pragma("noescape")
+	words := Load(Param("words"), GP64())
+	a := Load(Param("a"), GP64())
+	b := Load(Param("b"), GP64())
+	c := Load(Param("c"), GP64())
+	ldc := Load(Param("ldc"), GP64())
+	add := Load(Param("add"), GP8())
+	SHLQ(Imm(2), ldc)
+	const vectors = 4 // of a row of the tile
+	parts := make([][vectors]reg.VecVirtual, rows)
+	for i := range parts {
+		for j := range vectors {
+			parts[i][j] = YMM()
+			zero(parts[i][j], avx2)
+		}
+	}
+	headA, headB := GP64(), GP64()
+	MOVQ(a, headA)
+	MOVQ(b, headB)
+	ADDQ(U32(2*rows*4), a)
+	ADDQ(U32(128), b)
+	TESTQ(words, words)
+	JZ(at("scale"))
+	Label(string(at("word")))
+	for j := range vectors {
+		signed, unsigned := YMM(), YMM()
+		VMOVDQU(constantBits(0x80808080), signed)
+		VPXOR(Mem{Base: b, Disp: j * 32}, signed, signed)
+		VPABSB(signed, unsigned)
+		for i, p := range parts {
+			t := YMM()
+			VPBROADCASTD(Mem{Base: a, Disp: i * 4}, t)
+			VPSIGNB(signed, t, t)
+			VPMADDUBSW(t, unsigned, t)
+			VPMADDWD(constantBits(1<<16|1), t, t)
+			VPADDD(t, p[j], p[j])
+		}
+	}
+	ADDQ(U32(rows*4), a)
+	ADDQ(U32(128), b)
+	DECQ(words)
+	JNZ(at("word"))
+	Label(string(at("scale")))
+	for i, p := range parts {
+		for j := range vectors {
+			t := YMM()
+			VCVTDQ2PS(p[j], p[j])
+			VBROADCASTSS(Mem{Base: headA, Disp: i * 4}, t)
+			VMULPS(t, p[j], p[j])
+			VMULPS(Mem{Base: headB, Disp: j * 32}, p[j], p[j])
+		}
+	}
+	eachRow := func(f func(m Mem, part reg.VecVirtual)) {
+		row := GP64()
+		MOVQ(c, row)
+		for i, p := range parts {
+			for j := range vectors {
+				f(Mem{Base: row, Disp: j * 32}, p[j])
 			}
 			if i < rows-1 {
 				ADDQ(ldc, row)
@@ -97,49 +329,10 @@ func dotTile(rows int) {
 		}
 	}
 	TESTB(add, add)
-	JNZ(at("load"))
-	for i := range 2 * rows {
-		VPXORD(z[i], z[i], z[i])
-	}
-	eachRow(func(_, j int, m Mem) { PREFETCHT0(m) })
-	JMP(at("start"))
-	Label(string(at("load")))
-	eachRow(func(i, j int, m Mem) { VMOVUPS(m, z[2*i+j]) })
-	Label(string(at("start")))
-	step := func(u int) {
-		for j := range 2 {
-			VMOVUPS(Mem{Base: b, Disp: (2*u + j) * 64}, z[28+2*(u%2)+j])
-			if rows >= busyRows {
-				PREFETCHT0(Mem{Base: b, Disp: (2*u + j + 2*stepsAhead) * 64})
-			}
-		}
-		for i := range rows {
-			for j := range 2 {
-				vdpbf16ps.emit(2*i+j, 28+2*(u%2)+j, u*rows+i, true)
-			}
-		}
-	}
-	SUBQ(Imm(unroll), k)
-	JL(at("rest"))
-	Label(string(at("loop")))
-	for u := range unroll {
-		step(u)
-	}
-	ADDQ(U32(unroll*128), b)
-	ADDQ(U32(unroll*rows*4), a)
-	SUBQ(Imm(unroll), k)
-	JGE(at("loop"))
-	Label(string(at("rest")))
-	ADDQ(Imm(unroll), k)
 	JZ(at("store"))
-	Label(string(at("one")))
-	step(0)
-	ADDQ(U32(128), b)
-	ADDQ(U32(rows*4), a)
-	DECQ(k)
-	JNZ(at("one"))
+	eachRow(func(m Mem, part reg.VecVirtual) { VADDPS(m, part, part) })
 	Label(string(at("store")))
-	eachRow(func(i, j int, m Mem) { VMOVUPS(z[2*i+j], m) })
+	eachRow(func(m Mem, part reg.VecVirtual) { VMOVUPS(part, m) })
 	VZEROUPPER()
 	RET()
 }
@@ -150,8 +343,8 @@ func dotTile(rows int) {
 func groupTile(rows, bits int) {
 	name := fmt.Sprintf("int%dtile%dx32", bits, rows)
 	at := label(name)
-	TEXT(name, NOSPLIT, "func(groups, chunks int, a *float32, b *byte, c *float32, ldc int, add bool)")
-	Doc(fmt.Sprintf("%s computes the %d×32 tile c = a·b, or c += a·b, of groups of chunks·32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.",
+	TEXT(name, NOSPLIT, "func(groups int, a *float32, b *byte, c *float32, ldc int, add bool)")
+	Doc(fmt.Sprintf("%s computes the %d×32 tile c = a·b, or c += a·b, of groups of 32 steps each; see quant.go for how a and b are packed. Rows of c are ldc apart.",
 		name, rows))
 	Pragma("noescape")
 	groups := Load(Param("groups"), GP64())
@@ -181,10 +374,9 @@ func groupTile(rows, bits int) {
 	eachRow(func(i, j int, m Mem) { VMOVUPS(m, sums[i][j]) })
 
 	Label(string(at("group")))
-	headA, headB, chunks := GP64(), GP64(), GP64()
+	headA, headB := GP64(), GP64()
 	MOVQ(a, headA)
 	MOVQ(b, headB)
-	Load(Param("chunks"), chunks)
 	for i, p := range parts {
 		VPBROADCASTD(Mem{Base: a, Disp: (rows + i) * 4}, p[0])
 		VMOVDQA32(p[0], p[1])
@@ -198,7 +390,6 @@ func groupTile(rows, bits int) {
 			}
 		}
 	}
-	Label(string(at("chunk")))
 	if bits == 8 {
 		for q := range 8 {
 			bv := [2]reg.VecVirtual{ZMM(), ZMM()}
@@ -230,8 +421,6 @@ func groupTile(rows, bits int) {
 	}
 	ADDQ(U32(8*rows*4), a)
 	ADDQ(U32(128*bits), b)
-	DECQ(chunks)
-	JNZ(at("chunk"))
 
 	scales := [2]reg.VecVirtual{ZMM(), ZMM()}
 	VMOVDQU32(Mem{Base: headB}, scales[1])
@@ -367,6 +556,96 @@ func roundPairs() {
 	RET()
 }
 
+// halves combines the lanes of v, by halves, into the lowest.
+func halves(v reg.VecVirtual, combine func(a, b, dst Op)) reg.VecVirtual {
+	y, x := YMM(), XMM()
+	VEXTRACTI64X4(Imm(1), v, y)
+	combine(v.AsY(), y, y)
+	VEXTRACTI128(Imm(1), y, x)
+	combine(y.AsX(), x, x)
+	t := XMM()
+	VPSHUFD(Imm(0b1110), x, t)
+	combine(x, t, t)
+	VPSHUFD(Imm(1), t, x)
+	combine(x, t, t)
+	return t
+}
+
+// largestMagnitude emits the first reading of a span of inputs.
+func largestMagnitude() {
+	name := "magnitudewide"
+	at := label(name)
+	TEXT(name, NOSPLIT, "func(n int, x *float32) uint32")
+	Doc(name + " returns the bits of the largest magnitude, or of a NaN, among n elements of x, a positive multiple of 64.")
+	Pragma("noescape")
+	n := Load(Param("n"), GP64())
+	x := Load(Param("x"), GP64())
+	abs := ZMM()
+	VPBROADCASTD(constantBits(0x7fffffff), abs)
+	var top [4]reg.VecVirtual
+	for i := range top {
+		top[i] = ZMM()
+		zero(top[i], avx512)
+	}
+	Label(string(at("loop")))
+	for i := range top {
+		v := ZMM()
+		VPANDD(Mem{Base: x, Disp: i * 64}, abs, v)
+		VPMAXUD(v, top[i], top[i])
+	}
+	ADDQ(U32(256), x)
+	SUBQ(U32(64), n)
+	JG(at("loop"))
+	VPMAXUD(top[1], top[0], top[0])
+	VPMAXUD(top[3], top[2], top[2])
+	VPMAXUD(top[2], top[0], top[0])
+	largest := GP32()
+	VMOVD(halves(top[0], func(a, b, dst Op) { VPMAXUD(a, b, dst) }), largest)
+	VZEROUPPER()
+	Store(largest, ReturnIndex(0))
+	RET()
+}
+
+// roundBytes emits the second.
+func roundBytes() {
+	name := "integerswide"
+	at := label(name)
+	TEXT(name, NOSPLIT, "func(n int, dst, x *float32, inverse float32) int32")
+	Doc(name + " stores n elements of x, a positive multiple of 64, times inverse as integers of a byte, and returns their sum.")
+	Pragma("noescape")
+	n := Load(Param("n"), GP64())
+	x := Load(Param("x"), GP64())
+	dst := Load(Param("dst"), GP64())
+	inverse := Load(Param("inverse"), XMM())
+	all := ZMM()
+	VBROADCASTSS(inverse, all)
+	var sum [4]reg.VecVirtual
+	for i := range sum {
+		sum[i] = ZMM()
+		zero(sum[i], avx512)
+	}
+	Label(string(at("loop")))
+	for i := range sum {
+		v := ZMM()
+		VMULPS(Mem{Base: x, Disp: i * 64}, all, v)
+		VCVTPS2DQ(v, v)
+		VPMOVSDB(v, Mem{Base: dst, Disp: i * 16})
+		VPADDD(v, sum[i], sum[i])
+	}
+	ADDQ(U32(256), x)
+	ADDQ(U32(64), dst)
+	SUBQ(U32(64), n)
+	JG(at("loop"))
+	VPADDD(sum[1], sum[0], sum[0])
+	VPADDD(sum[3], sum[2], sum[2])
+	VPADDD(sum[2], sum[0], sum[0])
+	total := GP32()
+	VMOVD(halves(sum[0], func(a, b, dst Op) { VPADDD(a, b, dst) }), total)
+	VZEROUPPER()
+	Store(total, ReturnIndex(0))
+	RET()
+}
+
 // quantise emits the rounding of groups of 32 elements of a row to integers of 8 bits.
 func quantise() {
 	name := "quantisewide"
@@ -380,20 +659,6 @@ func quantise() {
 	raised := Load(Param("raised"), GP32())
 	abs := ZMM()
 	VPBROADCASTD(constantBits(0x7fffffff), abs)
-	// halves combines the lanes of v, by halves, into the lowest.
-	halves := func(v reg.VecVirtual, combine func(a, b, dst Op)) reg.VecVirtual {
-		y, x := YMM(), XMM()
-		VEXTRACTI64X4(Imm(1), v, y)
-		combine(v.AsY(), y, y)
-		VEXTRACTI128(Imm(1), y, x)
-		combine(y.AsX(), x, x)
-		t := XMM()
-		VPSHUFD(Imm(0b1110), x, t)
-		combine(x, t, t)
-		VPSHUFD(Imm(1), t, x)
-		combine(x, t, t)
-		return t
-	}
 	Label(string(at("loop")))
 	v, top := []reg.VecVirtual{ZMM(), ZMM()}, []reg.VecVirtual{ZMM(), ZMM()}
 	for i := range v {

@@ -27,6 +27,19 @@ func constantBits(bits uint32) Mem {
 // constant returns a vector of eight times f in memory.
 func constant(f float32) Mem { return constantBits(math.Float32bits(f)) }
 
+// zeros returns two vectors of zeros in memory.
+func zeros() Mem {
+	if zeroTable.Symbol.Name == "" {
+		zeroTable = GLOBL("zeros", RODATA|NOPTR)
+		for i := range 16 {
+			DATA(i*8, U64(0))
+		}
+	}
+	return zeroTable
+}
+
+var zeroTable Mem
+
 // masks returns eight words of ones and eight of zeros.
 func masks() Mem {
 	m := GLOBL("masks", RODATA|NOPTR)
