@@ -10,7 +10,8 @@ import (
 
 // Pack returns a copy of m in a layout that products read from end to end, in memory with large pages where the
 // system has them. Rounding aside, see [Format], it stands for the same matrix; writes to the weights under m are not
-// seen by it.
+// seen by it. Nothing keeps the packed form in a file: packing takes less time than reading the weights from a disk does, see
+// CONTRIBUTING.md, and an expert that is withdrawn leaves no copy.
 func (m Matrix) Pack(f Format) Matrix { return m.pack(f, false) }
 
 // PackTransposed returns what [Matrix.Pack] returns for the transpose of m, of shape (In, Out): with it [Linear] computes

@@ -8,6 +8,9 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
+// panelAhead is how many words before their use 32 rows side by side are prefetched: two cache lines of each, for short rows end soon.
+const panelAhead = 32
+
 // transposePanel emits the transposition of 32 rows of weights, sixteen words of each at a time.
 func transposePanel(e element) {
 	name := "transpose32" + e.suffix() + "wide"
@@ -22,8 +25,8 @@ func transposePanel(e element) {
 	Label(string(at("loop")))
 	for half := range 2 {
 		h := gather{groups: g.groups[4*half:][:4], ld: g.ld, ld3: g.ld3}
-		h.prefetch(0, ahead)
-		h.prefetch(2, ahead)
+		h.prefetch(0, panelAhead)
+		h.prefetch(2, panelAhead)
 		for i, word := range h.sixteen() {
 			for j, column := range e.widen(word, avx512) {
 				VMOVUPS(column, Mem{Base: dst, Disp: (i*e.perWord()+j)*128 + half*64})
