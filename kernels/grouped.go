@@ -11,11 +11,12 @@ type Product struct {
 
 // Linears computes products, each as [Linear] does, to the bit. Those of packed matrices are one piece of work for all
 // threads, whatever their inputs: rows sorted by the expert that they chose, say, are a product for each. No product may store
-// what another reads.
+// what another reads. Of products next to each other that read the same inputs, in one format, the first prepares them for all, as
+// [Inputs] would.
 func Linears(products ...Product) {
 	cuts, pieces, work := make([]cut, 0, len(products)), 0, 0
 	for _, q := range products {
-		c, buf, ok := q.cut()
+		c, buf, ok := q.cut(cuts)
 		if !ok {
 			Linear(q.Y, q.X, q.M, q.Rows)
 			continue
@@ -47,8 +48,9 @@ func Linears(products ...Product) {
 	runtime.KeepAlive(products)
 }
 
-// cut returns q in pieces, and what to give back after it; false if it has to be computed alone.
-func (q Product) cut() (cut, *[]float32, bool) {
+// cut returns q in pieces, and what to give back after it; false if it has to be computed alone. It may use the left side of the last
+// of those before it.
+func (q Product) cut(before []cut) (cut, *[]float32, bool) {
 	p := q.M.packed
 	if p == nil || q.Rows == 0 || p.in == 0 || p.out == 0 {
 		return cut{}, nil, false
@@ -61,6 +63,20 @@ func (q Product) cut() (cut, *[]float32, bool) {
 	if q.Rows > t.most(words) {
 		return cut{}, nil, false
 	}
-	left, buf := t.packLeft(q.X[:q.Rows*p.in], p, q.Rows, words)
-	return t.cut(q.Y[:q.Rows*p.out], left, p, q.Rows, words, false), buf, true
+	x := q.X[:q.Rows*p.in]
+	var left []float32
+	var buf *[]float32
+	if n := len(before); n > 0 && before[n-1].reads(t, x, q.Rows, words) {
+		left = before[n-1].left
+	} else {
+		left, buf = t.packLeft(x, p, q.Rows, words)
+	}
+	c := t.cut(q.Y[:q.Rows*p.out], left, p, q.Rows, words, false)
+	c.x = x
+	return c, buf, true
+}
+
+// reads reports whether the left side of c is that of rows of x for t.
+func (c *cut) reads(t *tiles, x []float32, rows, words int) bool {
+	return c.t == t && c.rows == rows && c.words == words && len(c.x) == len(x) && &c.x[0] == &x[0]
 }

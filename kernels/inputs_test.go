@@ -35,6 +35,32 @@ func TestInputsGiveTheBitsOfLinear(t *testing.T) {
 	})
 }
 
+func TestProductsOfTheSameInputsTogetherHaveTheBitsOfEachAlone(t *testing.T) {
+	onEachFormat(t, func(t *testing.T, f Format) {
+		r := source()
+		for _, rows := range []int{1, 3, 40} {
+			const in = 70
+			x := normals(r, rows*in)
+			var together []Product
+			for i, out := range []int{33, 64, 100} {
+				m := NewMatrix(out, in, normals(r, out*in))
+				n := rows - i%2*(rows/2) // some read the first rows alone
+				for _, m := range []Matrix{m.Pack(f), m.Pack(Int4)} {
+					together = append(together, Product{make([]float32, n*out), x, m, n})
+				}
+			}
+			Linears(together...)
+			for i, q := range together {
+				want := make([]float32, len(q.Y))
+				Linear(want, x, q.M, q.Rows)
+				if !sameBits(q.Y, want) {
+					t.Errorf("product %d of %d rows differs from what Linear computes", i, rows)
+				}
+			}
+		}
+	})
+}
+
 func TestInputsOfNothing(t *testing.T) {
 	onEachFormat(t, func(t *testing.T, f Format) {
 		var inputs Inputs

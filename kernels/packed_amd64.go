@@ -56,7 +56,7 @@ var (
 
 var tiles512 = [formats]*tiles{
 	Float32: {
-		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 1024, strip: strip,
+		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 1024, few: 1024, strip: strip,
 		tile: tilesFloat.tile, column: tilesFloat.column,
 	},
 	BFloat16: {
@@ -64,7 +64,7 @@ var tiles512 = [formats]*tiles{
 		tile: bf16tile512,
 	},
 	BFloat16Dot: {
-		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 512, few: 1024, encode: roundRowWide, strip: strip,
+		heights: []int{14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, block: 1024, few: 1024, encode: roundRowWide, strip: strip,
 		tile: tilesDot.tile, column: tilesDot.column,
 	},
 	Int8: {
