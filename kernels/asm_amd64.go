@@ -768,3 +768,18 @@ func turn8(n int, a *float32, b *float32, cos *float32, sin *float32, sign float
 //
 //go:noescape
 func adam8(n int, w *float32, m *float32, v *float32, grad *float32, b1 float32, c1 float32, b2 float32, c2 float32, clip float32, keep float32, rate float32, root float32, eps float32)
+
+// expSumwide is expSum8 in AVX-512.
+//
+//go:noescape
+func expSumwide(n int, dst *float32, x *float32, shift float32) float32
+
+// siluMulwide is siluMul8 in AVX-512.
+//
+//go:noescape
+func siluMulwide(n int, y *float32, gate *float32, up *float32)
+
+// siluMulGradwide is siluMulGrad8 in AVX-512.
+//
+//go:noescape
+func siluMulGradwide(n int, dgate *float32, dup *float32, dy *float32, gate *float32, up *float32)

@@ -25,6 +25,7 @@ func avx512Tier(vnni, bf16 bool) tier {
 		tiles[BFloat16Dot] = tiles512Widened
 	}
 	t := tiling512.tier("avx512", tiles, packing512)
+	t.vectors = vectors512
 	if bf16 {
 		t.pairs, t.mixed = pairs512, true
 	}

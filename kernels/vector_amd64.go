@@ -1,6 +1,6 @@
 package kernels
 
-// This file calls the vector functions of asm_amd64.s, all of them AVX2, with checked lengths.
+// This file calls the vector functions of asm_amd64.s with checked lengths.
 
 var vectors2 = vectors{
 	dot: func(a, b []float32) float32 {
@@ -59,3 +59,19 @@ var vectors2 = vectors{
 			c.beta1, 1-c.beta1, c.beta2, 1-c.beta2, c.clip, c.keep, c.rate, c.root, c.eps)
 	},
 }
+
+// vectors512 are those of AVX2, but for the ones that compute more than memory keeps waiting.
+var vectors512 = func() vectors {
+	v := vectors2
+	v.expSum = func(dst, x []float32, shift float32) float32 {
+		return expSumwide(len(x), &dst[:len(x)][0], &x[0], shift)
+	}
+	v.siluMul = func(y, gate, up []float32) {
+		siluMulwide(len(y), &y[0], &gate[:len(y)][0], &up[:len(y)][0])
+	}
+	v.siluMulGrad = func(dgate, dup, dy, gate, up []float32) {
+		n := len(dy)
+		siluMulGradwide(n, &dgate[:n][0], &dup[:n][0], &dy[0], &gate[:n][0], &up[:n][0])
+	}
+	return v
+}()

@@ -57,5 +57,6 @@ func main() {
 		matvec(avx2, e)
 	}
 	vectorFunctions()
+	wideFunctions()
 	build.Generate()
 }

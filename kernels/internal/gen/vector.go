@@ -141,8 +141,9 @@ func end() {
 	RET()
 }
 
-func broadcast(param string) reg.VecVirtual {
-	r := YMM()
+func broadcast(param string) reg.VecVirtual { return broadcastTo(param, YMM()) }
+
+func broadcastTo(param string, r reg.VecVirtual) reg.VecVirtual {
 	m, err := Param(param).Resolve()
 	if err != nil {
 		panic(err)
