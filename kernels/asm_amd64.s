@@ -8464,6 +8464,8 @@ bf16tile1x32_loop:
 	VPSLLD           $0x10, Z3, Z3
 	VMOVUPS          64(DX), Z4
 	VPSLLD           $0x10, Z4, Z4
+	PREFETCHT0       (R9)
+	PREFETCHT0       64(R9)
 	VFMADD231PS.BCST (CX), Z3, Z0
 	VFMADD231PS.BCST (CX), Z4, Z1
 	VPANDD           (DX), Z2, Z3
@@ -8474,6 +8476,8 @@ bf16tile1x32_loop:
 	VPSLLD           $0x10, Z3, Z3
 	VMOVUPS          64(DX)(BX*1), Z4
 	VPSLLD           $0x10, Z4, Z4
+	PREFETCHT0       (R9)(BX*1)
+	PREFETCHT0       64(R9)(BX*1)
 	VFMADD231PS.BCST 8(CX), Z3, Z0
 	VFMADD231PS.BCST 8(CX), Z4, Z1
 	VPANDD           (DX)(BX*1), Z2, Z3
@@ -8495,6 +8499,8 @@ bf16tile1x32_one:
 	VPSLLD           $0x10, Z3, Z3
 	VMOVUPS          64(DX), Z4
 	VPSLLD           $0x10, Z4, Z4
+	PREFETCHT0       (R9)
+	PREFETCHT0       64(R9)
 	VFMADD231PS.BCST (CX), Z3, Z0
 	VFMADD231PS.BCST (CX), Z4, Z1
 	VPANDD           (DX), Z2, Z3
@@ -8513,6 +8519,8 @@ bf16tile1x32_last:
 	VPSLLD           $0x10, Z2, Z2
 	VMOVUPS          64(DX), Z3
 	VPSLLD           $0x10, Z3, Z3
+	PREFETCHT0       (R9)
+	PREFETCHT0       64(R9)
 	VFMADD231PS.BCST (CX), Z2, Z0
 	VFMADD231PS.BCST (CX), Z3, Z1
 

@@ -14,9 +14,14 @@ type Product struct {
 // what another reads. Of products next to each other that read the same inputs, in one format, the first prepares them for all, as
 // [Inputs] would.
 func Linears(products ...Product) {
-	cuts, pieces, work := make([]cut, 0, len(products)), 0, 0
+	cuts, pieces, work, bytes := make([]cut, 0, len(products)), 0, 0, 0
 	for _, q := range products {
-		c, buf, ok := q.cut(cuts)
+		if q.M.packed != nil {
+			bytes += len(q.M.packed.data)
+		}
+	}
+	for i, q := range products {
+		c, buf, ok := q.cut(cuts, bytes, i == len(products)-1)
 		if !ok {
 			Linear(q.Y, q.X, q.M, q.Rows)
 			continue
@@ -50,7 +55,7 @@ func Linears(products ...Product) {
 
 // cut returns q in pieces, and what to give back after it; false if it has to be computed alone. It may use the left side of the last
 // of those before it.
-func (q Product) cut(before []cut) (cut, *[]float32, bool) {
+func (q Product) cut(before []cut, bytes int, last bool) (cut, *[]float32, bool) {
 	p := q.M.packed
 	if p == nil || q.Rows == 0 || p.in == 0 || p.out == 0 {
 		return cut{}, nil, false
@@ -71,7 +76,7 @@ func (q Product) cut(before []cut) (cut, *[]float32, bool) {
 	} else {
 		left, buf = t.packLeft(x, p, q.Rows, words)
 	}
-	c := t.cut(q.Y[:q.Rows*p.out], left, p, q.Rows, words, false)
+	c := t.cut(q.Y[:q.Rows*p.out], left, p, q.Rows, words, false, bytes, last)
 	c.x = x
 	return c, buf, true
 }

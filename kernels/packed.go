@@ -251,8 +251,10 @@ func (t *tiles) linear(y, x []float32, p *packed, rows int, add bool) {
 }
 
 const (
-	// pieceBytes is the least of the weights that a thread claims at a time.
+	// pieceBytes is the least of the weights that a thread claims at a time, and largeBytes the most for few rows: each
+	// time that a thread goes on elsewhere, memory has to guess anew what will be read.
 	pieceBytes = 64 << 10
+	largeBytes = 256 << 10
 
 	// leftWords is how much of the left side stays in the second-level cache while panels pass by.
 	leftWords = 128 << 10
@@ -286,7 +288,7 @@ func (t *tiles) share(y, left []float32, p *packed, rows, words int, add bool) {
 		t.multiply(y, left, p, 0, rows, 0, p.panels(), words, add)
 		return
 	}
-	c := t.cut(y, left, p, rows, words, add)
+	c := t.cut(y, left, p, rows, words, add, len(p.data), true)
 	parallel(c.pieces(), c.multiply)
 }
 
@@ -298,27 +300,41 @@ type cut struct {
 	x            []float32 // what left was packed from, in [Linears]
 	rows, words  int
 	add          bool
-	per, more    int // panels of a piece; the first more pieces across have one panel more
+	large, wide  int // the first large pieces across are of wide panels,
+	per, more    int // the others of per panels, and the first more of those of one panel more
 	height       int // rows of a piece
 	across, down int // pieces
 }
 
-func (t *tiles) cut(y, left []float32, p *packed, rows, words int, add bool) cut {
+// cut cuts a product that is some of a call's bytes of weights; last says that threads have nothing else to do after it.
+func (t *tiles) cut(y, left []float32, p *packed, rows, words int, add bool, bytes int, last bool) cut {
 	c := cut{t: t, p: p, y: y, left: left, rows: rows, words: words, add: add}
 	panels, whole, tallest := p.panels(), t.whole(rows), t.heights[0]
-	per := max(1, pieceBytes/t.left(p.format).panelBytes(words))
-	c.height, c.across = rows, (panels+per-1)/per
-	if rows > 2*tallest {
+	threads, rest := runtime.GOMAXPROCS(0), panels
+	c.height = rows
+	if rows <= 2*tallest {
+		size := t.left(p.format).panelBytes(words)
+		per := max(1, pieceBytes/size)
+		c.wide = max(per, min(largeBytes, bytes/(4*threads))/size)
+		c.large = panels / c.wide
+		if last { // small pieces in the end, so that threads end together
+			c.large = panels * 3 / 4 / c.wide
+		}
+		rest -= c.large * c.wide
+		c.across = (rest + per - 1) / per
+	} else {
 		// So few rows that they stay in the cache and so many panels that reading those rows pays, but at least four pieces for each
 		// thread, and equally many.
-		threads := runtime.GOMAXPROCS(0)
 		strips := max(1, leftWords/min(words, t.block)/tallest)
 		split := max(1, (whole/tallest+strips/2)/strips)
 		c.height = (whole/tallest + split - 1) / split * tallest
 		across := max((4*threads+split-1)/split, (panels+7)/8)
 		c.across = min(panels, (across+threads-1)/threads*threads)
 	}
-	c.per, c.more = panels/c.across, panels%c.across
+	if c.across > 0 {
+		c.per, c.more = rest/c.across, rest%c.across
+	}
+	c.across += c.large
 	c.down = max(1, (whole+c.height-1)/c.height)
 	return c
 }
@@ -328,8 +344,14 @@ func (c *cut) pieces() int { return c.across * c.down }
 // multiply computes a piece.
 func (c *cut) multiply(piece int) {
 	column, i := piece%c.across, piece/c.across*c.height
-	j := column*c.per + min(column, c.more)
-	last := (column+1)*c.per + min(column+1, c.more)
+	j, last := column*c.wide, (column+1)*c.wide
+	if small := column - c.large; small >= 0 {
+		j = c.large*c.wide + small*c.per + min(small, c.more)
+		last = j + c.per
+		if small < c.more {
+			last++
+		}
+	}
 	end := i + c.height
 	if piece/c.across == c.down-1 {
 		end = c.rows
