@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 
 	"chorus/kernels"
 )
@@ -87,4 +88,62 @@ func (b *builder) ffn(at string, c Config) FFN {
 		return Projection{Matrix: b.matrix(at+name, out, in)}
 	}
 	return FFN{Gate: matrix("gate_proj"), Up: matrix("up_proj"), Down: matrix("down_proj")}
+}
+
+// Source returns the tensors of a as [BuildAnchor] asks for them, copied.
+func (a *Anchor) Source() Source {
+	s := make(tensorsByName)
+	s["model.embed_tokens.weight"], s["lm_head.weight"], s["model.norm.weight"] = rowsOf(Projection{Matrix: a.Embed}), rowsOf(Projection{Matrix: a.Head}), copyOf(a.Norm)
+	for l, w := range a.Layers {
+		at := fmt.Sprintf("model.layers.%d.", l)
+		for i, m := range []kernels.Matrix{w.Q, w.K, w.V, w.O} {
+			s[at+layerMatrices[i]+".weight"] = rowsOf(Projection{Matrix: m})
+		}
+		for i, v := range [][]float32{w.QNorm, w.KNorm, w.PostAttentionNorm, w.PostFFNNorm} {
+			s[at+layerVectors[i]+".weight"] = copyOf(v)
+		}
+		s.ffn(at+"mlp.experts.0.", a.Public.FFN[l])
+		s[at+"mlp.gate.weight"] = copyOf(a.Public.Router[l])
+	}
+	return s.source
+}
+
+// Source returns the tensors of e as [BuildExpert] asks for them, copied; those of low rank as the products that they stand for.
+func (e *Expert) Source() Source {
+	s := make(tensorsByName)
+	for l := range e.FFN {
+		s.ffn(fmt.Sprintf("layers.%d.", l), e.FFN[l])
+		s[expertTensor(l, "router")], s[expertBias(l)] = copyOf(e.Router[l]), copyOf(e.Bias[l])
+	}
+	return s.source
+}
+
+// tensorsByName are functions that copy tensors.
+type tensorsByName map[string]func() []float32
+
+func (s tensorsByName) source(name string, _ ...int) ([]float32, error) {
+	if s[name] == nil {
+		return nil, fmt.Errorf("no tensor %q", name)
+	}
+	return s[name](), nil
+}
+
+func (s tensorsByName) ffn(at string, f FFN) {
+	for i, p := range []Projection{f.Gate, f.Up, f.Down} {
+		s[at+projections[i]+".weight"] = rowsOf(p)
+	}
+}
+
+func copyOf(v []float32) func() []float32 {
+	return func() []float32 { return slices.Clone(v) }
+}
+
+func rowsOf(p Projection) func() []float32 {
+	return func() []float32 {
+		v := make([]float32, p.Out*p.In)
+		for i := range p.Out {
+			p.Row(v[i*p.In:][:p.In], i)
+		}
+		return v
+	}
 }
