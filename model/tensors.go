@@ -90,9 +90,9 @@ func (b *builder) ffn(at string, c Config) FFN {
 	return FFN{Gate: matrix("gate_proj"), Up: matrix("up_proj"), Down: matrix("down_proj")}
 }
 
-// Source returns the tensors of a as [BuildAnchor] asks for them, copied.
-func (a *Anchor) Source() Source {
-	s := make(tensorsByName)
+// Tensors returns the tensors of a, by the names that [BuildAnchor] asks for.
+func (a *Anchor) Tensors() Tensors {
+	s := make(Tensors)
 	s["model.embed_tokens.weight"], s["lm_head.weight"], s["model.norm.weight"] = rowsOf(Projection{Matrix: a.Embed}), rowsOf(Projection{Matrix: a.Head}), copyOf(a.Norm)
 	for l, w := range a.Layers {
 		at := fmt.Sprintf("model.layers.%d.", l)
@@ -105,30 +105,31 @@ func (a *Anchor) Source() Source {
 		s.ffn(at+"mlp.experts.0.", a.Public.FFN[l])
 		s[at+"mlp.gate.weight"] = copyOf(a.Public.Router[l])
 	}
-	return s.source
+	return s
 }
 
-// Source returns the tensors of e as [BuildExpert] asks for them, copied; those of low rank as the products that they stand for.
-func (e *Expert) Source() Source {
-	s := make(tensorsByName)
+// Tensors returns the tensors of e, by the names that [BuildExpert] asks for; those of low rank as the products that they stand for.
+func (e *Expert) Tensors() Tensors {
+	s := make(Tensors)
 	for l := range e.FFN {
 		s.ffn(fmt.Sprintf("layers.%d.", l), e.FFN[l])
 		s[expertTensor(l, "router")], s[expertBias(l)] = copyOf(e.Router[l]), copyOf(e.Bias[l])
 	}
-	return s.source
+	return s
 }
 
-// tensorsByName are functions that copy tensors.
-type tensorsByName map[string]func() []float32
+// Tensors are functions that copy tensors as float32, by name.
+type Tensors map[string]func() []float32
 
-func (s tensorsByName) source(name string, _ ...int) ([]float32, error) {
+// Source is the [Source] of a copy.
+func (s Tensors) Source(name string, _ ...int) ([]float32, error) {
 	if s[name] == nil {
 		return nil, fmt.Errorf("no tensor %q", name)
 	}
 	return s[name](), nil
 }
 
-func (s tensorsByName) ffn(at string, f FFN) {
+func (s Tensors) ffn(at string, f FFN) {
 	for i, p := range []Projection{f.Gate, f.Up, f.Down} {
 		s[at+projections[i]+".weight"] = rowsOf(p)
 	}

@@ -49,29 +49,32 @@ func Anchor(ctx context.Context, j AnchorJob) ([]model.Tensor, error) {
 	if len(j.Text.IDs) == 0 {
 		return nil, fmt.Errorf("%w to train an anchor on", ErrNoText)
 	}
-	r := &run{recipe: j.Recipe, batches: newBatcher(j.Text, j.Recipe.Length, j.Recipe.Seed)}
 	rng := rand.New(rand.NewPCG(j.Recipe.Seed, initStream))
 	var routers []model.Tensor
 	anchor, err := model.BuildAnchor(j.Config, func(name string, shape ...int) ([]float32, error) {
-		if strings.HasSuffix(name, "mlp.gate.weight") { // one slot needs no router; it stays zero
-			t := model.Tensor{Name: name, Shape: shape, Values: make([]float32, size(shape))}
-			routers = append(routers, t)
-			return t.Values, nil
+		w := make([]float32, size(shape))
+		if isRouter(name) { // one slot needs no router; it stays zero
+			routers = append(routers, model.Tensor{Name: name, Shape: shape, Values: w})
+		} else {
+			initialise(w, name, shape, rng)
 		}
-		p := newParameter(name, shape)
-		initialise(p, rng)
-		r.params = append(r.params, p)
-		return p.w, nil
+		return w, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	r.mixture = model.NewMixture(anchor)
-	if err := r.run(ctx, j.Checkpoint, fingerprint([]*Tokens{j.Text}, j.Config, j.Recipe), j.Report); err != nil {
+	out, err := Job{
+		Anchor: anchor, Trained: func(_ int, name string) bool { return !isRouter(name) }, Texts: []Share{{j.Text, j.Recipe.Sequences}},
+		Key: j.Config, Recipe: j.Recipe, Checkpoint: j.Checkpoint, Report: j.Report,
+	}.Run(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return append(r.tensors(), routers...), nil
+	return append(out.Trained[0], routers...), nil
 }
+
+// isRouter reports whether a tensor of an anchor is its router's.
+func isRouter(name string) bool { return strings.HasSuffix(name, "mlp.gate.weight") }
 
 // initStream is the random stream of initial weights; batches use others.
 const initStream = 1 << 63
@@ -79,27 +82,31 @@ const initStream = 1 << 63
 // initialise draws a tensor's first values: norms are 1, embeddings have standard deviation ½ so
 // that the residual stream and the layers' normalised outputs begin within a small factor of each
 // other, and a matrix over n inputs has 1/√n.
-func initialise(p *parameter, rng *rand.Rand) {
-	if len(p.shape) == 1 {
-		for i := range p.w {
-			p.w[i] = 1
+func initialise(w []float32, name string, shape []int, rng *rand.Rand) {
+	if len(shape) == 1 {
+		for i := range w {
+			w[i] = 1
 		}
 		return
 	}
-	deviation := 1 / math.Sqrt(float64(p.shape[1]))
-	p.decay = true
-	if p.name == "model.embed_tokens.weight" {
-		deviation, p.decay = 0.5, false
+	deviation := 1 / math.Sqrt(float64(shape[1]))
+	if name == embedding {
+		deviation = 0.5
 	}
-	for i := range p.w {
-		p.w[i] = float32(rng.NormFloat64() * deviation)
+	for i := range w {
+		w[i] = float32(rng.NormFloat64() * deviation)
 	}
 }
 
-func newParameter(name string, shape []int) *parameter {
+const embedding = "model.embed_tokens.weight"
+
+func newParameter(slot int, name string, shape []int) *parameter {
 	n := size(shape)
 	buf := make([]float32, 4*n)
-	return &parameter{name: name, shape: shape, w: buf[:n:n], g: buf[n : 2*n : 2*n], m: buf[2*n : 3*n : 3*n], v: buf[3*n:]}
+	return &parameter{
+		slot: slot, name: name, shape: shape, decay: len(shape) > 1 && name != embedding && !isRouter(name),
+		w: buf[:n:n], g: buf[n : 2*n : 2*n], m: buf[2*n : 3*n : 3*n], v: buf[3*n:],
+	}
 }
 
 func size(shape []int) int {
@@ -120,12 +127,4 @@ func (r *run) run(ctx context.Context, checkpoint, fingerprint string, report fu
 		return err
 	}
 	return save()
-}
-
-func (r *run) tensors() []model.Tensor {
-	var out []model.Tensor
-	for _, p := range r.params {
-		out = append(out, model.Tensor{Name: p.name, Shape: p.shape, Values: p.w})
-	}
-	return out
 }

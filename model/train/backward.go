@@ -34,29 +34,28 @@ func (g *gradients) clear() {
 	}
 }
 
-// gradientsOf finds the gradient of each of m's tensors by its name; find returns nil for a frozen
-// one. Slot 0 has the anchor's names, slot 1 the names of an expert's blob.
-func gradientsOf(m *model.Mixture, find func(name string) []float32) *gradients {
-	g := &gradients{
-		embed: find("model.embed_tokens.weight"),
-		norm:  find("model.norm.weight"),
-		head:  find("lm_head.weight"),
-	}
-	slot := func(at, router, bias string) slotGradients {
-		return slotGradients{find(at + "gate_proj.weight"), find(at + "up_proj.weight"), find(at + "down_proj.weight"), find(router), find(bias)}
-	}
+// gradientsOf finds the gradient of each of m's tensors by its slot and its name there, which is the anchor's in slot 0 and
+// otherwise that of an expert's blob; find returns nil for a frozen one.
+func gradientsOf(m *model.Mixture, find func(slot int, name string) []float32) *gradients {
+	anchor := func(name string) []float32 { return find(0, name+".weight") }
+	g := &gradients{embed: anchor("model.embed_tokens"), norm: anchor("model.norm"), head: anchor("lm_head")}
 	for l := range m.Anchor.Layers {
 		at := fmt.Sprintf("model.layers.%d.", l)
 		lg := layerGradients{
-			q: find(at + "self_attn.q_proj.weight"), k: find(at + "self_attn.k_proj.weight"),
-			v: find(at + "self_attn.v_proj.weight"), o: find(at + "self_attn.o_proj.weight"),
-			qNorm: find(at + "self_attn.q_norm.weight"), kNorm: find(at + "self_attn.k_norm.weight"),
-			postAttention: find(at + "post_attention_layernorm.weight"), postFFN: find(at + "post_feedforward_layernorm.weight"),
-			slots: []slotGradients{slot(at+"mlp.experts.0.", at+"mlp.gate.weight", "")},
+			q: anchor(at + "self_attn.q_proj"), k: anchor(at + "self_attn.k_proj"), v: anchor(at + "self_attn.v_proj"), o: anchor(at + "self_attn.o_proj"),
+			qNorm: anchor(at + "self_attn.q_norm"), kNorm: anchor(at + "self_attn.k_norm"),
+			postAttention: anchor(at + "post_attention_layernorm"), postFFN: anchor(at + "post_feedforward_layernorm"),
 		}
-		if len(m.Slots) > 1 {
-			at := fmt.Sprintf("layers.%d.", l)
-			lg.slots = append(lg.slots, slot(at, at+"router.weight", at+"router.bias"))
+		for s := range m.Slots {
+			ffn, router := at+"mlp.experts.0.", at+"mlp.gate.weight"
+			if s > 0 {
+				ffn = fmt.Sprintf("layers.%d.", l)
+				router = ffn + "router.weight"
+			}
+			of := func(name string) []float32 { return find(s, ffn+name) }
+			lg.slots = append(lg.slots, slotGradients{
+				of("gate_proj.weight"), of("up_proj.weight"), of("down_proj.weight"), find(s, router), of("router.bias"),
+			})
 		}
 		g.layers = append(g.layers, lg)
 	}

@@ -21,6 +21,14 @@ const (
 
 var parts = []string{"w.", "m.", "v."}
 
+// key is p's name in a checkpoint. Names in slots above 0 are alike.
+func (p *parameter) key() string {
+	if p.slot == 0 {
+		return p.name
+	}
+	return fmt.Sprintf("%d:%s", p.slot, p.name)
+}
+
 func (p *parameter) part(prefix string) *[]float32 {
 	switch prefix {
 	case "w.":
@@ -36,7 +44,7 @@ func (r *run) save(path, fingerprint string) error {
 	var tensors []safetensors.Tensor
 	for _, p := range r.params {
 		for _, prefix := range parts {
-			tensors = append(tensors, safetensors.FromFloat32(prefix+p.name, safetensors.F32, p.shape, *p.part(prefix)))
+			tensors = append(tensors, safetensors.FromFloat32(prefix+p.key(), safetensors.F32, p.shape, *p.part(prefix)))
 		}
 	}
 	return safetensors.Write(path, tensors, map[string]string{
@@ -61,9 +69,9 @@ func (r *run) resume(path, fingerprint string) error {
 	}
 	for _, p := range r.params {
 		for _, prefix := range parts {
-			t, ok := f.Tensor(prefix + p.name)
+			t, ok := f.Tensor(prefix + p.key())
 			if !ok || !slices.Equal(t.Shape, p.shape) {
-				return fmt.Errorf("%s: tensor %q is missing or has another shape: remove the file to begin again", path, prefix+p.name)
+				return fmt.Errorf("%s: tensor %q is missing or has another shape: remove the file to begin again", path, prefix+p.key())
 			}
 			copy(*p.part(prefix), t.Float32s())
 		}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
+	"strings"
 
 	"chorus/kernels"
 	"chorus/model"
@@ -51,44 +51,32 @@ func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
 	case len(j.Public.IDs) == 0:
 		return nil, fmt.Errorf("%w that is public: an expert is trained beside some", ErrNoText)
 	}
-	c, seed := j.Anchor.Config, j.Recipe.Seed
-	r := &run{
-		recipe:  j.Recipe,
-		batches: newBatcher(j.Text, j.Recipe.Length, seed),
-		public:  newBatcher(j.Public, j.Recipe.Length, seed),
-	}
-	expert, err := model.BuildExpert(c, func(name string, shape ...int) ([]float32, error) {
-		p := newParameter(name, shape)
-		p.decay = len(shape) > 1
-		r.params = append(r.params, p)
-		return p.w, nil
+	seed, public := j.Recipe.Seed, j.Anchor.Tensors()
+	expert, err := model.BuildExpert(j.Anchor.Config, func(name string, shape ...int) ([]float32, error) {
+		var l int
+		var rest string
+		if _, err := fmt.Sscanf(name, "layers.%d.%s", &l, &rest); err != nil || strings.HasPrefix(rest, "router") {
+			return make([]float32, size(shape)), err
+		}
+		return public.Source(fmt.Sprintf("model.layers.%d.mlp.experts.0.%s", l, rest))
 	})
 	if err != nil {
 		return nil, err
 	}
 	own := meanHidden(model.NewMixture(j.Anchor), newBatcher(j.Text, j.Recipe.Length, seed), j.Recipe.Sequences)
 	common := meanHidden(model.NewMixture(j.Anchor), newBatcher(j.Public, j.Recipe.Length, seed), j.Recipe.Sequences)
-	for l := range expert.FFN {
-		copyFFN(r.params, l, j.Anchor.Public.FFN[l])
+	for l := range expert.Router {
 		expert.Bias[l][0] = discriminant(expert.Router[l], own[l], common[l])
 	}
-	r.mixture = model.NewMixture(j.Anchor, expert)
-	key := fingerprint([]*Tokens{j.Text, j.Public}, j.AnchorCID, j.Recipe)
-	if err := r.run(ctx, j.Checkpoint, key, j.Report); err != nil {
+	out, err := Job{
+		Anchor: j.Anchor, Experts: []*model.Expert{expert}, Trained: func(slot int, _ string) bool { return slot == 1 },
+		Texts: []Share{{j.Text, j.Recipe.Sequences - j.Recipe.PublicSequences}, {j.Public, j.Recipe.PublicSequences}},
+		Key:   j.AnchorCID, Recipe: j.Recipe, Checkpoint: j.Checkpoint, Report: j.Report,
+	}.Run(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return r.tensors(), nil
-}
-
-// copyFFN gives the parameters of an expert's FFN in layer l the values of another.
-func copyFFN(params []*parameter, l int, from model.FFN) {
-	for name, m := range map[string]model.Projection{"gate_proj": from.Gate, "up_proj": from.Up, "down_proj": from.Down} {
-		name = fmt.Sprintf("layers.%d.%s.weight", l, name)
-		p := params[slices.IndexFunc(params, func(p *parameter) bool { return p.name == name })]
-		for i := range m.Out {
-			m.Row(p.w[i*m.In:], i)
-		}
-	}
+	return out.Trained[1], nil
 }
 
 // discriminant stores in row the direction from the mean hidden state b to a, of length

@@ -131,8 +131,8 @@ func (g *gradientTest) backward(s *scratch, trained func(name string) bool) map[
 			grads[name] = make([]float32, len(g.ref.w[name]))
 		}
 	}
-	into := gradientsOf(g.mixture, func(name string) []float32 {
-		if strings.HasPrefix(name, "layers.") {
+	into := gradientsOf(g.mixture, func(slot int, name string) []float32 {
+		if slot == 1 {
 			name = "1:" + name
 		}
 		return grads[name]

@@ -13,9 +13,9 @@ import (
 // newRun is the training of an anchor whose tensors begin as weight says.
 func newRun(t testing.TB, c model.Config, recipe Recipe, text *Tokens, weight func(p *parameter)) *run {
 	t.Helper()
-	r := &run{recipe: recipe, batches: newBatcher(text, recipe.Length, recipe.Seed)}
+	r := &run{recipe: recipe, batches: []share{{newBatcher(text, recipe.Length, recipe.Seed), recipe.Sequences}}}
 	anchor, err := model.BuildAnchor(c, func(name string, shape ...int) ([]float32, error) {
-		p := newParameter(name, shape)
+		p := newParameter(0, name, shape)
 		p.decay = len(shape) > 1
 		weight(p)
 		r.params = append(r.params, p)
@@ -85,19 +85,19 @@ func TestAStepTakesTheWholeLossOfItsRecipe(t *testing.T) {
 	g := newGradientTest(t, gradientConfig(2, 4, 2), 2, 2)
 	text, public := &Tokens{IDs: g.ids}, &Tokens{IDs: g.targets}
 	r := &run{
-		recipe:  Recipe{Steps: 2, Sequences: g.sequences, Length: g.length, PublicSequences: 1, LR: 1e-3, Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: g.z, RouterZLoss: g.routerZ},
-		mixture: g.mixture, batches: newBatcher(text, g.length, 1), public: newBatcher(public, g.length, 2),
+		recipe:  Recipe{Steps: 2, Sequences: g.sequences, Length: g.length, LR: 1e-3, Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: g.z, RouterZLoss: g.routerZ},
+		mixture: g.mixture, batches: []share{{newBatcher(text, g.length, 1), 1}, {newBatcher(public, g.length, 2), 1}},
 	}
 	for _, name := range g.names {
 		if name, ok := strings.CutPrefix(name, "1:"); ok { // what training does to them is not looked at
-			r.params = append(r.params, newParameter(name, []int{len(g.ref.w["1:"+name])}))
+			r.params = append(r.params, newParameter(1, name, []int{len(g.ref.w["1:"+name])}))
 		}
 	}
 	r.begin()
 	half := g.length
 	ids, targets := make([]int32, 2*half), make([]int32, 2*half)
-	r.batches.fill(ids[:half], targets[:half], 0)
-	r.public.fill(ids[half:], targets[half:], 0)
+	r.batches[0].fill(ids[:half], targets[:half], 0)
+	r.batches[1].fill(ids[half:], targets[half:], 0)
 	r.once()
 	g.ids, g.targets = ids, targets
 	want := g.backward(new(scratch), ofExpert)
@@ -111,10 +111,9 @@ func TestAStepTakesTheWholeLossOfItsRecipe(t *testing.T) {
 func TestMatricesDecayAndNothingElse(t *testing.T) {
 	for name, shape := range map[string][]int{
 		"model.embed_tokens.weight": {8, 4}, "model.norm.weight": {4}, "lm_head.weight": {8, 4},
-		"model.layers.0.self_attn.q_proj.weight": {4, 4}, "model.layers.0.self_attn.q_norm.weight": {4},
+		"model.layers.0.self_attn.q_proj.weight": {4, 4}, "model.layers.0.self_attn.q_norm.weight": {4}, "model.layers.0.mlp.gate.weight": {1, 4},
 	} {
-		p := newParameter(name, shape)
-		initialise(p, rand.New(rand.NewPCG(1, 2)))
+		p := newParameter(0, name, shape)
 		if want := strings.HasSuffix(name, "proj.weight") || name == "lm_head.weight"; p.decay != want {
 			t.Errorf("%s decays: %v", name, p.decay)
 		}
@@ -170,25 +169,26 @@ func BenchmarkStep(b *testing.B) {
 				text.IDs[i] = int32(i * 97 % c.VocabSize)
 			}
 			if r == nil {
-				r = &run{recipe: recipe, batches: newBatcher(text, recipe.Length, 1), public: newBatcher(text, recipe.Length, 2)}
-				source := func(trained bool) model.Source {
+				r = &run{recipe: recipe, batches: []share{
+					{newBatcher(text, recipe.Length, 1), recipe.Sequences - recipe.PublicSequences}, {newBatcher(text, recipe.Length, 2), recipe.PublicSequences},
+				}}
+				source := func(slot int, trained bool) model.Source {
 					return func(name string, shape ...int) ([]float32, error) {
-						p := newParameter(name, shape)
-						p.decay = len(shape) > 1
-						initialise(p, rand.New(rand.NewPCG(1, 2)))
+						p := newParameter(slot, name, shape)
+						initialise(p.w, name, shape, rand.New(rand.NewPCG(1, 2)))
 						if trained {
 							r.params = append(r.params, p)
 						}
 						return p.w, nil
 					}
 				}
-				anchor, err := model.BuildAnchor(c, source(whole))
+				anchor, err := model.BuildAnchor(c, source(0, whole))
 				if err != nil {
 					b.Fatal(err)
 				}
 				var experts []*model.Expert
 				if slots > 1 {
-					expert, err := model.BuildExpert(c, source(true))
+					expert, err := model.BuildExpert(c, source(1, true))
 					if err != nil {
 						b.Fatal(err)
 					}

@@ -53,6 +53,7 @@ type Progress struct {
 
 // A parameter is one trained tensor with its gradient and the optimiser's moments.
 type parameter struct {
+	slot       int
 	name       string
 	shape      []int
 	w, g, m, v []float32
@@ -66,20 +67,25 @@ type run struct {
 	working *model.Mixture // what steps compute with: mixture, or its copy in mixed precision
 	params  []*parameter
 	grads   *gradients
-	batches *batcher
-	public  *batcher // nil for an anchor
-	step    int      // steps done
+	batches []share
+	step    int // steps done
 
 	pass         model.Pass
 	scratch      scratch
 	ids, targets []int32
 }
 
+// A share is the windows of a step's batch that are of one text.
+type share struct {
+	*batcher
+	sequences int
+}
+
 // begin prepares the memory of steps.
 func (r *run) begin() {
-	r.grads = gradientsOf(r.mixture, func(name string) []float32 {
+	r.grads = gradientsOf(r.mixture, func(slot int, name string) []float32 {
 		for _, p := range r.params {
-			if p.name == name {
+			if p.slot == slot && p.name == name {
 				return p.g
 			}
 		}
@@ -127,10 +133,11 @@ const saveEvery = 10 * time.Second
 // no finite number.
 func (r *run) once() float64 {
 	c, rows := r.recipe, len(r.ids)
-	own := (c.Sequences - c.PublicSequences) * c.Length
-	r.batches.fill(r.ids[:own], r.targets[:own], r.step)
-	if own < rows {
-		r.public.fill(r.ids[own:], r.targets[own:], r.step)
+	at := 0
+	for _, b := range r.batches {
+		n := b.sequences * c.Length
+		b.fill(r.ids[at:at+n], r.targets[at:at+n], r.step)
+		at += n
 	}
 	r.working.ForwardToHead(&r.pass, r.ids, c.Sequences, c.Length)
 	z := zLoss{logits: float32(c.ZLoss), router: float32(c.RouterZLoss / float64(rows))}
