@@ -58,7 +58,7 @@ func TestNothingBeyondTheSlicesIsTouched(t *testing.T) {
 				RMSNormGrad(fresh(rows*n), fresh(n), dy, fresh(rows*n), fresh(n), fresh(rows), rows)
 				CrossEntropy(fresh(rows*n), make([]int32, rows), 0.1, 1, n, rows)
 				LogProb(fresh(rows), dy, make([]int32, rows), n, rows)
-				Softmax(fresh(rows*n), fresh(rows), n, rows)
+				softmax(fresh(n))
 				SoftmaxGrad(fresh(rows*n), dy, fresh(rows*n), fresh(rows), 0.1, n, rows)
 
 				h := Heads{Query: 2, KV: 1, Dim: 2 * (n/2 + 1)}

@@ -73,19 +73,6 @@ func MixGrad(dx, dweight, dy, weight, x []float32, rows []int32, n int) {
 	})
 }
 
-// Softmax turns each of rows rows of x, (rows, n), into probabilities, in place, and keeps the
-// log of each row's denominator in lse, (rows), unless it is nil.
-func Softmax(x, lse []float32, n, rows int) {
-	parallelRows(rows, 2*n, func(i, j int) {
-		for r := i; r < j; r++ {
-			l := softmax(x[r*n : (r+1)*n])
-			if lse != nil {
-				lse[r] = l
-			}
-		}
-	})
-}
-
 // SoftmaxGrad stores in dx, (rows, n), the gradient of the logits given dp, the gradient of the
 // probabilities p. It adds z·2·lse·p for the z-loss z·lse² (Zoph et al. 2022, eq. 5); pass z = 0
 // for none. dx may be dp.
