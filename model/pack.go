@@ -9,21 +9,22 @@ import (
 // Weights says how matrices are held while they are computed with.
 type Weights string
 
-// The forms of weights. All but the first are copies in memory, in a layout that is read from end to end.
+// The forms of weights. All but Stored are copies in memory, in a layout that is read from end to end.
 const (
+	Packed   Weights = "packed"   // the default: the same results as Stored, and faster
 	Stored   Weights = "stored"   // as the file has them, in place: nothing is copied
-	BFloat16 Weights = "bfloat16" // the same results, if the file has no more bits, and faster
-	Mixed    Weights = "mixed"    // bfloat16, to which inputs are rounded too: prompts are read in half the time; see [kernels.BFloat16Dot]
-	Int8     Weights = "int8"     // about half the memory, and the time of one answer; see [kernels.Int8] for the rounding
-	Int4     Weights = "int4"     // about a quarter; see [kernels.Int4]
+	BFloat16 Weights = "bfloat16" // rounded to it: half the memory of float32, and the time of one answer
+	Mixed    Weights = "mixed"    // the same, and inputs rounded too: prompts are read in half the time; see [kernels.BFloat16Dot]
+	Int8     Weights = "int8"     // half the memory of bfloat16, and the time of one answer; see [kernels.Int8] for the rounding
+	Int4     Weights = "int4"     // a quarter; see [kernels.Int4]
 )
 
 var packedFormats = map[Weights]kernels.Format{BFloat16: kernels.BFloat16, Mixed: kernels.BFloat16Dot, Int8: kernels.Int8, Int4: kernels.Int4}
 
-// Check returns an error that lists the forms if w is none of them. No word at all is [Stored].
+// Check returns an error that lists the forms if w is none of them. No word at all is [Packed].
 func (w Weights) Check() error {
-	if _, ok := packedFormats[w]; !ok && w != Stored && w != "" {
-		return fmt.Errorf("weights are %q, expected %q, %q, %q, %q or %q", w, Stored, BFloat16, Mixed, Int8, Int4)
+	if _, ok := packedFormats[w]; !ok && w != Packed && w != Stored && w != "" {
+		return fmt.Errorf("weights are %q, expected %q, %q, %q, %q, %q or %q", w, Packed, Stored, BFloat16, Mixed, Int8, Int4)
 	}
 	return nil
 }
@@ -32,8 +33,10 @@ func (w Weights) Check() error {
 func (w Weights) pack(m kernels.Matrix) kernels.Matrix {
 	if f, ok := packedFormats[w]; ok {
 		return m.Pack(f)
+	} else if w == Stored {
+		return m
 	}
-	return m
+	return m.Packed()
 }
 
 // Pack changes the form of the anchor's matrices, except the embedding, of which rows are read one by one. It must

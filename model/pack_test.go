@@ -51,7 +51,9 @@ func TestPackedWeightsComputeWhatTheirFormPromises(t *testing.T) {
 	for _, v := range want {
 		largest = max(largest, math.Abs(float64(v)))
 	}
-	sameBits(t, "bfloat16", logitsOf(open(BFloat16)), want)
+	for _, w := range []Weights{"", Packed, BFloat16} {
+		sameBits(t, string(w), logitsOf(open(w)), want)
+	}
 	for w, bound := range map[Weights]float64{Mixed: 0.02, Int8: 0.05, Int4: 0.5} {
 		var off float64
 		for i, v := range logitsOf(open(w)) {
@@ -64,13 +66,13 @@ func TestPackedWeightsComputeWhatTheirFormPromises(t *testing.T) {
 }
 
 func TestOnlyKnownFormsOfWeightsPass(t *testing.T) {
-	for _, w := range []Weights{"", Stored, BFloat16, Mixed, Int8, Int4} {
+	for _, w := range []Weights{"", Packed, Stored, BFloat16, Mixed, Int8, Int4} {
 		if err := w.Check(); err != nil {
 			t.Error(err)
 		}
 	}
 	for _, w := range []Weights{"int3", "INT8", "q8"} {
-		if err := w.Check(); err == nil || w.Check().Error() != fmt.Sprintf(`weights are %q, expected "stored", "bfloat16", "mixed", "int8" or "int4"`, w) {
+		if err := w.Check(); err == nil || w.Check().Error() != fmt.Sprintf(`weights are %q, expected "packed", "stored", "bfloat16", "mixed", "int8" or "int4"`, w) {
 			t.Errorf("%q: %v", w, err)
 		}
 	}

@@ -59,7 +59,7 @@ type Config struct {
 	Peers  []string `toml:"peers" comment:"Multiaddrs of other members, ending in /p2p/...; one that is online is enough."`
 	API    string   `toml:"api" comment:"Address of the OpenAI-compatible endpoint for local programs."`
 
-	Weights model.Weights `toml:"weights" comment:"How weights are held: stored (in place, the default), bfloat16 (a copy, faster), mixed (the same, rounding inputs too: reads prompts twice as fast), int8 or int4 (smaller, faster, less exact)."`
+	Weights model.Weights `toml:"weights" comment:"How weights are held: packed (a copy in memory, the default), stored (in place, where memory is short: slower), bfloat16 (rounded to it), mixed (inputs rounded too: reads prompts twice as fast), int8 or int4 (smaller, faster, less exact)."`
 }
 
 // Errors about a home.

@@ -141,7 +141,7 @@ func TestConfigRefusesUnknownFormsOfWeights(t *testing.T) {
 	if err := h.SetConfig(Config{Member: "alpha", Weights: "q8"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Config(); err == nil || !strings.Contains(err.Error(), `config.toml: weights are "q8", expected "stored"`) {
+	if _, err := h.Config(); err == nil || !strings.Contains(err.Error(), `config.toml: weights are "q8", expected "packed"`) {
 		t.Error(err)
 	}
 }

@@ -25,7 +25,7 @@ const (
 )
 
 func (a *app) initCommand() *cobra.Command {
-	config := node.Config{Weights: model.Stored}
+	config := node.Config{Weights: model.Packed}
 	c := &cobra.Command{
 		Use:   "init NAME",
 		Short: "Make a member's data folder and keys",
