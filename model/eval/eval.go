@@ -7,7 +7,6 @@ package eval
 
 import (
 	"fmt"
-	"math"
 
 	"chorus/kernels"
 	"chorus/model"
@@ -25,27 +24,20 @@ const batchTokens = 2048
 // ids must be inside the vocabulary. It is an error if there is too little text for one window, or
 // if the model has fewer positions than a window.
 func BitsPerByte(m *model.Mixture, ids []int32, bytes int64, length int) (float64, error) {
-	if limit := m.Anchor.Config.MaxPositions; length < 1 || length > limit {
-		return 0, fmt.Errorf("windows of %d tokens, expected 1 to %d", length, limit)
+	if _, err := countWindows(m, ids, length); err != nil {
+		return 0, err
 	}
-	windows := (len(ids) - 1) / length
-	if windows < 1 || bytes < 1 {
-		return 0, fmt.Errorf("%d tokens of text are too few to evaluate: at least %d are needed", len(ids), length+1)
+	if bytes < 1 {
+		return 0, fmt.Errorf("%d bytes of text are too few to evaluate", bytes)
 	}
-	var pass model.Pass
-	var nats float64
-	per := max(1, batchTokens/length)
-	vocab := m.Anchor.Config.VocabSize
-	logp := make([]float32, per*length)
-	for w := 0; w < windows; w += per {
-		n := min(per, windows-w)
-		at := w * length
-		m.Forward(&pass, ids[at:at+n*length], n, length)
-		kernels.LogProb(logp, pass.Logits, ids[at+1:at+1+n*length], vocab, n*length)
-		for _, v := range logp[:n*length] {
-			nats -= float64(v)
-		}
+	p := &Prediction{Length: length}
+	err := forward(m, ids, length, func(logits []float32, targets []int32) {
+		logp := make([]float32, len(targets))
+		kernels.LogProb(logp, logits, targets, m.Anchor.Config.VocabSize, len(targets))
+		p.LogProb = append(p.LogProb, logp...)
+	})
+	if err != nil {
+		return 0, err
 	}
-	bitsPerToken := nats / math.Ln2 / float64(windows*length)
-	return bitsPerToken * float64(len(ids)) / float64(bytes), nil
+	return p.BitsPerByte(len(ids), bytes), nil
 }

@@ -51,6 +51,23 @@ func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
 	case len(j.Public.IDs) == 0:
 		return nil, fmt.Errorf("%w that is public: an expert is trained beside some", ErrNoText)
 	}
+	expert, err := j.Start()
+	if err != nil {
+		return nil, err
+	}
+	out, err := Job{
+		Anchor: j.Anchor, Experts: []*model.Expert{expert}, Trained: func(slot int, _ string) bool { return slot == 1 },
+		Texts: []Share{{j.Text, j.Recipe.Sequences - j.Recipe.PublicSequences}, {j.Public, j.Recipe.PublicSequences}},
+		Key:   j.AnchorCID, Recipe: j.Recipe, Checkpoint: j.Checkpoint, Report: j.Report,
+	}.Run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return out.Trained[1], nil
+}
+
+// Start returns the expert before its first step: the public FFN, with the row and the bias of the router that it starts from.
+func (j ExpertJob) Start() (*model.Expert, error) {
 	seed, public := j.Recipe.Seed, j.Anchor.Tensors()
 	expert, err := model.BuildExpert(j.Anchor.Config, func(name string, shape ...int) ([]float32, error) {
 		var l int
@@ -68,15 +85,7 @@ func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
 	for l := range expert.Router {
 		expert.Bias[l][0] = discriminant(expert.Router[l], own[l], common[l])
 	}
-	out, err := Job{
-		Anchor: j.Anchor, Experts: []*model.Expert{expert}, Trained: func(slot int, _ string) bool { return slot == 1 },
-		Texts: []Share{{j.Text, j.Recipe.Sequences - j.Recipe.PublicSequences}, {j.Public, j.Recipe.PublicSequences}},
-		Key:   j.AnchorCID, Recipe: j.Recipe, Checkpoint: j.Checkpoint, Report: j.Report,
-	}.Run(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return out.Trained[1], nil
+	return expert, nil
 }
 
 // discriminant stores in row the direction from the mean hidden state b to a, of length

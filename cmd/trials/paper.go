@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"chorus/durable"
+	"chorus/model"
+	"chorus/model/eval"
+
+	"github.com/spf13/cobra"
+)
+
+// A paperScale is the size of everything in the table.
+type paperScale struct {
+	hidden, intermediate, layers, heads, vocab int
+	sequences, publicSequences, length         int // of a step's batch, in windows and tokens
+	anchorSteps, expertSteps                   int
+	anchorRate, denseRate, expertRate          float64
+	unrestrictedRate, tuneRate                 float64
+	trainTokens                                int   // of a domain, at most
+	evalBytes                                  int64 // of each text that is evaluated; of valid, half
+	ranks                                      []int
+}
+
+var paperScales = map[string]paperScale{
+	"small": {
+		hidden: 128, intermediate: 384, layers: 4, heads: 4, vocab: 4096, sequences: 8, publicSequences: 2, length: 256,
+		anchorSteps: 1200, expertSteps: 100, anchorRate: 5e-3, denseRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
+		trainTokens: 2 << 20, evalBytes: 50_000, ranks: []int{8, 32},
+	},
+	"full": {
+		hidden: 192, intermediate: 576, layers: 5, heads: 6, vocab: 4096, sequences: 8, publicSequences: 2, length: 256,
+		anchorSteps: 2000, expertSteps: 300, anchorRate: 4e-3, denseRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
+		trainTokens: 4 << 20, evalBytes: 120_000, ranks: []int{16, 64},
+	},
+}
+
+func (s paperScale) config(vocab, eos int) model.Config {
+	c := model.Config{
+		VocabSize: vocab, HiddenSize: s.hidden, IntermediateSize: s.intermediate, Layers: s.layers, Heads: s.heads, KVHeads: s.heads,
+		MaxPositions: 1024, RMSNormEps: 1e-6, Experts: 1, TopK: 1, EOS: model.TokenIDs{eos},
+	}
+	c.Rope.Theta, c.Rope.Type = 10000, "default"
+	return c
+}
+
+// A paper is one trial of the table.
+type paper struct {
+	*tally
+	ctx      context.Context
+	dir      string
+	scale    paperScale
+	rows     []string
+	data     *paperData
+	progress *paperProgress
+}
+
+func paperTrial() *cobra.Command {
+	var data, dir, scale, rows string
+	var seeds int
+	c := &cobra.Command{
+		Use:   "paper",
+		Short: "Compare FlexOlmo with other ways to merge experts, as the paper's tables do",
+		Long:  paperHelp(),
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, ok := paperScales[scale]
+			if !ok {
+				return fmt.Errorf("scale %q, expected small or full", scale)
+			}
+			if dir == "" {
+				cache, err := os.UserCacheDir()
+				if err != nil {
+					return err
+				}
+				dir = filepath.Join(cache, "chorus", "paper")
+			}
+			if rows == "" {
+				rows = map[string]string{"small": "all", "full": "core"}[scale]
+			}
+			p := &paper{tally: &tally{}, ctx: c.Context(), dir: dir, scale: s}
+			for r := range strings.SplitSeq(rows, ",") {
+				if r != "all" && r != "core" && !slices.ContainsFunc(paperRowKinds, func(k paperRowKind) bool { return k.name == r }) {
+					return fmt.Errorf("no row %q: see --help", r)
+				}
+				p.rows = append(p.rows, r)
+			}
+			return p.run(data, scale, seeds)
+		},
+	}
+	c.Flags().StringVar(&data, "data", "../shared/corpus", "folder of DOMAIN/{train,valid,heldout}.jsonl.gz, of which public is the anchor's")
+	c.Flags().StringVar(&dir, "dir", "", "folder to keep what was trained in; default: one in the user's cache")
+	c.Flags().StringVar(&scale, "scale", "small", "small or full")
+	c.Flags().StringVar(&rows, "rows", "", "all, core, or names of rows with commas between; default: all of small, core of full")
+	c.Flags().IntVar(&seeds, "seeds", 1, "seeds 1 to N")
+	return c
+}
+
+func paperHelp() string {
+	var b strings.Builder
+	b.WriteString(`Trains a small anchor on public text, an expert for each of the other domains and for code, which is the Go distribution, and what they
+are compared with, all with one configuration, and evaluates everything on held-out text: each domain's, and documents that
+cross domains. It writes table.md, table.csv and plots to a folder of --dir that is named for the scale, and checks what FlexOlmo claims.
+Every training is kept in --dir by what determines it: interrupted, the same command goes on where it was, and another
+table costs what is new in it. The same seed gives the same table.
+
+Rows (* for core):
+`)
+	for _, k := range paperRowKinds {
+		mark := " "
+		if k.core {
+			mark = "*"
+		}
+		fmt.Fprintf(&b, "  %s %-16s %s\n", mark, k.name, k.what)
+	}
+	b.WriteString(`
+A unit of training is the compute of all experts together: the control, the dense models, each ablation and the unrestricted mixture take one
+each, BTX a quarter, router tuning a tenth, as counted in floating-point operations.
+`)
+	for _, name := range []string{"small", "full"} {
+		s := paperScales[name]
+		anchor := float64(s.anchorSteps) * s.stepFLOPs(1, s.sequences, s.everything(1))
+		unit := float64(6*s.expertSteps) * s.stepFLOPs(2, s.sequences, s.ffnWeights())
+		var core, all float64
+		for _, k := range paperRowKinds {
+			all += k.units
+			if k.core {
+				core += k.units
+			}
+		}
+		fmt.Fprintf(&b, "%s: hidden %d, %d layers, FFN %d, vocabulary %d, windows of %d tokens; anchor %.0f TFLOPs, a unit of 6 experts %.0f;\n  core rows %.0f, all rows %.0f a seed\n",
+			name, s.hidden, s.layers, s.intermediate, s.vocab, s.length, anchor/1e12, unit/1e12, (anchor+core*unit)/1e12, (anchor+all*unit)/1e12)
+	}
+	return b.String()
+}
+
+// wanted reports whether rows of a kind were asked for.
+func (p *paper) wanted(k paperRowKind) bool {
+	return slices.Contains(p.rows, "all") || k.core && slices.Contains(p.rows, "core") || slices.Contains(p.rows, k.name)
+}
+
+func (p *paper) run(data, scale string, seeds int) error {
+	for _, d := range []string{"runs", "scores", scale} {
+		if err := os.MkdirAll(filepath.Join(p.dir, d), 0o700); err != nil {
+			return err
+		}
+	}
+	var err error
+	if p.data, err = readPaperData(p.ctx, data, p.dir, p.scale); err != nil {
+		return err
+	}
+	total := float64(p.scale.anchorSteps) * p.scale.stepFLOPs(1, p.scale.sequences, p.scale.everything(1))
+	for _, k := range paperRowKinds {
+		if p.wanted(k) {
+			total += k.units * p.membersFLOPs()
+		}
+	}
+	p.progress = newPaperProgress(total * float64(seeds))
+	table := &paperTable{}
+	for _, t := range p.data.heldout {
+		table.texts = append(table.texts, t.name)
+	}
+	var figures []*paperFigures
+	for seed := 1; seed <= seeds && err == nil; seed++ {
+		p.progress.prefix = fmt.Sprintf("seed %d, ", seed)
+		var rows []paperRow
+		var f *paperFigures
+		rows, f, err = p.perSeed(uint64(seed))
+		table.seeds = append(table.seeds, rows)
+		if f != nil {
+			figures = append(figures, f)
+		}
+	}
+	p.progress.end()
+	if err != nil {
+		return err
+	}
+	out := filepath.Join(p.dir, scale)
+	var b bytes.Buffer
+	table.markdown(&b)
+	fmt.Println(b.String())
+	err = durable.WriteFile(filepath.Join(out, "table.md"), func(w io.Writer) error {
+		_, err := w.Write(b.Bytes())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(out, "table.csv"), table.csv); err != nil {
+		return err
+	}
+	if err := table.plots(out, figures); err != nil {
+		return err
+	}
+	fmt.Printf("table.md, table.csv and plots are in %s\n", out)
+	p.claims(table, figures)
+	return p.verdict()
+}
+
+// perSeed makes the rows of one seed. The anchor is always the first.
+func (p *paper) perSeed(seed uint64) (rows []paperRow, f *paperFigures, err error) {
+	s := &paperSeed{paper: p, seed: seed, runs: make(map[string]*training), parts: make(map[string][]*eval.Prediction)}
+	for i, k := range paperRowKinds {
+		switch {
+		case i > 0 && !p.wanted(k):
+			continue
+		case k.make == nil:
+			f, err = s.figures()
+		default:
+			var some []paperRow
+			some, err = k.make(s)
+			rows = append(rows, some...)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return rows, f, nil
+}

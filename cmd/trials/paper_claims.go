@@ -1,0 +1,62 @@
+package main
+
+import "slices"
+
+// Bounds of what is claimed.
+const (
+	overBTM        = 1.10 // times BTM's reduction
+	ofUnrestricted = 0.95 // of the unrestricted mixture's
+	givesBack      = 0.90 // of its gain, an expert that leaves
+	movesOthers    = 0.01 // of a domain's bits, at most
+)
+
+// claims checks what the table must show.
+func (p *paper) claims(t *paperTable, figures []*paperFigures) {
+	has := func(name string) bool { return len(t.find(name)) > 0 }
+	if !has(rowFlexOlmo) {
+		return
+	}
+	mixed := t.texts[len(t.texts)-1:]
+	ours := t.reduction(rowFlexOlmo, t.texts)
+	for _, name := range t.names() {
+		if !slices.Contains([]string{"soup, average", "soup, weighted", "BTM, top 1", "BTM, top 2", rowBTM, "prompt routing", "BTX"}, name) {
+			continue
+		}
+		theirs := t.reduction(name, t.texts)
+		need := 1.0
+		if name == rowBTM {
+			need = overBTM
+		}
+		p.check(ours > theirs && ours >= need*theirs, "FlexOlmo is at least %.2f times %s: reduction on domains and mixed %.3f against %.3f (%.2f times); domains alone %.3f, %.3f; mixed alone %.3f, %.3f",
+			need, name, ours, theirs, ours/theirs, t.reduction(rowFlexOlmo, t.domains()), t.reduction(name, t.domains()), t.reduction(rowFlexOlmo, mixed), t.reduction(name, mixed))
+	}
+	if has(rowUnrestricted) {
+		theirs := t.reduction(rowUnrestricted, t.texts)
+		p.check(ours >= ofUnrestricted*theirs, "FlexOlmo reaches %.0f %% of the unrestricted mixture at equal compute: %.3f of %.3f (%.1f %%)", 100*ofUnrestricted, ours, theirs, 100*ours/theirs)
+	}
+	for _, name := range []string{rowNoBias, rowRandomRows, rowNoCoordination, rowPaper} {
+		if has(name) {
+			theirs := t.reduction(name, t.texts)
+			p.check(ours > theirs, "FlexOlmo is better than %q: reduction %.3f against %.3f", name, ours, theirs)
+		}
+	}
+	for i, domain := range t.domains()[1:] {
+		var back, moved []float64
+		for _, f := range figures {
+			all, without, anchor := f.all(), f.Without[i], f.Anchor
+			back = append(back, (without[domain].Bits-all[domain].Bits)/(anchor[domain].Bits-all[domain].Bits))
+			var most float64
+			for _, other := range t.domains() {
+				if other != domain {
+					d := without[other].Bits/all[other].Bits - 1
+					most = max(most, max(d, -d))
+				}
+			}
+			moved = append(moved, most)
+		}
+		if len(figures) > 0 {
+			p.check(mean(back) >= givesBack, "%s gives back %.0f %% of its gain there when it leaves: %.1f %%", domain, 100*givesBack, 100*mean(back))
+			p.check(mean(moved) <= movesOthers, "%s moves no other domain by more than %.0f %% when it leaves: %.2f %%", domain, 100*movesOthers, 100*mean(moved))
+		}
+	}
+}

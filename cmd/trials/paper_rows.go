@@ -1,0 +1,348 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"chorus/durable"
+	"chorus/model"
+	"chorus/model/eval"
+
+	"io"
+)
+
+// A paperScore is how well a text is predicted.
+type paperScore struct {
+	Bits     float64 `json:"bits_per_byte"`
+	Accuracy float64 `json:"accuracy"` // the share of tokens that were the likeliest
+}
+
+// A paperRow is one model of the table.
+type paperRow struct {
+	Name               string
+	Scores             map[string]paperScore // by text
+	Parameters, Active int64
+	FLOPs, Seconds     float64 // of training, beyond the anchor's
+}
+
+// A paperRowKind says how a row is made.
+type paperRowKind struct {
+	name, what string
+	core       bool    // trained for every seed
+	units      float64 // of training, in experts' compute, that no row above it needs
+	make       func(*paperSeed) ([]paperRow, error)
+}
+
+// The names of rows that claims are about.
+const (
+	rowAnchor, rowFlexOlmo, rowBTM, rowUnrestricted = "anchor", "FlexOlmo", "BTM", "unrestricted 1×"
+	rowNoBias, rowRandomRows, rowNoCoordination     = "− bias", "− router rows", "− coordination"
+	rowPaper                                        = "as in the paper"
+)
+
+var paperRowKinds = []paperRowKind{
+	{"anchor", "the public anchor", true, 0, func(s *paperSeed) ([]paperRow, error) {
+		a, err := s.anchor()
+		if err != nil {
+			return nil, err
+		}
+		row, err := s.mixtureRow(rowAnchor, a.mixture, a)
+		row.FLOPs, row.Seconds = a.flops, a.seconds
+		return []paperRow{row}, err
+	}},
+	{"control", "the anchor trained on for the experts' compute on public text", true, 1, one("anchor, continued", (*paperSeed).control)},
+	{"experts", "each member's dense model: the anchor trained on its text", true, 1, denseRows},
+	{"soup", "the average of the dense models' weights, and of weights by each window's likelihood", true, 0, soupRows},
+	{"btm", "Branch-Train-Merge: their predictions averaged, each window's weights by its loss; top 1, top 2, all", true, 0, branchRows},
+	{"routing", "each window to the dense model that a classifier of its tokens names", true, 0, routingRow},
+	{"btx", "Branch-Train-MiX: their FFNs as a mixture, the rest averaged, then trained on public text", true, 0.25, one("BTX", (*paperSeed).btx)},
+	{"flexolmo", "the anchor and the experts, put together", true, 1, variantRow(rowFlexOlmo, ours)},
+	{"no-bias", "FlexOlmo of experts without a bias", false, 1, variantRow(rowNoBias, variant{name: "nobias", noBias: true})},
+	{"random-rows", "FlexOlmo of experts whose router rows start at random", false, 1, variantRow(rowRandomRows, variant{name: "randomrows", randomRows: true})},
+	{"no-coordination", "FlexOlmo of FFNs trained without the public one beside them", false, 1, variantRow(rowNoCoordination, variant{name: "alone", alone: true})},
+	{"paper", "FlexOlmo of experts whose rows start as mean hidden states and see no public text", false, 1, variantRow(rowPaper, variant{name: "paper", paper: true})},
+	{"tuned", "FlexOlmo with router tuning on proxies", false, 0.1, one("FlexOlmo + router tuning", (*paperSeed).tuned)},
+	{"rank", "FlexOlmo of experts of low rank", false, 0, rankRows},
+	{"unrestricted", "one mixture of as many slots trained on all data for the experts' compute", true, 1, one(rowUnrestricted, func(s *paperSeed) (*training, error) { return s.unrestricted(1) })},
+	{"unrestricted-2x", "and for twice that", false, 2, one("unrestricted 2×", func(s *paperSeed) (*training, error) { return s.unrestricted(2) })},
+	{"figures", "each expert left out; k from 1 to all; experts added one by one", true, 0, nil},
+}
+
+// scores evaluates on all held-out texts, unless that was done before. What predicts them, key determines.
+func (s *paperSeed) scores(name, key string, predict func(*paperText) (*eval.Prediction, error)) (map[string]paperScore, error) {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %s", name, key)
+	for _, t := range s.data.heldout {
+		io.WriteString(h, t.digest)
+	}
+	path := filepath.Join(s.dir, "scores", fmt.Sprintf("%x.json", h.Sum(nil)[:10]))
+	scores := make(map[string]paperScore)
+	if b, err := os.ReadFile(path); err == nil {
+		return scores, json.Unmarshal(b, &scores)
+	}
+	s.progress.evaluating(name)
+	for _, t := range s.data.heldout {
+		if s.ctx.Err() != nil {
+			return nil, s.ctx.Err()
+		}
+		p, err := predict(t)
+		if err != nil {
+			return nil, fmt.Errorf("%s on %s: %w", name, t.name, err)
+		}
+		scores[t.name] = paperScore{p.BitsPerByte(len(t.ids), t.bytes), p.Accuracy()}
+	}
+	return scores, durable.WriteFile(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(scores) })
+}
+
+// of returns how to predict with a mixture, in the arithmetic that it was trained in.
+func (s *paperSeed) of(m *model.Mixture) func(*paperText) (*eval.Prediction, error) {
+	mixed := m
+	if s.recipe(1, 1).Mixed {
+		mixed = m.Mixed()
+	}
+	return func(t *paperText) (*eval.Prediction, error) { return eval.Predict(mixed, t.ids, s.scale.length) }
+}
+
+// mixtureRow is the row of a mixture that was made of those trainings.
+func (s *paperSeed) mixtureRow(name string, m *model.Mixture, made ...*training) (row paperRow, err error) {
+	row = paperRow{Name: name}
+	row.Parameters = m.Anchor.Parameters()
+	for _, e := range expertsOf(m) {
+		row.Parameters += expertParameters(e)
+	}
+	row.Active = row.Parameters
+	for _, t := range made {
+		row.FLOPs, row.Seconds = row.FLOPs+t.flops, row.Seconds+t.seconds
+	}
+	row.Scores, err = s.scores(name, fmt.Sprint(keys(made), m.TopK), s.of(m))
+	return row, err
+}
+
+// expertParameters counts an expert's own, low ranks as their factors.
+func expertParameters(e *model.Expert) (n int64) {
+	for l, f := range e.FFN {
+		for _, p := range []model.Projection{f.Gate, f.Up, f.Down} {
+			if r := p.Rank(); r > 0 {
+				n += int64(r * (p.In + p.Out))
+			} else {
+				n += int64(p.In * p.Out)
+			}
+		}
+		n += int64(len(e.Router[l]) + len(e.Bias[l]))
+	}
+	return n
+}
+
+// one is the row of one training.
+func one(name string, make func(*paperSeed) (*training, error)) func(*paperSeed) ([]paperRow, error) {
+	return func(s *paperSeed) ([]paperRow, error) {
+		t, err := make(s)
+		if err != nil {
+			return nil, err
+		}
+		row, err := s.mixtureRow(name, t.mixture, t)
+		if strings.HasPrefix(name, "BTX") {
+			all, err := s.denses()
+			if err != nil {
+				return nil, err
+			}
+			row.spent(all[1:])
+		}
+		if strings.HasPrefix(name, rowFlexOlmo) {
+			_, parts, err := s.flexOlmo(ours)
+			if err != nil {
+				return nil, err
+			}
+			row.spent(parts)
+		}
+		return []paperRow{row}, err
+	}
+}
+
+func (r *paperRow) spent(on []*training) {
+	for _, t := range on {
+		r.FLOPs, r.Seconds = r.FLOPs+t.flops, r.Seconds+t.seconds
+	}
+}
+
+func variantRow(name string, v variant) func(*paperSeed) ([]paperRow, error) {
+	return func(s *paperSeed) ([]paperRow, error) {
+		m, parts, err := s.flexOlmo(v)
+		if err != nil {
+			return nil, err
+		}
+		row, err := s.mixtureRow(name, m, parts...)
+		return []paperRow{row}, err
+	}
+}
+
+func denseRows(s *paperSeed) (rows []paperRow, err error) {
+	for i, d := range s.data.domains[1:] {
+		t, err := s.dense(i + 1)
+		if err != nil {
+			return nil, err
+		}
+		row, err := s.mixtureRow("expert alone: "+d.name, t.mixture, t)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// predictions are what the dense models predict of a text, the anchor first.
+func (s *paperSeed) predictions(t *paperText) ([]*eval.Prediction, error) {
+	if p := s.parts[t.digest]; p != nil {
+		return p, nil
+	}
+	all, err := s.denses()
+	if err != nil {
+		return nil, err
+	}
+	var parts []*eval.Prediction
+	for _, d := range all {
+		if s.ctx.Err() != nil {
+			return nil, s.ctx.Err()
+		}
+		p, err := s.of(d.mixture)(t)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, p)
+	}
+	s.parts[t.digest] = parts
+	return parts, nil
+}
+
+// mergedRow is the row of a way to merge the dense models.
+func (s *paperSeed) mergedRow(name string, predict func(*paperText) (*eval.Prediction, error)) (row paperRow, err error) {
+	all, err := s.denses()
+	if err != nil {
+		return row, err
+	}
+	row = paperRow{Name: name}
+	row.spent(all[1:])
+	row.Parameters = int64(len(all)) * all[0].anchor().Parameters()
+	row.Active = row.Parameters
+	row.Scores, err = s.scores(name, fmt.Sprint(keys(all)), predict)
+	return row, err
+}
+
+func soupRows(s *paperSeed) ([]paperRow, error) {
+	all, err := s.denses()
+	if err != nil {
+		return nil, err
+	}
+	soup, err := uniformSoup(all)
+	if err != nil {
+		return nil, err
+	}
+	average, err := s.mergedRow("soup, average", s.of(model.NewMixture(soup)))
+	if err != nil {
+		return nil, err
+	}
+	average.Parameters, average.Active = soup.Parameters(), soup.Parameters()
+	weighted, err := s.mergedRow("soup, weighted", func(t *paperText) (*eval.Prediction, error) {
+		parts, err := s.predictions(t)
+		if err != nil {
+			return nil, err
+		}
+		return eval.PredictSoups(anchorsOf(all), parts, t.ids)
+	})
+	return []paperRow{average, weighted}, err
+}
+
+// temperatures are what is tried on valid.
+var temperatures = []float64{0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1}
+
+// temperature returns that at which the dense models predict the texts of valid best, in the mean.
+func (s *paperSeed) temperature(top int) (best float64, err error) {
+	least := 0.0
+	for _, tau := range temperatures {
+		var sum float64
+		for _, t := range s.data.valid {
+			parts, err := s.predictions(t)
+			if err != nil {
+				return 0, err
+			}
+			p := eval.Prediction{Length: s.scale.length, LogProb: eval.Branching{Temperature: tau, Top: top}.LogProb(parts)}
+			sum += p.BitsPerByte(len(t.ids), t.bytes)
+		}
+		if best == 0 || sum < least {
+			best, least = tau, sum
+		}
+	}
+	return best, nil
+}
+
+func branchRows(s *paperSeed) (rows []paperRow, err error) {
+	all, err := s.denses()
+	if err != nil {
+		return nil, err
+	}
+	var mixtures []*model.Mixture
+	for _, t := range all {
+		mixtures = append(mixtures, t.mixture.Mixed())
+	}
+	predicted := make(map[string][]*eval.Prediction)
+	for i, top := range []int{1, 2, 0} {
+		name := []string{"BTM, top 1", "BTM, top 2", rowBTM}[i]
+		row, err := s.mergedRow(name, func(t *paperText) (*eval.Prediction, error) {
+			if predicted[t.name] == nil {
+				parts, err := s.predictions(t)
+				if err != nil {
+					return nil, err
+				}
+				var ways []eval.Branching
+				for _, top := range []int{1, 2, 0} {
+					tau, err := s.temperature(top)
+					if err != nil {
+						return nil, err
+					}
+					ways = append(ways, eval.Branching{Temperature: tau, Top: top})
+				}
+				predicted[t.name] = eval.PredictBranches(mixtures, parts, t.ids, ways...)
+			}
+			return predicted[t.name][i], nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		_ = top
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+func routingRow(s *paperSeed) ([]paperRow, error) {
+	row, err := s.mergedRow("prompt routing", func(t *paperText) (*eval.Prediction, error) {
+		parts, err := s.predictions(t)
+		if err != nil {
+			return nil, err
+		}
+		n := s.scale.length
+		return eval.Select(parts, func(w int) int { return s.data.classifier.Class(t.ids[w*n:][:n]) }), nil
+	})
+	row.Active = row.Parameters / int64(len(s.data.domains))
+	return []paperRow{row}, err
+}
+
+func rankRows(s *paperSeed) (rows []paperRow, err error) {
+	for _, rank := range s.scale.ranks {
+		m, parts, err := s.compressed(rank)
+		if err != nil {
+			return nil, err
+		}
+		row, err := s.mixtureRow(fmt.Sprintf("FlexOlmo, rank %d", rank), m, parts...)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
