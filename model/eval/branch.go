@@ -75,7 +75,11 @@ func PredictBranches(models []*model.Mixture, parts []*Prediction, ids []int32, 
 		n, at := min(per, windows-w), w*length
 		for i, m := range models {
 			m.Forward(&pass, ids[at:at+n*length], n, length)
-			kernels.Softmax(pass.Logits, nil, vocab, n*length)
+			targets := ids[at+1 : at+1+n*length]
+			kernels.CrossEntropy(pass.Logits, targets, 0, 1, vocab, n*length) // leaves probabilities, less 1 at the targets
+			for r, t := range targets {
+				pass.Logits[r*vocab+int(t)]++
+			}
 			probabilities[i] = append(probabilities[i][:0], pass.Logits...)
 		}
 		for i, b := range ways {
