@@ -41,9 +41,16 @@ func crossEntropy(each []float64, logits []float32, targets []int32, z, scale fl
 // (head.Out, head.In). All are what they would be to the bit, but the logits of all rows never exist together: those of
 // some rows are turned into gradients and used before the next are computed, which costs no product twice.
 func HeadLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale float32, rows int) float64 {
-	some := max(mostLogits/head.Out/logitRows, 1) * logitRows
-	return headLoss(dx, dhead, x, head, targets, z, scale, rows, some)
+	return headLoss(dx, dhead, x, head, targets, z, scale, rows, someRows(head), false)
 }
+
+// HeadLossAdd is [HeadLoss], but adds the gradient of the head to dhead.
+func HeadLossAdd(dx, dhead, x []float32, head Matrix, targets []int32, z, scale float32, rows int) float64 {
+	return headLoss(dx, dhead, x, head, targets, z, scale, rows, someRows(head), true)
+}
+
+// someRows is of how many rows logits are computed at a time.
+func someRows(head Matrix) int { return max(mostLogits/head.Out/logitRows, 1) * logitRows }
 
 const (
 	// mostLogits is how many logits are computed at a time, 64 MiB of them, unless they are of the least number of rows.
@@ -54,10 +61,12 @@ const (
 	logitRows = 14
 )
 
-// headLoss is [HeadLoss] of some rows at a time.
-func headLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale float32, rows, some int) (loss float64) {
+// headLoss is [HeadLoss], or [HeadLossAdd], of some rows at a time.
+func headLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale float32, rows, some int, add bool) (loss float64) {
 	if rows == 0 {
-		Zero(dhead)
+		if !add {
+			Zero(dhead)
+		}
 		return 0
 	}
 	n, v := head.In, head.Out
@@ -72,7 +81,7 @@ func headLoss(dx, dhead, x []float32, head Matrix, targets []int32, z, scale flo
 		headGradInput(dx[i*n:], l, head, m)
 		switch {
 		case dhead == nil:
-		case i == 0:
+		case i == 0 && !add:
 			SetGradWeight(dhead, l, xi, head, m)
 		default:
 			LinearGradWeight(dhead, l, xi, head, m)

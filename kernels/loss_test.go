@@ -31,7 +31,7 @@ func TestHeadLossOfSomeRowsAtATimeIsThatOfAllToTheBit(t *testing.T) {
 			for _, some := range []int{1, 14, 37, rows, rows + 1} {
 				gotX, checkX := guarded(t, x) // what is there does not matter
 				gotHead, checkHead := guarded(t, w)
-				if got := headLoss(gotX, gotHead, x, head, targets, z, scale, rows, some); got != loss {
+				if got := headLoss(gotX, gotHead, x, head, targets, z, scale, rows, some, false); got != loss {
 					t.Errorf("by %d rows, the loss is %v, want %v", some, got, loss)
 				}
 				checkX()
@@ -39,8 +39,13 @@ func TestHeadLossOfSomeRowsAtATimeIsThatOfAllToTheBit(t *testing.T) {
 				if !sameBits(gotX, dx) || !sameBits(gotHead, dhead) {
 					t.Errorf("by %d rows, a gradient differs", some)
 				}
+				added, more := slices.Clone(w), slices.Clone(w)
+				LinearGradWeight(added, logits, x, Matrix{Out: v, In: n}, rows)
+				if got := headLoss(gotX, more, x, head, targets, z, scale, rows, some, true); got != loss || !sameBits(more, added) {
+					t.Errorf("by %d rows, the loss or what is added to a gradient differs", some)
+				}
 				clear(gotX)
-				if got := headLoss(gotX, nil, x, head, targets, z, scale, rows, some); got != loss || !sameBits(gotX, dx) {
+				if got := headLoss(gotX, nil, x, head, targets, z, scale, rows, some, false); got != loss || !sameBits(gotX, dx) {
 					t.Errorf("by %d rows, the loss of a frozen head or its gradient differs", some)
 				}
 			}

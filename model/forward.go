@@ -46,6 +46,23 @@ type Pass struct {
 	Last, LastInv     []float32 // (rows, H), (rows) the last layer's output, before the final norm
 	Final             []float32 // (rows, H)
 	Logits            []float32 // (rows, V)
+
+	// Inputs says to keep of each layer no more than its input, X: all layers share the memory of one's work, and the backward pass has
+	// [Mixture.Layer] do it again.
+	Inputs bool
+
+	work   LayerPass // that all layers share, if Inputs
+	worked int       // the layer whose work that is
+	output []float32 // (rows, H) of a layer computed again
+	spans  []span
+}
+
+// PassBytes is the memory, in bytes, that a [Pass] over rows rows takes to keep what every layer computed, if each row chooses all slots.
+func (m *Mixture) PassBytes(rows int) int64 {
+	c := m.Anchor.Config
+	h, e := int64(c.HiddenSize), int64(m.TopK)
+	row := 4*h + 3*int64(c.QWidth()) + 3*int64(c.KVWidth()) + int64(c.Heads) + e*(2*h+3*int64(c.IntermediateSize))
+	return 4 * row * int64(rows) * int64(c.Layers)
 }
 
 // Forward computes the logits of every position of ids, (sequences, length), into p.Logits.
@@ -65,25 +82,44 @@ func (m *Mixture) ForwardToHead(p *Pass, ids []int32, sequences, length int) {
 	if len(p.Layers) != c.Layers {
 		p.Layers = make([]LayerPass, c.Layers)
 	}
-	x := grow(&p.Layers[0].X, rows*c.HiddenSize)
-	m.embed(x, ids)
-	kv := c.KVWidth()
-	spans := make([]span, sequences)
+	m.embed(grow(&p.Layers[0].X, rows*c.HiddenSize), ids)
 	for l := range p.Layers {
-		t := &p.Layers[l]
-		grow(&t.K, rows*kv)
-		grow(&t.V, rows*kv)
-		for s := range spans {
-			at := s * length * kv
-			spans[s] = span{Span: kernels.Span{Rows: length}, k: t.K[at:][:length*kv], v: t.V[at:][:length*kv]}
-		}
 		y := &p.Last
 		if l+1 < len(p.Layers) {
 			y = &p.Layers[l+1].X
 		}
-		m.layer(l, grow(y, rows*c.HiddenSize), t, spans, rows)
+		m.compute(p, l, grow(y, rows*c.HiddenSize))
 	}
 	m.final(p, p.Last, rows)
+}
+
+// compute computes layer l of p, from its input to y, (rows, H).
+func (m *Mixture) compute(p *Pass, l int, y []float32) {
+	rows, kv := p.Sequences*p.Length, m.Anchor.Config.KVWidth()
+	t := &p.Layers[l]
+	if p.Inputs {
+		p.work.X, p.worked = t.X, l
+		t = &p.work
+	}
+	grow(&t.K, rows*kv)
+	grow(&t.V, rows*kv)
+	for s := range grow(&p.spans, p.Sequences) {
+		at := s * p.Length * kv
+		p.spans[s] = span{Span: kernels.Span{Rows: p.Length}, k: t.K[at:][:p.Length*kv], v: t.V[at:][:p.Length*kv]}
+	}
+	m.layer(l, y, t, p.spans, rows)
+}
+
+// Layer returns what layer l computed in the forward pass p. If p kept the inputs alone, it is computed again, to the same bits, and stands
+// until the next call.
+func (m *Mixture) Layer(p *Pass, l int) *LayerPass {
+	if !p.Inputs {
+		return &p.Layers[l]
+	}
+	if p.worked != l {
+		m.compute(p, l, grow(&p.output, p.Sequences*p.Length*m.Anchor.Config.HiddenSize))
+	}
+	return &p.work
 }
 
 func (m *Mixture) embed(x []float32, ids []int32) {

@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -248,3 +249,6 @@ func (c *component) addsNothing() bool {
 func (t *Tokenizer) Save(path string) error {
 	return durable.WriteFile(path, durable.Bytes(t.file))
 }
+
+// Sum is the SHA-256 of the tokenizer.json that t was parsed from: tokenizers of one sum give the same ids.
+func (t *Tokenizer) Sum() [sha256.Size]byte { return sha256.Sum256(t.file) }

@@ -37,16 +37,19 @@ func AnchorRecipe(seed uint64) Recipe {
 type AnchorJob struct {
 	Config     model.Config
 	Text       *Tokens // public
+	Valid      *Tokens // of the same kind, in memory, to choose the best weights by; nil for those of the last step
 	Recipe     Recipe
+	Memory     int64          // as in [Job]
 	Checkpoint string         // file for interrupted runs
 	Report     func(Progress) // called after every step; may be nil
+	History    *History       // receives how it went; may be nil
 }
 
 // Anchor trains an anchor and returns its tensors for [model.SaveAnchor]. If ctx ends first, it
 // leaves a checkpoint from which the same job goes on, and returns ctx's error. The caller removes
 // the checkpoint once it has saved the result.
 func Anchor(ctx context.Context, j AnchorJob) ([]model.Tensor, error) {
-	if len(j.Text.IDs) == 0 {
+	if j.Text.Len() == 0 {
 		return nil, fmt.Errorf("%w to train an anchor on", ErrNoText)
 	}
 	rng := rand.New(rand.NewPCG(j.Recipe.Seed, initStream))
@@ -65,7 +68,7 @@ func Anchor(ctx context.Context, j AnchorJob) ([]model.Tensor, error) {
 	}
 	out, err := Job{
 		Anchor: anchor, Trained: func(_ int, name string) bool { return !isRouter(name) }, Texts: []Share{{j.Text, j.Recipe.Sequences}},
-		Key: j.Config, Recipe: j.Recipe, Checkpoint: j.Checkpoint, Report: j.Report,
+		Valid: j.Valid, Key: j.Config, Recipe: j.Recipe, Memory: j.Memory, Checkpoint: j.Checkpoint, Report: j.Report, History: j.History,
 	}.Run(ctx)
 	if err != nil {
 		return nil, err
@@ -117,14 +120,27 @@ func size(shape []int) int {
 	return n
 }
 
-// run resumes, trains to the end and leaves a last checkpoint.
+// run resumes, trains to the end, leaves a last checkpoint, and then takes the best weights.
 func (r *run) run(ctx context.Context, checkpoint, fingerprint string, report func(Progress)) error {
+	if r.valid != nil {
+		for _, p := range r.params {
+			p.best = make([]float32, len(p.w))
+		}
+		if err := check(r.mixture, r.valid.IDs); err != nil {
+			return err
+		}
+	}
 	if err := r.resume(checkpoint, fingerprint); err != nil {
 		return err
 	}
-	save := func() error { return r.save(checkpoint, fingerprint) }
-	if err := r.train(ctx, save, report); err != nil {
+	if err := r.train(ctx, func() error { return r.save(checkpoint, fingerprint) }, report); err != nil {
 		return err
 	}
-	return save()
+	if r.valid == nil {
+		r.state.Best = r.step
+	}
+	for _, p := range r.params {
+		copy(p.w, p.best)
+	}
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 type gradients struct {
 	embed, norm, head []float32
 	layers            []layerGradients
+	adds              bool // [backward] adds to all of them, as of another part of the same batch
 }
 
 type layerGradients struct {
@@ -20,7 +21,7 @@ type layerGradients struct {
 
 type slotGradients struct{ gate, up, down, router, bias []float32 }
 
-// clear sets to zero the gradients that [backward] adds to; it stores the others, those of matrices.
+// clear sets to zero the gradients that [backward] adds to in any case; it stores the others, those of matrices.
 func (g *gradients) clear() {
 	sums := [][]float32{g.embed, g.norm}
 	for _, l := range g.layers {
@@ -103,26 +104,37 @@ type scratch struct {
 }
 
 // zLoss holds the weights of lse² of a row's logits and of its routers', the latter already divided by rows.
-type zLoss struct{ logits, router float32 }
+type zLoss struct {
+	logits, router float32
+	rows           int // of the batch that a pass is a part of; 0 if it is all of it
+}
 
-// backward stores in g the gradients of the mean loss of the forward pass p of m over ids, up to the head, and returns
-// the sum over rows of the cross-entropy against targets.
+// backward stores in g, or adds to it, the gradients of the loss of the forward pass p of m over ids, up to the head, divided by the rows of
+// the batch, and returns the sum over rows of the cross-entropy against targets.
 func backward(m *model.Mixture, p *model.Pass, ids, targets []int32, z zLoss, g *gradients, s *scratch) float64 {
 	c := m.Anchor.Config
 	rows, h := p.Sequences*p.Length, c.HiddenSize
-	g.clear()
-	loss := kernels.HeadLoss(grow(&s.dFinal, rows*h), g.head, p.Final, m.Anchor.Head, targets, z.logits, float32(rows), rows)
+	scale := float32(rows)
+	if z.rows > 0 {
+		scale = float32(z.rows)
+	}
+	headLoss := kernels.HeadLossAdd
+	if !g.adds {
+		g.clear()
+		headLoss = kernels.HeadLoss
+	}
+	loss := headLoss(grow(&s.dFinal, rows*h), g.head, p.Final, m.Anchor.Head, targets, z.logits, scale, rows)
 	kernels.RMSNormGrad(grow(&s.dy, rows*h), g.norm, s.dFinal, p.Last, m.Anchor.Norm, p.LastInv, rows)
 	for l := len(p.Layers) - 1; l >= 0; l-- {
-		t, w, lg := &p.Layers[l], &m.Anchor.Layers[l], &g.layers[l]
+		t, w, lg := m.Layer(p, l), &m.Anchor.Layers[l], &g.layers[l]
 		kernels.RMSNormGrad(grow(&s.dMoe, rows*h), lg.postFFN, s.dy, t.Moe, w.PostFFNNorm, t.MoeInv, rows)
 		s.dh, s.dy = s.dy, s.dh
 		below := g.needsAttention(l)
-		moeBackward(m, l, t, lg, s, rows, z.router, below)
+		moeBackward(m, l, t, g, s, rows, z.router, below)
 		if !below {
 			return loss
 		}
-		attentionBackward(m, l, p, lg, s, rows)
+		attentionBackward(m, l, t, g, p, s)
 		if !g.needsInput(l) {
 			return loss
 		}
@@ -141,8 +153,8 @@ func backward(m *model.Mixture, p *model.Pass, ids, targets []int32, z zLoss, g 
 
 // moeBackward takes s.dMoe through layer l's experts and router, adding to s.dh if below asks
 // for the gradient of what the layer's attention put out.
-func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients, s *scratch, rows int, routerZ float32, below bool) {
-	c := m.Anchor.Config
+func moeBackward(m *model.Mixture, l int, t *model.LayerPass, g *gradients, s *scratch, rows int, routerZ float32, below bool) {
+	c, lg := m.Anchor.Config, &g.layers[l]
 	h, i, e := c.HiddenSize, c.IntermediateSize, len(m.Slots)
 	zero(&s.dP, rows*e)
 	for len(s.ones) < rows {
@@ -159,10 +171,10 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients
 			continue
 		}
 		kernels.SetGradInput(grow(&s.dAct, n*i), s.dOut, ffn.Down.Matrix, n)
-		gradWeight(sg.down, s.dOut, w.Act, ffn.Down.Matrix, n)
+		g.weight(sg.down, s.dOut, w.Act, ffn.Down.Matrix, n)
 		kernels.SiLUMulGrad(grow(&s.dGate, n*i), grow(&s.dUp, n*i), s.dAct, w.Gate, w.Up)
-		gradWeight(sg.gate, s.dGate, w.In, ffn.Gate.Matrix, n)
-		gradWeight(sg.up, s.dUp, w.In, ffn.Up.Matrix, n)
+		g.weight(sg.gate, s.dGate, w.In, ffn.Gate.Matrix, n)
+		g.weight(sg.up, s.dUp, w.In, ffn.Up.Matrix, n)
 		if !below {
 			continue
 		}
@@ -190,13 +202,13 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, lg *layerGradients
 
 // attentionBackward takes s.dh, the gradient of the layer's hidden state, through its attention:
 // it leaves s.dQRaw, s.dKRaw and s.dV, from which follows the gradient of the layer's input.
-func attentionBackward(m *model.Mixture, l int, p *model.Pass, lg *layerGradients, s *scratch, rows int) {
-	c := m.Anchor.Config
-	t, w, rope := &p.Layers[l], &m.Anchor.Layers[l], m.Anchor.Rope()
+func attentionBackward(m *model.Mixture, l int, t *model.LayerPass, g *gradients, p *model.Pass, s *scratch) {
+	c, rows := m.Anchor.Config, p.Sequences*p.Length
+	w, lg, rope := &m.Anchor.Layers[l], &g.layers[l], m.Anchor.Rope()
 	h, qw, kv := c.HiddenSize, c.QWidth(), c.KVWidth()
 	kernels.RMSNormGrad(grow(&s.dO, rows*h), lg.postAttention, s.dh, t.O, w.PostAttentionNorm, t.OInv, rows)
 	kernels.SetGradInput(grow(&s.dAtt, rows*qw), s.dO, w.O, rows)
-	gradWeight(lg.o, s.dO, t.Att, w.O, rows)
+	g.weight(lg.o, s.dO, t.Att, w.O, rows)
 	zero(&s.dQ, rows*qw)
 	zero(&s.dK, rows*kv)
 	zero(&s.dV, rows*kv)
@@ -209,14 +221,18 @@ func attentionBackward(m *model.Mixture, l int, p *model.Pass, lg *layerGradient
 	}
 	kernels.RMSNormGrad(grow(&s.dQRaw, rows*qw), lg.qNorm, s.dQ, t.QRaw, w.QNorm, t.QInv, rows)
 	kernels.RMSNormGrad(grow(&s.dKRaw, rows*kv), lg.kNorm, s.dK, t.KRaw, w.KNorm, t.KInv, rows)
-	gradWeight(lg.q, s.dQRaw, t.X, w.Q, rows)
-	gradWeight(lg.k, s.dKRaw, t.X, w.K, rows)
-	gradWeight(lg.v, s.dV, t.X, w.V, rows)
+	g.weight(lg.q, s.dQRaw, t.X, w.Q, rows)
+	g.weight(lg.k, s.dKRaw, t.X, w.K, rows)
+	g.weight(lg.v, s.dV, t.X, w.V, rows)
 }
 
-// gradWeight stores a product's gradient by its weight m in dw, unless that is nil.
-func gradWeight(dw, dy, x []float32, m kernels.Matrix, rows int) {
-	if dw != nil {
+// weight stores a product's gradient by its weight m in dw, or adds it, unless dw is nil.
+func (g *gradients) weight(dw, dy, x []float32, m kernels.Matrix, rows int) {
+	switch {
+	case dw == nil:
+	case g.adds:
+		kernels.LinearGradWeight(dw, dy, x, m, rows)
+	default:
 		kernels.SetGradWeight(dw, dy, x, m, rows)
 	}
 }

@@ -1,58 +1,71 @@
 package train
 
-import "math/rand/v2"
-
-// Tokens is a corpus as one run of token ids: document after document, each ended by the
-// end-of-text token.
-type Tokens struct {
-	IDs   []int32
-	Bytes int64 // of text
-}
-
-// Encode turns documents into a run of tokens. It stops after the document that makes it limit
-// tokens long; limit 0 takes all.
-func Encode(docs []string, encode func(string) []int, eos, limit int) *Tokens {
-	t := new(Tokens)
-	for _, d := range docs {
-		if limit > 0 && len(t.IDs) >= limit {
-			break
-		}
-		for _, id := range append(encode(d), eos) {
-			t.IDs = append(t.IDs, int32(id))
-		}
-		t.Bytes += int64(len(d))
-	}
-	return t
-}
+import "math/bits"
 
 // A batcher cuts a run of tokens into windows of one length and deals them out without
 // replacement, in an order that the seed and the epoch decide. What a step gets depends on
 // nothing that came before it, so a run that resumes sees what it would have seen.
 type batcher struct {
-	tokens []int32
+	text   *Tokens
 	length int
 	seed   uint64
-	epoch  int
-	order  []int
+	window []int32 // (length+1)
 }
 
 func newBatcher(t *Tokens, length int, seed uint64) *batcher {
-	return &batcher{tokens: t.IDs, length: length, seed: seed, epoch: -1}
+	return &batcher{text: t, length: length, seed: seed, window: make([]int32, length+1)}
 }
 
 // fill stores the windows of a step, counted from 0, in ids, as many as fit, and what follows each
 // token in targets.
-func (b *batcher) fill(ids, targets []int32, step int) {
-	windows, sequences := max(1, (len(b.tokens)-1)/b.length), len(ids)/b.length
+func (b *batcher) fill(ids, targets []int32, step int) error {
+	windows, sequences := max(1, (b.text.Len()-1)/b.length), len(ids)/b.length
 	for s := range sequences {
 		n := step*sequences + s
-		if e := n / windows; e != b.epoch {
-			b.epoch, b.order = e, rand.New(rand.NewPCG(b.seed, uint64(e))).Perm(windows)
+		order := newPermutation(windows, b.seed, uint64(n/windows))
+		if err := b.text.read(b.window, order.at(n%windows)*b.length); err != nil {
+			return err
 		}
-		at := b.order[n%windows] * b.length
-		for i := range b.length {
-			ids[s*b.length+i] = b.tokens[(at+i)%len(b.tokens)]
-			targets[s*b.length+i] = b.tokens[(at+i+1)%len(b.tokens)]
+		copy(ids[s*b.length:], b.window[:b.length])
+		copy(targets[s*b.length:][:b.length], b.window[1:])
+	}
+	return nil
+}
+
+// A permutation is an order of the numbers from 0 to below n that takes no memory: a Feistel network over the least even number of bits
+// that hold them, walked until it comes to a number below n (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", section 3).
+type permutation struct {
+	n    uint64
+	half int // bits
+	keys [4]uint64
+}
+
+func newPermutation(n int, seed, epoch uint64) permutation {
+	p := permutation{n: uint64(n), half: (bits.Len64(uint64(n)-1) + 1) / 2}
+	for i := range p.keys {
+		p.keys[i] = mix(mix(mix(seed)^epoch) ^ uint64(i))
+	}
+	return p
+}
+
+// at returns what stands at place i.
+func (p permutation) at(i int) int {
+	x, mask := uint64(i), uint64(1)<<p.half-1
+	for {
+		left, right := x>>p.half, x&mask
+		for _, k := range p.keys {
+			left, right = right, left^mix(right^k)&mask
+		}
+		if x = left<<p.half | right; x < p.n {
+			return int(x)
 		}
 	}
+}
+
+// mix is the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }

@@ -1,6 +1,10 @@
 package train
 
 import (
+	"bytes"
+	"errors"
+	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +77,61 @@ func TestAShortTextIsRepeated(t *testing.T) {
 	b.fill(ids, targets, 5)
 	if !slices.Equal(ids, []int32{0, 1, 2, 0, 1, 2, 0, 1}) || !slices.Equal(targets, []int32{1, 2, 0, 1, 2, 0, 1, 2}) {
 		t.Errorf("ids %v, targets %v", ids, targets)
+	}
+}
+
+func TestAPermutationHoldsEveryNumberOnce(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 4, 5, 15, 16, 17, 255, 1000, 4097} {
+		seen, fixed := make([]bool, n), 0
+		p := newPermutation(n, 1, 2)
+		for i := range n {
+			at := p.at(i)
+			if at < 0 || at >= n || seen[at] {
+				t.Fatalf("of %d numbers, %d stands at place %d and elsewhere", n, at, i)
+			}
+			seen[at] = true
+			if at == i {
+				fixed++
+			}
+		}
+		if n > 100 && fixed > 10 { // one is expected
+			t.Errorf("of %d numbers, %d stay in place", n, fixed)
+		}
+	}
+}
+
+func TestNeighboursInAPermutationAreNoNeighbours(t *testing.T) {
+	const n = 1000
+	p := newPermutation(n, 3, 0)
+	near := 0
+	for i := range n - 1 {
+		if d := p.at(i+1) - p.at(i); -10 <= d && d <= 10 { // 20 in 1000 by chance
+			near++
+		}
+	}
+	if near > 60 {
+		t.Errorf("%d of %d neighbours are near each other", near, n)
+	}
+}
+
+func TestTokensInAFileAreReadAsThoseInMemory(t *testing.T) {
+	memory := counting(1000)
+	memory.IDs[7] = math.MaxInt32
+	file := &Tokens{file: bytes.NewReader(appendTokens(nil, memory.IDs...)), n: len(memory.IDs)}
+	for _, at := range []struct{ first, n int }{{0, 1}, {0, 1000}, {990, 10}, {990, 40}, {999, 2}, {5, 3000}, {2003, 7}} {
+		a, b := make([]int32, at.n), make([]int32, at.n)
+		if err := errors.Join(memory.read(a, at.first), file.read(b, at.first)); err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range a {
+			if want := memory.IDs[(at.first+i)%1000]; v != want || b[i] != want {
+				t.Fatalf("token %d of %d from %d on is %d, in a file %d, want %d", i, at.n, at.first, v, b[i], want)
+			}
+		}
+	}
+	short := &Tokens{file: bytes.NewReader(appendTokens(nil, memory.IDs...)[:3999]), n: 1000}
+	if err := short.read(make([]int32, 10), 990); !errors.Is(err, io.EOF) {
+		t.Errorf("a file that was cut: %v", err)
 	}
 }
 

@@ -24,9 +24,12 @@ type ExpertJob struct {
 	AnchorCID  string
 	Text       *Tokens // the member's own
 	Public     *Tokens // what the router learns to tell it from
+	Valid      *Tokens // of the member's own kind, in memory, to choose the best weights by; nil for those of the last step
 	Recipe     Recipe
+	Memory     int64          // as in [Job]
 	Checkpoint string         // file for interrupted runs
 	Report     func(Progress) // called after every step; may be nil
+	History    *History       // receives how it went; may be nil
 }
 
 // Expert trains an expert and returns its tensors for [model.SaveExpert]. Everything of the anchor
@@ -46,9 +49,9 @@ type ExpertJob struct {
 // error. The caller removes the checkpoint once it has saved the result.
 func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
 	switch {
-	case len(j.Text.IDs) == 0:
+	case j.Text.Len() == 0:
 		return nil, fmt.Errorf("%w to train an expert on", ErrNoText)
-	case len(j.Public.IDs) == 0:
+	case j.Public.Len() == 0:
 		return nil, fmt.Errorf("%w that is public: an expert is trained beside some", ErrNoText)
 	}
 	expert, err := j.Start()
@@ -58,7 +61,7 @@ func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
 	out, err := Job{
 		Anchor: j.Anchor, Experts: []*model.Expert{expert}, Trained: func(slot int, _ string) bool { return slot == 1 },
 		Texts: []Share{{j.Text, j.Recipe.Sequences - j.Recipe.PublicSequences}, {j.Public, j.Recipe.PublicSequences}},
-		Key:   j.AnchorCID, Recipe: j.Recipe, Checkpoint: j.Checkpoint, Report: j.Report,
+		Valid: j.Valid, Key: j.AnchorCID, Recipe: j.Recipe, Memory: j.Memory, Checkpoint: j.Checkpoint, Report: j.Report, History: j.History,
 	}.Run(ctx)
 	if err != nil {
 		return nil, err
@@ -80,8 +83,14 @@ func (j ExpertJob) Start() (*model.Expert, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := meanHidden(model.NewMixture(j.Anchor), newBatcher(j.Text, j.Recipe.Length, seed), j.Recipe.Sequences)
-	common := meanHidden(model.NewMixture(j.Anchor), newBatcher(j.Public, j.Recipe.Length, seed), j.Recipe.Sequences)
+	own, err := meanHidden(model.NewMixture(j.Anchor), newBatcher(j.Text, j.Recipe.Length, seed), j.Recipe.Sequences)
+	if err != nil {
+		return nil, err
+	}
+	common, err := meanHidden(model.NewMixture(j.Anchor), newBatcher(j.Public, j.Recipe.Length, seed), j.Recipe.Sequences)
+	if err != nil {
+		return nil, err
+	}
 	for l := range expert.Router {
 		expert.Bias[l][0] = discriminant(expert.Router[l], own[l], common[l])
 	}
@@ -113,7 +122,7 @@ const routerScale = 1
 const meanBatches = 6
 
 // meanHidden returns, for each layer, the mean over some of the text of what the router reads, (layers, H).
-func meanHidden(m *model.Mixture, b *batcher, sequences int) [][]float32 {
+func meanHidden(m *model.Mixture, b *batcher, sequences int) ([][]float32, error) {
 	c := m.Anchor.Config
 	mean := make([][]float32, c.Layers)
 	for l := range mean {
@@ -123,13 +132,18 @@ func meanHidden(m *model.Mixture, b *batcher, sequences int) [][]float32 {
 	ids, next := make([]int32, rows), make([]int32, rows)
 	var pass model.Pass
 	for step := range meanBatches {
-		b.fill(ids, next, step)
-		m.Forward(&pass, ids, sequences, b.length)
+		if err := b.fill(ids, next, step); err != nil {
+			return nil, err
+		}
+		if err := check(m, ids); err != nil {
+			return nil, err
+		}
+		m.ForwardToHead(&pass, ids, sequences, b.length)
 		for l := range mean {
 			for r := range rows {
 				kernels.Axpy(mean[l], 1/float32(meanBatches*rows), pass.Layers[l].Hidden[r*c.HiddenSize:][:c.HiddenSize])
 			}
 		}
 	}
-	return mean
+	return mean, nil
 }

@@ -125,6 +125,11 @@ func (g *gradientTest) difference(name string, i int) float64 {
 
 // backward returns the gradients of the tensors that trained accepts, by name.
 func (g *gradientTest) backward(s *scratch, trained func(name string) bool) map[string][]float32 {
+	return g.inParts(s, new(model.Pass), g.sequences, trained)
+}
+
+// inParts is backward of some sequences at a time, in the memory of p.
+func (g *gradientTest) inParts(s *scratch, p *model.Pass, some int, trained func(name string) bool) map[string][]float32 {
 	grads := make(map[string][]float32)
 	for _, name := range g.names {
 		if trained(name) {
@@ -137,11 +142,15 @@ func (g *gradientTest) backward(s *scratch, trained func(name string) bool) map[
 		}
 		return grads[name]
 	})
-	var p model.Pass
 	rows := g.sequences * g.length
-	g.mixture.ForwardToHead(&p, g.ids, g.sequences, g.length)
-	z := zLoss{logits: float32(g.z), router: float32(g.routerZ / float64(rows))}
-	backward(g.mixture, &p, g.ids, g.targets, z, into, s)
+	z := zLoss{logits: float32(g.z), router: float32(g.routerZ / float64(rows)), rows: rows}
+	for at := 0; at < g.sequences; at += some {
+		n := min(some, g.sequences-at)
+		ids, targets := g.ids[at*g.length:][:n*g.length], g.targets[at*g.length:]
+		g.mixture.ForwardToHead(p, ids, n, g.length)
+		backward(g.mixture, p, ids, targets, z, into, s)
+		into.adds = true
+	}
 	return grads
 }
 
@@ -219,6 +228,67 @@ func TestTheBackwardPassIsTheDerivativeOfTheLoss(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestGradientsOfPartsAddUpToTheBatchs(t *testing.T) {
+	// Of the largest element of a tensor's gradient: only the order of sums differs.
+	const tolerance = 1e-5
+	inBoth(func(precision string, mixed bool) {
+		for name, trained := range map[string]func(string) bool{"everything": everything, "an expert": ofExpert} {
+			g := newGradientTest(t, gradientConfig(2, 4, 2), 2, 2)
+			if mixed {
+				g.mixture = g.mixture.Mixed()
+			}
+			g.sequences = 5
+			g.length = 2 // of the same ten tokens
+			whole := g.backward(new(scratch), trained)
+			for some := 1; some < g.sequences; some++ {
+				parts := g.inParts(new(scratch), new(model.Pass), some, trained)
+				for tensor, want := range whole {
+					var most float64
+					for _, v := range want {
+						most = max(most, math.Abs(float64(v)))
+					}
+					for i, v := range want {
+						if off := math.Abs(float64(parts[tensor][i] - v)); !(off <= tolerance*most) {
+							t.Fatalf("%s%s, %d at a time: the gradient of %s[%d] is %g, want %g", name, precision, some, tensor, i, parts[tensor][i], v)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestLayersComputedAgainGiveTheSameBits(t *testing.T) {
+	inBoth(func(precision string, mixed bool) {
+		for _, c := range []struct {
+			name        string
+			slots, topK int
+			trained     func(string) bool
+		}{{"an anchor", 1, 1, everything}, {"an expert", 2, 2, ofExpert}, {"a mixture, one slot a token", 2, 1, everything}} {
+			g := newGradientTest(t, gradientConfig(3, 4, 2), c.slots, c.topK)
+			if mixed {
+				g.mixture = g.mixture.Mixed()
+			}
+			for _, some := range []int{1, 2} {
+				want := g.inParts(new(scratch), new(model.Pass), some, c.trained)
+				p := &model.Pass{Inputs: true}
+				for range 2 { // and with the memory in use
+					for tensor, got := range g.inParts(new(scratch), p, some, c.trained) {
+						if !slices.Equal(got, want[tensor]) {
+							t.Errorf("%s%s: the gradient of %s is another", c.name, precision, tensor)
+						}
+					}
+				}
+				for l := range p.Layers {
+					if kept := p.Layers[l]; kept.Work != nil || kept.Q != nil || kept.Att != nil || kept.Hidden != nil {
+						t.Errorf("%s%s: more of layer %d is kept than its input", c.name, precision, l)
+					}
+				}
+			}
+		}
+	})
 }
 
 func TestAUsedScratchChangesNoGradient(t *testing.T) {

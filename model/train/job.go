@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -17,11 +18,19 @@ type Job struct {
 	// another slot. A tensor that is not costs no gradient.
 	Trained func(slot int, name string) bool
 
-	Texts      []Share
-	Key        any // what the tensors' first values follow from, for a checkpoint to be told from another's
-	Recipe     Recipe
+	Texts  []Share
+	Valid  *Tokens // text to choose the best weights by, in memory; nil for those of the last step
+	Key    any     // what the tensors' first values follow from, for a checkpoint to be told from another's
+	Recipe Recipe
+
+	// Memory is how many bytes a forward pass may keep for the backward pass, 0 for [DefaultMemory]. One that would take more keeps each
+	// layer's input and computes the layer again when its gradients are due, to the same bits, in a third more time. [Recipe.Micro] takes less
+	// yet.
+	Memory int64
+
 	Checkpoint string         // file for interrupted runs
 	Report     func(Progress) // called after every step; may be nil
+	History    *History       // receives how it went; may be nil
 }
 
 // A Share is a text and how many windows of each step's batch are of it.
@@ -39,14 +48,18 @@ type Result struct {
 // Run trains. The job's anchor and experts stay as they are. If ctx ends first, it leaves a checkpoint from which the same job goes on, and
 // returns ctx's error. The caller removes the checkpoint once it has saved the result.
 func (j Job) Run(ctx context.Context) (*Result, error) {
-	r := &run{recipe: j.Recipe}
+	r := &run{recipe: j.Recipe, memory: cmp.Or(j.Memory, DefaultMemory)}
 	var texts []*Tokens
 	for _, s := range j.Texts {
-		if len(s.Text.IDs) == 0 {
+		if s.Text.Len() == 0 {
 			return nil, fmt.Errorf("%w to train on", ErrNoText)
 		}
 		r.batches = append(r.batches, share{newBatcher(s.Text, j.Recipe.Length, j.Recipe.Seed), s.Sequences})
 		texts = append(texts, s.Text)
+	}
+	if j.Valid != nil && len(j.Valid.IDs) > 1 {
+		r.valid = j.Valid
+		texts = append(texts, j.Valid)
 	}
 	anchor, experts := j.Anchor, append([]*model.Expert(nil), j.Experts...)
 	source := func(slot int, of model.Tensors) model.Source {
@@ -77,6 +90,9 @@ func (j Job) Run(ctx context.Context) (*Result, error) {
 	r.mixture = model.NewMixture(anchor, experts...)
 	if err := r.run(ctx, j.Checkpoint, fingerprint(texts, j.Key, j.Recipe), j.Report); err != nil {
 		return nil, err
+	}
+	if j.History != nil {
+		*j.History = r.state.History
 	}
 	out := &Result{Mixture: r.mixture, Trained: make([][]model.Tensor, 1+len(experts))}
 	for _, p := range r.params {

@@ -13,7 +13,7 @@ import (
 // newRun is the training of an anchor whose tensors begin as weight says.
 func newRun(t testing.TB, c model.Config, recipe Recipe, text *Tokens, weight func(p *parameter)) *run {
 	t.Helper()
-	r := &run{recipe: recipe, batches: []share{{newBatcher(text, recipe.Length, recipe.Seed), recipe.Sequences}}}
+	r := &run{recipe: recipe, memory: DefaultMemory, batches: []share{{newBatcher(text, recipe.Length, recipe.Seed), recipe.Sequences}}}
 	anchor, err := model.BuildAnchor(c, func(name string, shape ...int) ([]float32, error) {
 		p := newParameter(0, name, shape)
 		p.decay = len(shape) > 1
@@ -86,7 +86,7 @@ func TestAStepTakesTheWholeLossOfItsRecipe(t *testing.T) {
 	text, public := &Tokens{IDs: g.ids}, &Tokens{IDs: g.targets}
 	r := &run{
 		recipe:  Recipe{Steps: 2, Sequences: g.sequences, Length: g.length, LR: 1e-3, Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: g.z, RouterZLoss: g.routerZ},
-		mixture: g.mixture, batches: []share{{newBatcher(text, g.length, 1), 1}, {newBatcher(public, g.length, 2), 1}},
+		mixture: g.mixture, memory: DefaultMemory, batches: []share{{newBatcher(text, g.length, 1), 1}, {newBatcher(public, g.length, 2), 1}},
 	}
 	for _, name := range g.names {
 		if name, ok := strings.CutPrefix(name, "1:"); ok { // what training does to them is not looked at
@@ -169,7 +169,7 @@ func BenchmarkStep(b *testing.B) {
 				text.IDs[i] = int32(i * 97 % c.VocabSize)
 			}
 			if r == nil {
-				r = &run{recipe: recipe, batches: []share{
+				r = &run{recipe: recipe, memory: DefaultMemory, batches: []share{
 					{newBatcher(text, recipe.Length, 1), recipe.Sequences - recipe.PublicSequences}, {newBatcher(text, recipe.Length, 2), recipe.PublicSequences},
 				}}
 				source := func(slot int, trained bool) model.Source {

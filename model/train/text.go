@@ -1,22 +1,13 @@
 package train
 
 import (
-	"bufio"
 	"cmp"
-	"compress/gzip"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/json"
+	"container/heap"
+	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // A Corpus is one domain's text, as documents, parted by whole document.
@@ -25,230 +16,114 @@ type Corpus struct {
 	Skipped        int // files and records that held no usable text
 }
 
-// Limits of what is read as text.
-const (
-	maxRecord    = 1 << 20 // bytes of one JSON line or one document
-	pieceBytes   = 4 << 10 // a source of few documents is cut into pieces about this long
-	fewDocuments = 40
-)
-
 // ErrNoText is returned, wrapped, when nothing usable was found.
 var ErrNoText = errors.New("no usable text")
 
-// TextFiles are the kinds of file read from a folder when no others are named.
-var TextFiles = []string{".txt", ".md", ".jsonl", ".jsonl.gz"}
-
-// ReadCorpus reads paths, each a file or a folder searched for files whose names end in one of
-// suffixes (nil means [TextFiles]). A .jsonl or .jsonl.gz file has one document a line, in a field
-// "text"; any other file is one document. Files that are not UTF-8, empty ones and malformed
+// ReadCorpus reads the text in paths, see [Source], into memory. Files that are not UTF-8, empty ones and malformed
 // records are counted and skipped. About one document in ten is held out, chosen by its content
 // alone; of a long one a piece from somewhere in it is kept. Documents are in an order that depends
 // on content too, and about limit bytes are kept for training and a tenth of that held out, so a
-// larger source is sampled evenly.
+// larger source is sampled evenly. It takes the memory of about limit bytes, however large the source is.
+//
+// For training on all of a source see [Prepare].
 func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error) {
-	docs, skipped, err := readDocuments(suffixes, paths)
+	training, held := sample{limit: limit}, sample{limit: limit / 10}
+	found, skipped, err := readAll(Source{paths, suffixes}, func(d document) {
+		if d.heldout() {
+			held.add(document{onePiece(d.text), d.rank})
+		} else {
+			training.add(d)
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
-	c := &Corpus{Skipped: skipped}
-	var train, held int64
-	for _, d := range docs {
-		n, heldOut := int64(len(d)), rank(d)%10 == 0
-		switch {
-		case heldOut && held < limit/10:
-			d = onePiece(d)
-			held += int64(len(d))
-			c.Heldout = append(c.Heldout, d)
-		case !heldOut && train+n <= limit:
-			train += n
-			c.Train = append(c.Train, d)
+	c := &Corpus{Skipped: skipped.Total()}
+	for _, text := range training.texts() {
+		if n := int64(len(text)); n <= limit {
+			limit -= n
+			c.Train = append(c.Train, text)
 		}
 	}
+	if held.limit > 0 {
+		c.Heldout = held.texts()
+	}
 	if len(c.Train) == 0 || len(c.Heldout) == 0 {
-		return nil, fmt.Errorf("%s: %w for training and for holding out (%d documents, %d skipped)", strings.Join(paths, ", "), ErrNoText, len(docs), skipped)
+		return nil, fmt.Errorf("%s: %w for training and for holding out (%d documents, %d skipped)", strings.Join(paths, ", "), ErrNoText, found, c.Skipped)
 	}
 	return c, nil
 }
 
 // ReadHeldout reads a file or folder as [ReadCorpus] does and holds all of it out: about limit bytes, sampled evenly.
 func ReadHeldout(limit int64, path string) (*Corpus, error) {
-	docs, skipped, err := readDocuments(nil, []string{path})
+	held := sample{limit: limit}
+	_, skipped, err := readAll(Source{Paths: []string{path}}, held.add)
 	if err != nil {
 		return nil, err
 	}
-	c := &Corpus{Skipped: skipped}
-	for _, d := range docs {
-		if limit -= int64(len(d)); len(c.Heldout) == 0 || limit >= 0 {
-			c.Heldout = append(c.Heldout, d)
+	c := &Corpus{Skipped: skipped.Total()}
+	for _, text := range held.texts() {
+		if limit -= int64(len(text)); len(c.Heldout) == 0 || limit >= 0 {
+			c.Heldout = append(c.Heldout, text)
 		}
 	}
 	if len(c.Heldout) == 0 {
-		return nil, fmt.Errorf("%s: %w (%d files or records skipped)", path, ErrNoText, skipped)
+		return nil, fmt.Errorf("%s: %w (%d files or records skipped)", path, ErrNoText, c.Skipped)
 	}
 	return c, nil
 }
 
-// readDocuments returns the documents in paths, each once, in an order that depends on their content alone.
-func readDocuments(suffixes, paths []string) (docs []string, skipped int, err error) {
-	if suffixes == nil {
-		suffixes = TextFiles
-	}
-	seen := make(map[[32]byte]bool)
-	take := func(text string) {
-		sum := sha256.Sum256([]byte(text))
-		if !usable(text) || seen[sum] {
-			skipped++
-			return
-		}
-		seen[sum] = true
-		docs = append(docs, text)
-	}
-	for _, p := range paths {
-		if err := walk(p, suffixes, take, &skipped); err != nil {
-			return nil, 0, err
-		}
-	}
-	if len(docs) < fewDocuments {
-		docs = pieces(docs)
-	}
-	ranks := make(map[string]uint64, len(docs))
-	for _, d := range docs {
-		ranks[d] = rank(d)
-	}
-	return slices.SortedFunc(maps.Keys(ranks), func(a, b string) int {
-		return cmp.Or(cmp.Compare(ranks[a], ranks[b]), strings.Compare(a, b))
-	}), skipped, nil
-}
-
-func rank(s string) uint64 {
-	sum := sha256.Sum256([]byte(s))
-	return binary.LittleEndian.Uint64(sum[:])
-}
-
-func usable(text string) bool {
-	return strings.TrimSpace(text) != "" && utf8.ValidString(text) && !strings.ContainsRune(text, 0)
-}
-
-func walk(root string, suffixes []string, take func(string), skipped *int) error {
-	if info, err := os.Stat(root); err != nil {
-		return err
-	} else if info.IsDir() { // a link to a folder is not walked as it stands
-		if root, err = filepath.EvalSymlinks(root); err != nil {
-			return err
-		}
-	}
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() || !d.Type().IsRegular() && path != root:
-			return nil
-		case path != root && !slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(path, s) }):
-			return nil
-		}
-		if strings.HasSuffix(path, ".jsonl") || strings.HasSuffix(path, ".jsonl.gz") {
-			return readFile(path, take, skipped)
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if !utf8.Valid(b) {
-			*skipped++
-			return nil
-		}
-		for len(b) > maxRecord { // one giant file is several documents
-			n := cut(b[:maxRecord])
-			take(string(b[:n]))
-			b = b[n:]
-		}
-		take(string(b))
-		return nil
-	})
-}
-
-func readFile(path string, take func(string), skipped *int) error {
-	f, err := os.Open(path)
+func readAll(s Source, take func(document)) (found int, skipped Skipped, err error) {
+	files, err := s.files()
 	if err != nil {
-		return err
+		return 0, skipped, err
 	}
-	defer f.Close()
-	var r io.Reader = f
-	if strings.HasSuffix(path, ".gz") {
-		if r, err = gzip.NewReader(f); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	if err := readRecords(r, take, skipped); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
+	skipped, err = each(context.Background(), files, func(d document) error {
+		found++
+		take(d)
+		return nil
+	}, nil)
+	return found, skipped, err
 }
 
-// readRecords takes the text of each line of r, a JSON object.
-func readRecords(r io.Reader, take func(string), skipped *int) error {
-	lines := bufio.NewReaderSize(r, maxRecord)
-	for {
-		line, err := lines.ReadSlice('\n')
-		tooLong := errors.Is(err, bufio.ErrBufferFull)
-		for errors.Is(err, bufio.ErrBufferFull) {
-			_, err = lines.ReadSlice('\n')
-		}
-		var record struct {
-			Text string `json:"text"`
-		}
-		switch {
-		case tooLong, !utf8.Valid(line), len(line) > 0 && json.Unmarshal(line, &record) != nil:
-			*skipped++
-		case len(line) > 0:
-			take(record.Text)
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+// A sample keeps, of the documents that it is given, those that come first by rank: as few as hold limit bytes, or all. What it
+// keeps depends on no order.
+type sample struct {
+	limit, bytes int64
+	documents    lastFirst
+}
+
+func (s *sample) add(d document) {
+	heap.Push(&s.documents, d)
+	s.bytes += int64(len(d.text))
+	for len(s.documents) > 1 && s.bytes-int64(len(s.documents[0].text)) >= s.limit {
+		s.bytes -= int64(len(heap.Pop(&s.documents).(document).text))
 	}
 }
 
-// pieces cuts documents at blank lines, or failing that at line ends, into pieces of about pieceBytes.
-func pieces(docs []string) []string {
-	var out []string
-	for _, d := range docs {
-		b := []byte(d)
-		for len(b) > pieceBytes {
-			n := cut(b[:pieceBytes])
-			if usable(string(b[:n])) {
-				out = append(out, string(b[:n]))
-			}
-			b = b[n:]
-		}
-		if usable(string(b)) {
-			out = append(out, string(b))
-		}
+// texts returns what was kept, first by rank first.
+func (s *sample) texts() []string {
+	slices.SortFunc(s.documents, document.compare)
+	texts := make([]string, len(s.documents))
+	for i, d := range s.documents {
+		texts[i] = d.text
 	}
-	return out
+	return texts
 }
 
-// onePiece returns a piece of d, chosen by its content.
-func onePiece(d string) string {
-	all := pieces([]string{d})
-	return all[rank(d)/10%uint64(len(all))]
+func (d document) compare(e document) int {
+	return cmp.Or(cmp.Compare(d.rank, e.rank), strings.Compare(d.text, e.text))
 }
 
-// cut returns where to end a piece of b: after its last blank line, line or rune, in that order of
-// preference, but never before its middle, so that cutting comes to an end. b is UTF-8 and at least
-// eight bytes long; its last rune may be incomplete.
-func cut(b []byte) int {
-	for _, sep := range []string{"\n\n", "\r\n\r\n", "\n"} {
-		if i := strings.LastIndex(string(b), sep); i > len(b)/2 {
-			return i + len(sep)
-		}
-	}
-	n := len(b)
-	for n > len(b)/2 && !utf8.RuneStart(b[n-1]) {
-		n--
-	}
-	return n - 1
+// lastFirst is a heap of documents, the last by rank on top.
+type lastFirst []document
+
+func (h lastFirst) Len() int           { return len(h) }
+func (h lastFirst) Less(i, j int) bool { return h[i].compare(h[j]) > 0 }
+func (h lastFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *lastFirst) Push(x any)        { *h = append(*h, x.(document)) }
+func (h *lastFirst) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -335,6 +336,17 @@ func FuzzPieces(f *testing.F) {
 			t.Fatal("one piece is no part of the text")
 		}
 	})
+}
+
+// readRecords is what a stream takes from a file of records, and how much it skips.
+func readRecords(r io.Reader, take func(string), skipped *int) error {
+	s := &stream{flows: true, take: func(d document) error {
+		take(d.text)
+		return nil
+	}}
+	err := s.records(r)
+	*skipped = s.skipped.Total()
+	return err
 }
 
 // Whatever a file of records holds, each line is taken or counted, however the file is read.

@@ -4,10 +4,11 @@
 // It trains on one machine and never sends anything anywhere. Runs are deterministic: the same
 // recipe, text and seed give the same weights to the bit, whether or not the run was interrupted.
 //
-// Begin with [ReadCorpus] and [Encode], then [Anchor] or [Expert].
+// Begin with [Prepare], or for text that fits in memory with [ReadCorpus] and [Encode]; then [Anchor] or [Expert].
 package train
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -33,6 +34,22 @@ type Recipe struct {
 
 	// Mixed says that products round what they read to bfloat16, see [kernels.Matrix.Mixed]. Weights, gradients, sums and all else stay float32.
 	Mixed bool
+
+	// Micro is how many of a batch's windows are computed at a time, if that is not 0: the gradients of all add up to the batch's, in the
+	// memory of so few. Only rounding tells it from a batch that is computed at once.
+	Micro int
+
+	// Evaluate is after how many steps the loss on text to choose by is measured, if there is such text; 0 means a tenth of all. Patience is after how
+	// many measurements without a better one training stops; 0 means never. What comes out are the weights that were best.
+	Evaluate, Patience int
+}
+
+// micro is how many windows are computed at a time.
+func (r Recipe) micro() int {
+	if r.Micro > 0 {
+		return min(r.Micro, r.Sequences)
+	}
+	return r.Sequences
 }
 
 // rate returns the learning rate of a step, counted from 0.
@@ -47,8 +64,11 @@ func (r Recipe) rate(step int) float64 {
 // Progress is what a run reports after each step.
 type Progress struct {
 	Step, Steps     int
-	Loss            float64 // nats per token, of this step's batch
-	TokensPerSecond float64 // since the run was started or resumed
+	Loss            float64       // nats per token, of this step's batch
+	BitsPerByte     float64       // the same, by the texts' mean length of a token; 0 where that is not known
+	Valid           float64       // bits per byte of the text to choose by, when last measured; 0 before
+	TokensPerSecond float64       // since the run was started or resumed
+	Left            time.Duration // at this pace, if it does not stop early
 }
 
 // A parameter is one trained tensor with its gradient and the optimiser's moments.
@@ -57,6 +77,7 @@ type parameter struct {
 	name       string
 	shape      []int
 	w, g, m, v []float32
+	best       []float32 // w when the loss on text to choose by was lowest; nil without such text
 	decay      bool
 }
 
@@ -68,7 +89,10 @@ type run struct {
 	params  []*parameter
 	grads   *gradients
 	batches []share
-	step    int // steps done
+	valid   *Tokens // to choose by; nil for none
+	memory  int64   // bytes that a pass may keep
+	step    int     // steps done
+	state   state
 
 	pass         model.Pass
 	scratch      scratch
@@ -97,51 +121,96 @@ func (r *run) begin() {
 	}
 	rows := r.recipe.Sequences * r.recipe.Length
 	r.ids, r.targets = make([]int32, rows), make([]int32, rows)
+	r.pass.Inputs = r.mixture.PassBytes(r.recipe.micro()*r.recipe.Length) > r.memory
 }
+
+// DefaultMemory is how many bytes a pass may keep unless a job says otherwise.
+const DefaultMemory = 1 << 30
 
 // train takes the remaining steps. When ctx ends it saves what it has and returns ctx's error.
 func (r *run) train(ctx context.Context, save func() error, report func(Progress)) error {
 	r.begin()
-	start, first, saved := time.Now(), r.step, time.Now()
-	for r.step < r.recipe.Steps {
-		if ctx.Err() != nil {
-			if err := save(); err != nil {
-				return err
-			}
-			return ctx.Err()
+	start, first, saved, saving := time.Now(), r.step, time.Now(), time.Duration(0)
+	trained := r.state.Seconds
+	saveNow := func() error {
+		begun := time.Now()
+		r.state.Seconds = trained + begun.Sub(start).Seconds()
+		err := save()
+		saved, saving = time.Now(), time.Since(begun)
+		return err
+	}
+	for {
+		err := r.evaluate(ctx)
+		switch {
+		case r.done():
+			return saveNow()
+		case ctx.Err() != nil:
+			return cmp.Or(saveNow(), ctx.Err())
+		case err != nil:
+			return err
 		}
-		loss := r.once()
+		loss, err := r.once()
+		if err != nil {
+			return err
+		}
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
 			return fmt.Errorf("the loss or its gradient became %v at step %d: use a lower learning rate than %v", loss, r.step, r.recipe.LR)
 		}
+		r.note(loss)
 		if report != nil {
-			report(Progress{r.step, r.recipe.Steps, loss, float64((r.step-first)*len(r.ids)) / time.Since(start).Seconds()})
+			took, done := time.Since(start), r.step-first
+			report(Progress{
+				Step: r.step, Steps: r.recipe.Steps, Loss: loss, BitsPerByte: r.bitsPerByte(loss), Valid: r.state.Last,
+				TokensPerSecond: float64(done*len(r.ids)) / took.Seconds(), Left: took / time.Duration(done) * time.Duration(r.recipe.Steps-r.step),
+			})
 		}
-		if time.Since(saved) > saveEvery {
-			if err := save(); err != nil {
+		if time.Since(saved) > max(saveEvery, 20*saving) { // which takes no more than a twentieth of the time
+			if err := saveNow(); err != nil {
 				return err
 			}
-			saved = time.Now()
 		}
 	}
-	return nil
 }
 
 const saveEvery = 10 * time.Second
 
+// bitsPerByte turns the loss of a batch into bits per byte.
+func (r *run) bitsPerByte(loss float64) float64 {
+	var tokens, bytes float64
+	for _, b := range r.batches {
+		tokens += float64(b.sequences)
+		bytes += float64(b.sequences) * float64(b.text.Bytes) / float64(b.text.Len())
+	}
+	if bytes == 0 {
+		return 0
+	}
+	return loss / math.Ln2 * tokens / bytes
+}
+
 // once takes one step and returns its loss in nats per token, or the length of its gradient if that is
 // no finite number.
-func (r *run) once() float64 {
+func (r *run) once() (float64, error) {
 	c, rows := r.recipe, len(r.ids)
 	at := 0
 	for _, b := range r.batches {
 		n := b.sequences * c.Length
-		b.fill(r.ids[at:at+n], r.targets[at:at+n], r.step)
+		if err := b.fill(r.ids[at:at+n], r.targets[at:at+n], r.step); err != nil {
+			return 0, err
+		}
 		at += n
 	}
-	r.working.ForwardToHead(&r.pass, r.ids, c.Sequences, c.Length)
-	z := zLoss{logits: float32(c.ZLoss), router: float32(c.RouterZLoss / float64(rows))}
-	loss := backward(r.working, &r.pass, r.ids, r.targets, z, r.grads, &r.scratch)
+	if err := check(r.mixture, r.ids, r.targets); err != nil {
+		return 0, err
+	}
+	z := zLoss{logits: float32(c.ZLoss), router: float32(c.RouterZLoss / float64(rows)), rows: rows}
+	var loss float64
+	for s := 0; s < c.Sequences; s += c.micro() {
+		n := min(c.micro(), c.Sequences-s)
+		ids, targets := r.ids[s*c.Length:][:n*c.Length], r.targets[s*c.Length:]
+		r.working.ForwardToHead(&r.pass, ids, n, c.Length)
+		r.grads.adds = s > 0
+		loss += backward(r.working, &r.pass, ids, targets, z, r.grads, &r.scratch)
+	}
 	var norm float64
 	for _, p := range r.params {
 		norm += kernels.SumSquares(p.g)
@@ -163,7 +232,20 @@ func (r *run) once() float64 {
 	}
 	r.step++
 	if math.IsNaN(norm) || math.IsInf(norm, 0) {
-		return norm
+		return norm, nil
 	}
-	return loss / float64(rows)
+	return loss / float64(rows), nil
+}
+
+// check refuses ids that m has no place for.
+func check(m *model.Mixture, texts ...[]int32) error {
+	vocab := m.Anchor.Config.VocabSize
+	for _, ids := range texts {
+		for _, id := range ids {
+			if id < 0 || int(id) >= vocab {
+				return fmt.Errorf("the text has a token %d, expected 0 to %d: it was made for another tokenizer, or is damaged", id, vocab-1)
+			}
+		}
+	}
+	return nil
 }

@@ -297,6 +297,11 @@ func trainers(t *testing.T, steps int) map[string]trainer {
 			return Expert(ctx, j)
 		}
 	})
+	all["an expert of parts, computed again, that are chosen"] = func(ctx context.Context, checkpoint string, report func(Progress)) ([]model.Tensor, error) {
+		j := expertJob(t, a, expertRecipe(steps))
+		j.Checkpoint, j.Report, j.Recipe.Micro, j.Memory, j.Recipe.Evaluate, j.Valid = checkpoint, report, 3, 1, 2, walkText(7, 1, 300)
+		return Expert(ctx, j)
+	}
 	return all
 }
 
@@ -383,6 +388,8 @@ func TestACheckpointOfAnotherRunIsNotResumed(t *testing.T) {
 		"text":   func(j *AnchorJob) { j.Text = &Tokens{IDs: slices.Clone(j.Text.IDs)}; j.Text.IDs[7]++ },
 		"config": func(j *AnchorJob) { j.Config.RMSNormEps = 1e-5 },
 		"shapes": func(j *AnchorJob) { j.Config.IntermediateSize = 24 },
+		"micro":  func(j *AnchorJob) { j.Recipe.Micro = 1 },
+		"choice": func(j *AnchorJob) { j.Valid = walkText(5, 3, 300) },
 	}
 	for name, change := range anchors {
 		run := func(checkpoint string) []model.Tensor {
@@ -448,7 +455,7 @@ func TestADamagedCheckpointIsNamedAndTheWayOutToo(t *testing.T) {
 		meta := f.Metadata()
 		write := func(tensors []safetensors.Tensor, step string) func(string) error {
 			return func(path string) error {
-				return safetensors.Write(path, tensors, map[string]string{metaFingerprint: meta[metaFingerprint], metaStep: step})
+				return safetensors.Write(path, tensors, map[string]string{metaFingerprint: meta[metaFingerprint], metaStep: step, metaState: meta[metaState]})
 			}
 		}
 		bytes := func(b []byte) func(string) error {
@@ -467,6 +474,9 @@ func TestADamagedCheckpointIsNamedAndTheWayOutToo(t *testing.T) {
 			"a step below 0":    write(tensors, "-1"),
 			"a step past all":   write(tensors, "5"),
 			"a step of letters": write(tensors, "two"),
+			"nothing of how it went": func(path string) error {
+				return safetensors.Write(path, tensors, map[string]string{metaFingerprint: meta[metaFingerprint], metaStep: "2"})
+			},
 		} {
 			path := filepath.Join(t.TempDir(), "checkpoint")
 			if err := do(path); err != nil {
