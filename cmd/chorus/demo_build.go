@@ -25,7 +25,7 @@ func (d *demo) trainAnchor(ctx context.Context) error {
 	if portable() {
 		d.say("   There are no fast kernels for this processor yet: all training is %d times shorter.", slowdown)
 	}
-	if err := d.app.trainAnchor(ctx, d.public, paced(train.AnchorRecipe(d.seed)), dir); err != nil {
+	if _, err := d.app.trainAnchor(ctx, d.public, paced(train.AnchorRecipe(d.seed)), dir); err != nil {
 		return err
 	}
 	anchor, tok, err := model.LoadAnchor(dir)
@@ -162,11 +162,11 @@ func (d *demo) trainExperts(ctx context.Context) error {
 		if exists(reportPath(p.home.ExpertPath(p.domain.name))) {
 			d.say("   It was trained before: using %s.", p.home.ExpertPath(p.domain.name))
 		}
-		m, err := d.trainExpert(ctx, p.home, p.domain, d.public, paced(train.ExpertRecipe(d.seed)))
+		r, err := d.trainExpert(ctx, p.home, p.domain, d.public, paced(train.ExpertRecipe(d.seed)))
 		if err != nil {
 			return err
 		}
-		d.say("   Its own held-out text: anchor %.3f, with its expert %.3f bits per byte.", m.AnchorBitsPerByte, m.ExpertBitsPerByte)
+		d.say("   Its own held-out text: anchor %.3f, with its expert %.3f bits per byte.", r.Metrics.AnchorBitsPerByte, r.Metrics.ExpertBitsPerByte)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,15 +19,22 @@ type domain struct {
 	paths    []string
 }
 
-// textBytes bounds what is read of one domain; a larger source is sampled.
+// textBytes bounds what is kept in memory of one domain; a larger source is sampled.
 const textBytes = 4 << 20
+
+func (d domain) source() train.Source { return train.Source{Paths: d.paths, Suffixes: d.suffixes} }
 
 func (d domain) read() (*train.Corpus, error) {
 	c, err := train.ReadCorpus(textBytes, d.suffixes, d.paths...)
-	if err != nil {
-		return nil, withHint(err, fmt.Sprintf("name other text with --data %s=PATH", d.name))
+	return c, d.hint(err)
+}
+
+// hint says what to do about an error of reading d.
+func (d domain) hint(err error) error {
+	if errors.Is(err, train.ErrNoText) {
+		return withHint(err, fmt.Sprintf("name other text with --data %s=PATH", d.name))
 	}
-	return c, nil
+	return err
 }
 
 // publicDomain is the name of the text that the anchor is trained on.

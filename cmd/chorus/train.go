@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,33 +36,39 @@ func (a *app) anchorCommand() *cobra.Command {
 func (a *app) anchorTrain() *cobra.Command {
 	var data []string
 	var out string
-	var seed uint64
-	var steps int
+	r := train.AnchorRecipe(1)
 	c := &cobra.Command{
 		Use:   "train",
 		Short: "Train an anchor on public text",
-		Long: `Trains a tokenizer and a small model on public text. Interrupted, it goes on where it was when it
-is run again. Without --data the text is the documentation in the Go distribution.`,
-		Example: `  chorus anchor train --data public=./wikipedia --out anchor`,
-		Args:    args(cobra.NoArgs),
+		Long: `Trains a tokenizer and a small model on public text, of any size. ` + trainingHelp + `
+Without --data the text is the documentation in the Go distribution.`,
+		Example: `  chorus anchor train --data public=./wikipedia --out anchor
+  chorus anchor train --data public=./wikipedia --steps 20000 --batch 32 --micro-batch 8`,
+		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkRecipe(r, 1); err != nil {
+				return err
+			}
 			public, err := publicText(data)
 			if err != nil {
 				return err
 			}
-			r := train.AnchorRecipe(seed)
-			r.Steps = steps
-			if err := a.trainAnchor(c.Context(), public, r, out); err != nil {
+			if exists(out) {
+				return withHint(fmt.Errorf("%s: %w", out, fs.ErrExist), "name another folder with --out, or remove this one to train it again")
+			}
+			report, err := a.trainAnchor(c.Context(), public, r, out)
+			if err != nil {
 				return err
 			}
-			a.say("the anchor is in %s", out)
-			return nil
+			return a.result(report, func() {
+				a.say("the anchor is in %s", out)
+				a.sayTrained(report, reportFolder(out))
+			})
 		},
 	}
 	c.Flags().StringArrayVar(&data, "data", nil, "public=PATH: a file, or a folder of .txt, .md, .jsonl, .jsonl.gz (repeatable)")
 	c.Flags().StringVar(&out, "out", "anchor", "folder to write the anchor to; it must not exist")
-	c.Flags().Uint64Var(&seed, "seed", 1, "the same seed and text give the same anchor")
-	c.Flags().IntVar(&steps, "steps", train.AnchorRecipe(0).Steps, "how long to train")
+	recipeFlags(c, &r)
 	return c
 }
 
@@ -81,54 +88,97 @@ func publicText(data []string) (domain, error) {
 }
 
 // trainAnchor trains a tokenizer and an anchor on public and saves both in the folder dir, unless it
-// is there already.
-func (a *app) trainAnchor(ctx context.Context, public domain, r train.Recipe, dir string) error {
+// is there already; then the report is nil.
+func (a *app) trainAnchor(ctx context.Context, public domain, r train.Recipe, dir string) (*trainingReport, error) {
+	work := workFolder(dir)
 	if exists(dir) {
-		return nil
+		return nil, os.RemoveAll(work)
 	}
-	corpus, err := public.read()
-	if err != nil {
-		return err
+	if err := os.MkdirAll(work, 0o700); err != nil {
+		return nil, err
 	}
-	tok, err := tokenizer.Train(slices.Values(corpus.Train), train.Vocabulary, []string{endOfText})
+	tok, err := a.trainTokenizerIn(ctx, work, public)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	eos, _ := tok.SpecialID(endOfText)
-	config := train.AnchorConfig(tok.VocabSize(), eos)
-	checkpoint := dir + ".checkpoint"
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return err
+	text, err := a.prepare(ctx, filepath.Join(work, public.name), public, tok, eos)
+	if err != nil {
+		return nil, err
+	}
+	defer text.Close()
+	report := newReport("anchor", r)
+	report.Text = text.Counts
+	job := train.AnchorJob{
+		Config: train.AnchorConfig(tok.VocabSize(), eos), Text: text.Train, Valid: train.Encode(text.Valid, tok.Encode, eos, validTokens), Recipe: r,
+		Checkpoint: filepath.Join(work, "checkpoint"), History: &report.History,
 	}
 	t := a.task("anchor", int64(r.Steps))
-	tensors, err := train.Anchor(ctx, train.AnchorJob{
-		Config: config, Text: train.Encode(corpus.Train, tok.Encode, eos, 0), Recipe: r, Checkpoint: checkpoint, Report: t.training(),
-	})
+	job.Report = t.training()
+	tensors, err := train.Anchor(ctx, job)
 	t.end()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := model.SaveAnchor(dir, config, tok, tensors); err != nil {
-		return err
+	if err := model.SaveAnchor(dir, job.Config, tok, tensors); err != nil {
+		return nil, err
 	}
-	return os.Remove(checkpoint)
+	anchor, _, err := model.LoadAnchor(dir)
+	if err != nil {
+		return nil, err
+	}
+	own := encoded{heldout: train.Encode(text.Heldout, tok.Encode, eos, heldoutTokens)}
+	report.Metrics.TrainTokens, report.Metrics.HeldoutBytes = report.tokens(), own.heldout.Bytes
+	if report.Metrics.AnchorBitsPerByte, err = own.bitsPerByte(model.NewMixture(anchor)); err != nil {
+		return nil, err
+	}
+	if err := report.write(reportFolder(dir)); err != nil {
+		return nil, err
+	}
+	return report, errors.Join(text.Close(), os.RemoveAll(work))
+}
+
+// trainTokenizerIn trains a tokenizer on a sample of public, or takes the one that it left in the folder work before.
+func (a *app) trainTokenizerIn(ctx context.Context, work string, public domain) (*tokenizer.Tokenizer, error) {
+	key, err := public.source().Key()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(work, "tokenizer-"+key[:16]+".json")
+	if exists(path) {
+		return tokenizer.Load(path)
+	}
+	report, end := a.transfer("tokenizer")
+	sampled, err := train.SampleTraining(ctx, public.source(), textBytes, report)
+	end()
+	if err != nil {
+		return nil, public.hint(err)
+	}
+	tok, err := tokenizer.Train(slices.Values(sampled), train.Vocabulary, []string{endOfText})
+	if err != nil {
+		return nil, err
+	}
+	return tok, tok.Save(path)
 }
 
 func (a *app) trainCommand() *cobra.Command {
 	var data []string
-	var seed uint64
-	var steps int
+	r := train.ExpertRecipe(1)
 	c := &cobra.Command{
 		Use:   "train --data NAME=PATH",
 		Short: "Train an expert on your own text",
-		Long: `Trains an expert against the charter's anchor on text that stays on this machine, holds a tenth of
-the documents out, and measures it on those. Interrupted, it goes on where it was when it is run
-again. Public text stands beside the private so that the router learns to tell them apart;
-without --data public=PATH it is the documentation in the Go distribution.`,
+		Long: `Trains an expert against the charter's anchor on text of any size that stays on this machine, holds a tenth of
+the documents out, and measures it on those. Public text stands beside the private so that the router learns to tell them apart;
+without --data public=PATH it is the documentation in the Go distribution. ` + trainingHelp,
 		Example: `  chorus train --data cardiology=./reports --data public=./wikipedia
+  chorus train --data cardiology=./reports --steps 20000 --batch 32 --micro-batch 8
   chorus publish cardiology`,
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkRecipe(r, 2); err != nil {
+				return err
+			}
+			r.PublicSequences = max(1, r.Sequences*train.ExpertRecipe(0).PublicSequences/train.ExpertRecipe(0).Sequences)
 			given, err := parseData(data)
 			if err != nil {
 				return err
@@ -144,24 +194,30 @@ without --data public=PATH it is the documentation in the Go distribution.`,
 			if _, err := a.node().LoadCharter(); err != nil {
 				return err
 			}
+			name := given[0].name
+			path := a.node().ExpertPath(name)
+			if exists(reportPath(path)) { // which is written last
+				return errors.Join(os.RemoveAll(workFolder(path)), withHint(fmt.Errorf("there is an expert %q already: %s", name, path),
+					fmt.Sprintf("offer it with `chorus publish %s`, or train under another name", name),
+					fmt.Sprintf("to train it again, remove %s and %s", path, reportPath(path))))
+			}
 			if !exists(a.node().Anchor()) {
 				return a.noAnchor()
 			}
-			r := train.ExpertRecipe(seed)
-			r.Steps = steps
-			m, err := a.trainExpert(c.Context(), a.node(), given[0], public, r)
+			report, err := a.trainExpert(c.Context(), a.node(), given[0], public, r)
 			if err != nil {
 				return err
 			}
-			return a.result(m, func() {
-				a.say("%s: %.3f bits per byte on held-out text, the anchor %.3f\nOffer it with: chorus publish %s",
-					given[0].name, m.ExpertBitsPerByte, m.AnchorBitsPerByte, given[0].name)
+			return a.result(report, func() {
+				m := report.Metrics
+				a.say("%s: %.3f bits per byte on held-out text, the anchor %.3f", name, m.ExpertBitsPerByte, m.AnchorBitsPerByte)
+				a.sayTrained(report, reportFolder(path))
+				a.say("Offer it with: chorus publish %s", name)
 			})
 		},
 	}
 	c.Flags().StringArrayVar(&data, "data", nil, "NAME=PATH: a file, or a folder of .txt, .md, .jsonl, .jsonl.gz (repeatable)")
-	c.Flags().Uint64Var(&seed, "seed", 1, "the same seed and text give the same expert")
-	c.Flags().IntVar(&steps, "steps", train.ExpertRecipe(0).Steps, "how long to train")
+	recipeFlags(c, &r)
 	return c
 }
 
@@ -177,72 +233,93 @@ func (a *app) openAnchor() (*model.Anchor, *tokenizer.Tokenizer, error) {
 	return model.LoadAnchor(a.node().Anchor())
 }
 
-// trainExpert trains an expert on d against the anchor of home, saves it there with its metrics, and
-// returns those. An expert that is there already is left as it is.
-func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain, r train.Recipe) (m notice.Metrics, err error) {
+// trainExpert trains an expert on d against the anchor of home, and saves it there with its metrics and a report. An expert that is there
+// already is left as it is, and the report has its metrics alone.
+func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain, r train.Recipe) (*trainingReport, error) {
 	path := home.ExpertPath(d.name)
+	report := newReport(d.name, r)
 	if b, err := os.ReadFile(reportPath(path)); err == nil {
-		return m, json.Unmarshal(b, &m)
+		return report, json.Unmarshal(b, &report.Metrics)
 	}
 	charter, err := home.LoadCharter()
 	if err != nil {
-		return m, err
+		return nil, err
 	}
 	anchor, tok, err := model.LoadAnchor(home.Anchor())
 	if err != nil {
-		return m, err
+		return nil, err
 	}
-	own, err := encodeCorpus(d, anchor, tok)
+	work, eos := workFolder(path), anchor.Config.EOS[0]
+	if err := os.MkdirAll(work, 0o700); err != nil {
+		return nil, err
+	}
+	text, err := a.prepare(ctx, filepath.Join(work, "text"), d, tok, eos)
 	if err != nil {
-		return m, err
+		return nil, err
 	}
-	common, err := encodeCorpus(public, anchor, tok)
+	defer text.Close()
+	common, err := a.prepare(ctx, filepath.Join(work, publicDomain), public, tok, eos)
 	if err != nil {
-		return m, err
+		return nil, err
 	}
-	checkpoint := path + ".checkpoint"
-	t := a.task(d.name, int64(r.Steps))
+	defer common.Close()
+	report.Text, report.Public = text.Counts, &common.Counts
 	id := charter.Body.(*notice.Charter).Anchor.String()
+	t := a.task(d.name, int64(r.Steps))
 	tensors, err := train.Expert(ctx, train.ExpertJob{
-		Anchor: anchor, AnchorCID: id, Text: own.train, Public: common.train, Recipe: r, Checkpoint: checkpoint, Report: t.training(),
+		Anchor: anchor, AnchorCID: id, Text: text.Train, Public: common.Train, Valid: train.Encode(text.Valid, tok.Encode, eos, validTokens), Recipe: r,
+		Checkpoint: filepath.Join(work, "checkpoint"), Report: t.training(), History: &report.History,
 	})
 	t.end()
 	if err != nil {
-		return m, err
+		return nil, err
 	}
 	if err := model.SaveExpert(path, id, tensors); err != nil {
-		return m, err
+		return nil, err
 	}
 	expert, err := model.LoadExpert(path, anchor)
 	if err != nil {
-		return m, err
+		return nil, err
 	}
-	m.TrainTokens = int64(r.Steps) * int64(r.Sequences) * int64(r.Length)
-	if err := own.measure(&m, anchor, expert); err != nil {
-		return m, err
+	report.Metrics.TrainTokens = report.tokens()
+	own := encoded{heldout: train.Encode(text.Heldout, tok.Encode, eos, heldoutTokens)}
+	if err := own.measure(&report.Metrics, anchor, expert); err != nil {
+		return nil, err
 	}
-	if err := writeReport(path, m); err != nil {
-		return m, err
+	if err := report.write(reportFolder(path)); err != nil {
+		return nil, err
 	}
-	return m, os.Remove(checkpoint)
+	if err := writeReport(path, report.Metrics); err != nil {
+		return nil, err
+	}
+	return report, errors.Join(text.Close(), common.Close(), os.RemoveAll(work))
 }
 
-// encoded is a corpus as tokens.
+// prepare makes d ready to train on, in the folder dir.
+func (a *app) prepare(ctx context.Context, dir string, d domain, tok *tokenizer.Tokenizer, eos int) (*train.Prepared, error) {
+	report, end := a.transfer(d.name + " text")
+	defer end()
+	p, err := train.Prepare(ctx, dir, d.source(), tok, eos, report)
+	return p, d.hint(err)
+}
+
+// encoded is what a domain holds out, as tokens and as text.
 type encoded struct {
-	train, heldout *train.Tokens
-	documents      []string // held out, as text
+	heldout   *train.Tokens
+	documents []string
 }
 
-// heldoutTokens bounds what is evaluated of one domain.
-const heldoutTokens = 16 << 10
+const (
+	heldoutTokens = 16 << 10 // bounds what is evaluated of one domain
+	validTokens   = 8 << 10  // bounds what is measured of it again and again while training
+)
 
 func encodeCorpus(d domain, anchor *model.Anchor, tok *tokenizer.Tokenizer) (e encoded, err error) {
 	c, err := d.read()
 	if err != nil {
 		return e, err
 	}
-	eos := anchor.Config.EOS[0]
-	return encoded{train.Encode(c.Train, tok.Encode, eos, 0), train.Encode(c.Heldout, tok.Encode, eos, heldoutTokens), c.Heldout}, nil
+	return encoded{train.Encode(c.Heldout, tok.Encode, anchor.Config.EOS[0], heldoutTokens), c.Heldout}, nil
 }
 
 func (e encoded) bitsPerByte(m *model.Mixture) (float64, error) {

@@ -149,15 +149,17 @@ type task struct {
 	name  string
 	total int64
 	bar   *mpb.Bar
-	began time.Time
 	said  time.Time
 
-	mu   sync.Mutex
-	note string // guarded by mu; the bar's own goroutine reads it
+	mu    sync.Mutex // guards what follows, which the bar's own goroutine reads
+	note  string
+	first int64 // what was done when set was first called
+	began time.Time
+	left  time.Duration // 0 until it can be told
 }
 
 func (u *ui) task(name string, total int64) *task {
-	t := &task{ui: u, name: name, total: total, began: time.Now(), said: time.Now()}
+	t := &task{ui: u, name: name, total: total, said: time.Now()}
 	if f, ok := u.err.(*os.File); !ok || u.json || !term.IsTerminal(int(f.Fd())) {
 		return t
 	}
@@ -169,20 +171,27 @@ func (u *ui) task(name string, total int64) *task {
 	t.bar = u.bars.AddBar(total,
 		mpb.PrependDecorators(decor.Name(fmt.Sprintf("  %-18s", name))),
 		mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.Name("  "),
-			decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO), ""), decor.Name(" "),
 			decor.Any(func(decor.Statistics) string {
 				t.mu.Lock()
 				defer t.mu.Unlock()
-				return t.note
+				if t.left == 0 {
+					return t.note
+				}
+				return fmt.Sprintf("%s left, %s", t.left, t.note)
 			})))
 	return t
 }
 
 // set says how far the work is, with a short note.
 func (t *task) set(done int64, format string, args ...any) {
-	note := fmt.Sprintf(format, args...)
 	t.mu.Lock()
-	t.note = note
+	t.note = fmt.Sprintf(format, args...)
+	if t.began.IsZero() {
+		t.first, t.began = done, time.Now()
+	} else if done > t.first { // at the pace since then: what was done before, by an earlier run, took no time
+		t.left = time.Duration(float64(time.Since(t.began)) / float64(done-t.first) * float64(t.total-done)).Round(time.Second)
+	}
+	note, left := t.note, t.left
 	t.mu.Unlock()
 	switch {
 	case t.bar != nil:
@@ -190,11 +199,10 @@ func (t *task) set(done int64, format string, args ...any) {
 	case time.Since(t.said) < plainEvery:
 	case t.ui.json:
 		t.said = time.Now()
-		_ = json.NewEncoder(t.ui.err).Encode(map[string]any{"task": t.name, "done": done, "total": t.total, "note": note})
+		_ = json.NewEncoder(t.ui.err).Encode(map[string]any{"task": t.name, "done": done, "total": t.total, "left_seconds": left.Seconds(), "note": note})
 	default:
 		t.said = time.Now()
-		left := time.Duration(float64(time.Since(t.began)) / float64(max(1, done)) * float64(t.total-done))
-		fmt.Fprintf(t.ui.err, "  %s: %d %%, about %s left, %s\n", t.name, 100*done/max(1, t.total), left.Round(time.Second), note)
+		fmt.Fprintf(t.ui.err, "  %s: %d %%, about %s left, %s\n", t.name, 100*done/max(1, t.total), left, note)
 	}
 }
 
@@ -228,13 +236,18 @@ func (u *ui) transfer(name string) (report func(done, total int64), end func()) 
 
 // training reports a run's steps to a task.
 func (t *task) training() func(train.Progress) {
-	var loss float64
+	var loss, bits float64
 	return func(p train.Progress) {
 		if loss == 0 {
-			loss = p.Loss
+			loss, bits = p.Loss, p.BitsPerByte
 		}
 		loss += (p.Loss - loss) / 20
-		t.set(int64(p.Step), "loss %.2f, %s tokens/s", loss, thousands(int64(p.TokensPerSecond)))
+		bits += (p.BitsPerByte - bits) / 20
+		note := fmt.Sprintf("loss %.2f, %.2f bits per byte, ", loss, bits)
+		if p.Valid > 0 {
+			note += fmt.Sprintf("%.2f on other text, ", p.Valid)
+		}
+		t.set(int64(p.Step), "%s%s tokens/s", note, thousands(int64(p.TokensPerSecond)))
 	}
 }
 

@@ -29,7 +29,7 @@ func AnchorConfig(vocab, eos int) model.Config {
 func AnchorRecipe(seed uint64) Recipe {
 	return Recipe{
 		Steps: 2000, WarmUp: 50, Sequences: 8, Length: 64, LR: 5e-3,
-		Beta1: 0.9, Beta2: 0.95, WeightDecay: 0.1, Clip: 1, ZLoss: 1e-5, Seed: seed, Mixed: kernels.Mixed(),
+		Beta1: 0.9, Beta2: 0.95, WeightDecay: 0.1, Clip: 1, ZLoss: 1e-5, Seed: seed, Mixed: kernels.Mixed(), Patience: 3,
 	}
 }
 

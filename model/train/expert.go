@@ -14,7 +14,7 @@ import (
 func ExpertRecipe(seed uint64) Recipe {
 	return Recipe{
 		Steps: 800, WarmUp: 40, Sequences: 8, PublicSequences: 3, Length: 64, LR: 4e-3,
-		Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: 1e-5, RouterZLoss: 1e-3, Seed: seed, Mixed: kernels.Mixed(),
+		Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: 1e-5, RouterZLoss: 1e-3, Seed: seed, Mixed: kernels.Mixed(), Patience: 3,
 	}
 }
 

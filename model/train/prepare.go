@@ -137,6 +137,12 @@ func removePrepared(dir string) error {
 // Close closes the file of tokens, after which p.Train cannot be read.
 func (p *Prepared) Close() error { return p.file.Close() }
 
+// Key changes when a file of s does, as [Prepare] tells it.
+func (s Source) Key() (string, error) {
+	files, err := s.files()
+	return filesKey(files), err
+}
+
 // filesKey changes when a file does, as far as that can be known without reading it, and when the rules do by which files are read.
 func filesKey(files []sourceFile) string {
 	h := sha256.New()
