@@ -145,7 +145,7 @@ func (d *demo) prepare(data []string) error {
 		name := "house-of-" + dom.name
 		d.members = append(d.members, &participant{name: name, home: node.Home(filepath.Join(d.dir, name)), domain: dom})
 	}
-	return d.holdTo(fmt.Sprintf("seed %d, public %q, members %q", d.seed, d.public.paths, domains))
+	return d.holdTo(fmt.Sprintf("seed %d, public %q, members %v", d.seed, d.public.paths, domains))
 }
 
 // holdTo refuses to go on in a folder that was begun with other settings.

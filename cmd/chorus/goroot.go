@@ -17,12 +17,15 @@ type domain struct {
 	words    string // for people
 	suffixes []string
 	paths    []string
+	limit    int64 // bytes that are trained on; 0 for all
 }
 
 // textBytes bounds what is kept in memory of one domain; a larger source is sampled.
 const textBytes = 4 << 20
 
-func (d domain) source() train.Source { return train.Source{Paths: d.paths, Suffixes: d.suffixes} }
+func (d domain) source() train.Source {
+	return train.Source{Paths: d.paths, Suffixes: d.suffixes, Limit: d.limit}
+}
 
 func (d domain) read() (*train.Corpus, error) {
 	c, err := train.ReadCorpus(textBytes, d.suffixes, d.paths...)
@@ -58,11 +61,11 @@ func goDomains() (public domain, members []domain, err error) {
 		return all
 	}
 	public = domain{publicDomain, "Go's documentation and API lists", []string{".html", ".md", ".txt"},
-		in("doc", "api", "src/cmd", "src/runtime", "src/internal")}
+		in("doc", "api", "src/cmd", "src/runtime", "src/internal"), textBytes}
 	members = []domain{
-		{"prose", "Isaac Newton's Opticks, 1704", nil, in("src/testdata/Isaac.Newton-Opticks.txt")},
-		{"go", "Go source code", []string{".go"}, in("src/net", "src/encoding", "src/go", "src/image", "src/text", "src/database")},
-		{"assembly", "assembly of a dozen processors", []string{".s"}, in("src")},
+		{"prose", "Isaac Newton's Opticks, 1704", nil, in("src/testdata/Isaac.Newton-Opticks.txt"), textBytes},
+		{"go", "Go source code", []string{".go"}, in("src/net", "src/encoding", "src/go", "src/image", "src/text", "src/database"), textBytes},
+		{"assembly", "assembly of a dozen processors", []string{".s"}, in("src"), textBytes},
 	}
 	for _, d := range append(members, public) {
 		if len(d.paths) == 0 {
@@ -96,7 +99,7 @@ next:
 				continue next
 			}
 		}
-		out = append(out, domain{name, path, nil, []string{path}})
+		out = append(out, domain{name, path, nil, []string{path}, 0})
 	}
 	return out, nil
 }

@@ -24,6 +24,7 @@ import (
 // long, several of about a megabyte.
 type Source struct {
 	Paths, Suffixes []string
+	Limit           int64 // about how many bytes of text to train on, sampled evenly by document and held in memory; 0 for all there is
 }
 
 // TextFiles are the kinds of file read from a folder when no others are named.
@@ -117,6 +118,28 @@ type stream struct {
 	seen    hashes
 	first   []document // until there are fewDocuments, and then nil
 	flows   bool
+}
+
+// each calls take for the documents of files, those of s: in the order of files, but where s has a limit, those that are trained on come last,
+// by rank.
+func (s Source) each(ctx context.Context, files []sourceFile, take func(document) error, read func(bytes int64)) (Skipped, error) {
+	if s.Limit == 0 {
+		return each(ctx, files, take, read)
+	}
+	training := sample{limit: s.Limit}
+	skipped, err := each(ctx, files, func(d document) error {
+		if d.heldout() || d.valid() {
+			return take(d)
+		}
+		training.add(d)
+		return nil
+	}, read)
+	for _, d := range training.within() {
+		if err == nil {
+			err = take(d)
+		}
+	}
+	return skipped, err
 }
 
 // each calls take for every document of files, in their order. If there are few, it takes them in pieces.

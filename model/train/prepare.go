@@ -62,7 +62,7 @@ type prepared struct {
 // Prepare reads a source once, whatever its size, and leaves in the folder dir what training on it needs: the tokens of its
 // documents, each ended by eos, in the order in which they are found. As by [ReadCorpus], one document in ten is held out, and of a long one a
 // piece is kept; one in twenty serves to choose when to stop, and is not trained on either. Documents that cannot be used and those that
-// came before are skipped and counted. No more than some ten megabytes of text are in memory at any time.
+// came before are skipped and counted. No more than some ten megabytes of text, and s.Limit, are in memory at any time.
 //
 // A folder that holds what the same files, by path, size and time, gave with the same tokenizer is used as it is, and any other that
 // is there is made anew. report, which may be nil, is told how many bytes of the files have been read.
@@ -72,7 +72,7 @@ func Prepare(ctx context.Context, dir string, s Source, tok *tokenizer.Tokenizer
 		return nil, err
 	}
 	sum := tok.Sum()
-	key := fmt.Sprintf("%s %x %d", filesKey(files), sum, eos)
+	key := fmt.Sprintf("%s %x %d", s.key(files), sum, eos)
 	if p, err := openPrepared(dir, key); err == nil {
 		return p, nil
 	} else if !errors.Is(err, errStale) {
@@ -83,7 +83,7 @@ func Prepare(ctx context.Context, dir string, s Source, tok *tokenizer.Tokenizer
 	}
 	err = durable.Folder(dir, func(part string) error {
 		p := &prepared{Key: key}
-		if err := p.encode(ctx, filepath.Join(part, tokensFile), files, tok, eos, report); err != nil {
+		if err := p.encode(ctx, filepath.Join(part, tokensFile), s, files, tok, eos, report); err != nil {
 			return err
 		}
 		if p.Counts.Documents == 0 || len(p.Heldout) == 0 {
@@ -140,13 +140,13 @@ func (p *Prepared) Close() error { return p.file.Close() }
 // Key changes when a file of s does, as [Prepare] tells it.
 func (s Source) Key() (string, error) {
 	files, err := s.files()
-	return filesKey(files), err
+	return s.key(files), err
 }
 
-// filesKey changes when a file does, as far as that can be known without reading it, and when the rules do by which files are read.
-func filesKey(files []sourceFile) string {
+// key changes when a file does, as far as that can be known without reading it, and when the rules do by which files are read.
+func (s Source) key(files []sourceFile) string {
 	h := sha256.New()
-	fmt.Fprintln(h, "documents in order, held out by 10, to choose by 20", maxRecord, pieceBytes, fewDocuments, keptBytes)
+	fmt.Fprintln(h, "documents in order, held out by 10, to choose by 20", maxRecord, pieceBytes, fewDocuments, keptBytes, s.Limit)
 	for _, f := range files {
 		path, err := filepath.Abs(f.path)
 		if err != nil {
@@ -158,7 +158,7 @@ func filesKey(files []sourceFile) string {
 }
 
 // encode writes the tokens of files to path and fills p in.
-func (p *prepared) encode(ctx context.Context, path string, files []sourceFile, tok *tokenizer.Tokenizer, eos int, report func(done, total int64)) error {
+func (p *prepared) encode(ctx context.Context, path string, s Source, files []sourceFile, tok *tokenizer.Tokenizer, eos int, report func(done, total int64)) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -203,7 +203,7 @@ func (p *prepared) encode(ctx context.Context, path string, files []sourceFile, 
 		}
 		return flush()
 	}
-	if p.Counts.Skipped, err = each(ctx, files, take, progress(files, report)); err != nil {
+	if p.Counts.Skipped, err = s.each(ctx, files, take, progress(files, report)); err != nil {
 		return err
 	}
 	if err := errors.Join(flush(), out.Flush(), f.Close()); err != nil {
@@ -252,7 +252,7 @@ func SampleTraining(ctx context.Context, s Source, limit int64, report func(done
 		return nil, err
 	}
 	training := sample{limit: limit}
-	skipped, err := each(ctx, files, func(d document) error {
+	skipped, err := s.each(ctx, files, func(d document) error {
 		if !d.heldout() && !d.valid() {
 			for _, piece := range pieces([]string{d.text}) {
 				training.add(ranked(piece))

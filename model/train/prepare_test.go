@@ -84,6 +84,29 @@ func TestAPreparedTextIsItsDocumentsInOrderAndNothingOfThemTwice(t *testing.T) {
 	}
 }
 
+func TestASourceWithALimitTrainsOnAnEvenSample(t *testing.T) {
+	dir, tok := folder(t, map[string][]byte{"x.jsonl": records(prose(2000, 500))}), learned(t)
+	const limit = 50e3
+	p, err := Prepare(t.Context(), filepath.Join(t.TempDir(), "text"), Source{Paths: []string{dir}, Limit: limit}, tok, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	all, _ := prepare(t, filepath.Join(t.TempDir(), "text"), tok, dir)
+	if p.Train.Bytes > limit || p.Train.Bytes < limit-1000 || !slices.Equal(p.Heldout, all.Heldout) || !slices.Equal(p.Valid, all.Valid) {
+		t.Errorf("%d bytes are trained on, %d documents held out, %d to choose by", p.Train.Bytes, len(p.Heldout), len(p.Valid))
+	}
+	var want []string
+	for _, text := range read(t, limit, nil, dir).Train {
+		if !ranked(text).valid() {
+			want = append(want, text)
+		}
+	}
+	if got := Encode(want, tok.Encode, 0, 0).IDs; !slices.Equal(got, p.Train.all(t)[:len(got)]) {
+		t.Error("the sample is not that of a corpus")
+	}
+}
+
 func TestWhatIsHeldOutIsWhatACorpusHoldsOut(t *testing.T) {
 	for name, files := range map[string]map[string][]byte{
 		"records":    {"x.jsonl": records(prose(400, 6000))},

@@ -28,7 +28,7 @@ var ErrNoText = errors.New("no usable text")
 // For training on all of a source see [Prepare].
 func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error) {
 	training, held := sample{limit: limit}, sample{limit: limit / 10}
-	found, skipped, err := readAll(Source{paths, suffixes}, func(d document) {
+	found, skipped, err := readAll(Source{Paths: paths, Suffixes: suffixes}, func(d document) {
 		if d.heldout() {
 			held.add(document{onePiece(d.text), d.rank})
 		} else {
@@ -39,11 +39,8 @@ func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error
 		return nil, err
 	}
 	c := &Corpus{Skipped: skipped.Total()}
-	for _, text := range training.texts() {
-		if n := int64(len(text)); n <= limit {
-			limit -= n
-			c.Train = append(c.Train, text)
-		}
+	for _, d := range training.within() {
+		c.Train = append(c.Train, d.text)
 	}
 	if held.limit > 0 {
 		c.Heldout = held.texts()
@@ -109,6 +106,19 @@ func (s *sample) texts() []string {
 		texts[i] = d.text
 	}
 	return texts
+}
+
+// within returns what was kept, first by rank first, without what does not fit into the limit.
+func (s *sample) within() (within []document) {
+	slices.SortFunc(s.documents, document.compare)
+	left := s.limit
+	for _, d := range s.documents {
+		if n := int64(len(d.text)); n <= left {
+			left -= n
+			within = append(within, d)
+		}
+	}
+	return within
 }
 
 func (d document) compare(e document) int {
