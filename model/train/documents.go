@@ -127,9 +127,13 @@ func (s Source) each(ctx context.Context, files []sourceFile, take func(document
 		return each(ctx, files, take, read)
 	}
 	training := sample{limit: s.Limit}
+	most := max(pieceBytes, int(min(s.Limit/leastSampled, maxRecord)))
 	skipped, err := each(ctx, files, func(d document) error {
 		if d.heldout() || d.valid() {
 			return take(d)
+		}
+		if len(d.text) > most {
+			d.text = strings.Clone(d.text[:cut([]byte(d.text[:most]))])
 		}
 		training.add(d)
 		return nil
@@ -141,6 +145,9 @@ func (s Source) each(ctx context.Context, files []sourceFile, take func(document
 	}
 	return skipped, err
 }
+
+// leastSampled is among how many documents a limit is shared at least, if there are so many: of longer ones only the beginning is taken.
+const leastSampled = 64
 
 // each calls take for every document of files, in their order. If there are few, it takes them in pieces.
 func each(ctx context.Context, files []sourceFile, take func(document) error, read func(bytes int64)) (Skipped, error) {
