@@ -126,7 +126,7 @@ func (s Source) each(ctx context.Context, files []sourceFile, take func(document
 	if s.Limit == 0 {
 		return each(ctx, files, take, read)
 	}
-	training := sample{limit: s.Limit}
+	training := sample{limit: 2 * s.Limit}
 	most := max(pieceBytes, int(min(s.Limit/leastSampled, maxRecord)))
 	skipped, err := each(ctx, files, func(d document) error {
 		if d.heldout() || d.valid() {
@@ -138,7 +138,7 @@ func (s Source) each(ctx context.Context, files []sourceFile, take func(document
 		training.add(d)
 		return nil
 	}, read)
-	for _, d := range training.within() {
+	for _, d := range training.within(s.Limit) {
 		if err == nil {
 			err = take(d)
 		}

@@ -23,11 +23,11 @@ var ErrNoText = errors.New("no usable text")
 // records are counted and skipped. About one document in ten is held out, chosen by its content
 // alone; of a long one a piece from somewhere in it is kept. Documents are in an order that depends
 // on content too, and about limit bytes are kept for training and a tenth of that held out, so a
-// larger source is sampled evenly. It takes the memory of about limit bytes, however large the source is.
+// larger source is sampled evenly. It takes the memory of some times limit bytes, however large the source is.
 //
 // For training on all of a source see [Prepare].
 func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error) {
-	training, held := sample{limit: limit}, sample{limit: limit / 10}
+	training, held := sample{limit: 2 * limit}, sample{limit: limit / 10}
 	found, skipped, err := readAll(Source{Paths: paths, Suffixes: suffixes}, func(d document) {
 		if d.heldout() {
 			held.add(document{onePiece(d.text), d.rank})
@@ -39,7 +39,7 @@ func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error
 		return nil, err
 	}
 	c := &Corpus{Skipped: skipped.Total()}
-	for _, d := range training.within() {
+	for _, d := range training.within(limit) {
 		c.Train = append(c.Train, d.text)
 	}
 	if held.limit > 0 {
@@ -108,13 +108,12 @@ func (s *sample) texts() []string {
 	return texts
 }
 
-// within returns what was kept, first by rank first, without what does not fit into the limit.
-func (s *sample) within() (within []document) {
+// within returns of what was kept, first by rank first, what fits into limit bytes. A sample of twice as many fills them.
+func (s *sample) within(limit int64) (within []document) {
 	slices.SortFunc(s.documents, document.compare)
-	left := s.limit
 	for _, d := range s.documents {
-		if n := int64(len(d.text)); n <= left {
-			left -= n
+		if n := int64(len(d.text)); n <= limit {
+			limit -= n
 			within = append(within, d)
 		}
 	}
