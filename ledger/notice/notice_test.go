@@ -49,13 +49,21 @@ func sorted(ids ...cid.Cid) []cid.Cid {
 	return ids
 }
 
-// The four bodies that the tests begin with. Each call makes new ones.
+// The bodies that the tests begin with. Each call makes new ones.
 func anOffer() *Offer {
 	return &Offer{
 		Header: header(1), Blob: blob("expert"), Size: 4096, Anchor: blob("anchor"),
 		Domain: "court rulings <de>", Licence: "CC-BY-4.0", TopK: 2, Bias: true,
 		Metrics: Metrics{TrainTokens: 1e6, HeldoutBytes: 2048, AnchorBitsPerByte: 1.25, ExpertBitsPerByte: 0.875},
 	}
+}
+
+func aPrivateOffer() *Offer {
+	o := anOffer()
+	o.Privacy = &Privacy{
+		Unit: "field:patient_id", Sampler: "poisson", Rate: 0.0625, Noise: 1.5, Clip: 0.1, Steps: 200, StartNoise: 20, Delta: 1e-6, Epsilon: 2.997,
+	}
+	return o
 }
 
 func aLease() *Lease {
@@ -100,6 +108,7 @@ var golden = []struct {
 }{
 	{"charter.json", "bagaaierawuy4r6zeeyoiia3qtkc6som4nk5n4wrfaayonvavb3citmjtsraq", aCharter(), []ed25519.PrivateKey{key(1), key(2)}},
 	{"offer.json", "bagaaierawkju4arwrnmakbywg6ufhle5bppsb5sdkekfqfq23i25uo7tu43q", anOffer(), []ed25519.PrivateKey{key(1)}},
+	{"offer-private.json", "bagaaieratolsnsnmotsd5ylalyqphngqg5ejwtyoevmtx6tzh7gp7636473q", aPrivateOffer(), []ed25519.PrivateKey{key(1)}},
 	{"lease.json", "bagaaierakxz67tvu64bhnbhmblmmhgffqmhhbldqak32xq2wqttkznwrywlq", aLease(), []ed25519.PrivateKey{key(1)}},
 	{"revocation.json", "bagaaieraje2jl4e2gragdobhggifrk62iby2a5afqouvpvnb7h4t3bq5q7ea", aRevocation(), []ed25519.PrivateKey{key(1)}},
 }

@@ -8,14 +8,15 @@ const maxTopK = 256
 // Offer announces an expert.
 type Offer struct {
 	Header
-	Blob    cid.Cid `json:"blob"`    // the expert: UnixFS root, codec raw or dag-pb
-	Size    int64   `json:"size"`    // of the blob, in bytes; from 1
-	Anchor  cid.Cid `json:"anchor"`  // what it was trained against: UnixFS root
-	Domain  string  `json:"domain"`  // what its text was about, in a line
-	Licence string  `json:"licence"` // SPDX expression
-	TopK    int     `json:"top_k"`   // experts per token that it was trained with, the anchor's counted; 1 to 256
-	Bias    bool    `json:"bias"`    // whether the blob has a router bias
-	Metrics Metrics `json:"metrics"`
+	Blob    cid.Cid  `json:"blob"`    // the expert: UnixFS root, codec raw or dag-pb
+	Size    int64    `json:"size"`    // of the blob, in bytes; from 1
+	Anchor  cid.Cid  `json:"anchor"`  // what it was trained against: UnixFS root
+	Domain  string   `json:"domain"`  // what its text was about, in a line
+	Licence string   `json:"licence"` // SPDX expression
+	TopK    int      `json:"top_k"`   // experts per token that it was trained with, the anchor's counted; 1 to 256
+	Bias    bool     `json:"bias"`    // whether the blob has a router bias
+	Metrics Metrics  `json:"metrics"`
+	Privacy *Privacy `json:"privacy,omitzero"` // nil if none is claimed
 }
 
 // Metrics are what the owner measured, in the owner's words and unproven.
@@ -43,6 +44,7 @@ func (o *Offer) validate() error {
 		checkRange("heldout_bytes", o.Metrics.HeldoutBytes, 0, MaxSeq),
 		checkMeasure("anchor_bits_per_byte", o.Metrics.AnchorBitsPerByte),
 		checkMeasure("expert_bits_per_byte", o.Metrics.ExpertBitsPerByte),
+		o.Privacy.validate(),
 	} {
 		if err != nil {
 			return err

@@ -20,6 +20,7 @@ func TestParseRefusesPayloadsThatASignerMightHaveMadeBadly(t *testing.T) {
 	lease := payloadOf(t, aLease())
 	revocation := payloadOf(t, aRevocation())
 	charter := payloadOf(t, aCharter())
+	private := payloadOf(t, aPrivateOffer())
 	longCID := strings.ToUpper(blob("expert").String())
 	tests := []struct {
 		name, kind, payload, old, new string
@@ -75,6 +76,32 @@ func TestParseRefusesPayloadsThatASignerMightHaveMadeBadly(t *testing.T) {
 		{"measure beyond float64", "offer", offer, `1.25`, `1e999`},
 		{"measure not a number", "offer", offer, `1.25`, `NaN`},
 		{"measure spelled otherwise", "offer", offer, `1.25`, `1.250`},
+		{"privacy null", "offer", private, private[strings.Index(private, `"privacy":`):], `"privacy":null}`},
+		{"privacy without a field", "offer", private, `"steps":200,`, ``},
+		{"privacy with another field", "offer", private, `"steps":200`, `"steps":200,"x":1`},
+		{"privacy of no unit", "offer", private, `field:patient_id`, ``},
+		{"privacy of an unknown unit", "offer", private, `field:patient_id`, `window`},
+		{"privacy of a field without a name", "offer", private, `field:patient_id`, `field: `},
+		{"privacy of a unit that cannot be printed", "offer", private, `patient_id`, `patient\u001bid`},
+		{"privacy of a unit that is too long", "offer", private, `patient_id`, strings.Repeat("p", maxText)},
+		{"privacy by shuffling", "offer", private, `poisson`, `shuffled`},
+		{"privacy by no sampler", "offer", private, `poisson`, ``},
+		{"rate 0", "offer", private, `0.0625`, `0`},
+		{"rate above 1", "offer", private, `0.0625`, `1.5`},
+		{"negative rate", "offer", private, `0.0625`, `-0.5`},
+		{"noise 0", "offer", private, `"noise":1.5`, `"noise":0`},
+		{"noise without end", "offer", private, `"noise":1.5`, `"noise":1e10`},
+		{"clip 0", "offer", private, `"clip":0.1`, `"clip":0`},
+		{"no steps", "offer", private, `"steps":200`, `"steps":0`},
+		{"steps as a float", "offer", private, `"steps":200`, `"steps":200.5`},
+		{"steps out of range", "offer", private, `"steps":200`, `"steps":9007199254740992`},
+		{"start without noise", "offer", private, `"start_noise":20`, `"start_noise":0`},
+		{"δ 0", "offer", private, `0.000001`, `0`},
+		{"δ 1", "offer", private, `0.000001`, `1`},
+		{"ε 0", "offer", private, `2.997`, `0`},
+		{"negative ε", "offer", private, `2.997`, `-2.997`},
+		{"ε not a number", "offer", private, `2.997`, `NaN`},
+		{"ε as a text", "offer", private, `2.997`, `"2.997"`},
 		{"blob with the codec of a notice", "offer", offer, blob("expert").String(), ref("expert").String()},
 		{"CIDv0", "offer", offer, blob("expert").String(), cid.NewCidV0(blob("expert").Hash()).String()},
 		{"CID in another base", "offer", offer, blob("expert").String(), "f01701220" + strings.Repeat("ab", 32)},

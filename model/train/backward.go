@@ -7,7 +7,8 @@ import (
 	"chorus/model"
 )
 
-// gradients says where each gradient goes. A nil slice belongs to a frozen tensor, and nothing is spent on it.
+// gradients says where each gradient goes. A nil slice belongs to a frozen tensor, and nothing is spent on it; an empty one to
+// a matrix whose gradient is computed elsewhere, see [scratch].after.
 type gradients struct {
 	embed, norm, head []float32
 	layers            []layerGradients
@@ -101,6 +102,8 @@ type scratch struct {
 	dFinal, dy, dh, dMoe, dO, dAtt, dQ, dK, dV, dQRaw, dKRaw []float32
 	dP, dWeight, dOut, dAct, dGate, dUp, dIn, ones           []float32
 	routers, dRouters                                        [][]float32
+
+	after func(l int, t *model.LayerPass) // if not nil, called when layer l's experts and router are done
 }
 
 // zLoss holds the weights of lse² of a row's logits and of its routers', the latter already divided by rows.
@@ -198,6 +201,9 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, g *gradients, s *s
 		}
 	}
 	kernels.RouteGrad(s.dh, s.dRouters, s.dP, t.Hidden, s.routers, h, rows)
+	if s.after != nil {
+		s.after(l, t)
+	}
 }
 
 // attentionBackward takes s.dh, the gradient of the layer's hidden state, through its attention:
@@ -226,10 +232,10 @@ func attentionBackward(m *model.Mixture, l int, t *model.LayerPass, g *gradients
 	g.weight(lg.v, s.dV, t.X, w.V, rows)
 }
 
-// weight stores a product's gradient by its weight m in dw, or adds it, unless dw is nil.
+// weight stores a product's gradient by its weight m in dw, or adds it, unless dw is nil or empty.
 func (g *gradients) weight(dw, dy, x []float32, m kernels.Matrix, rows int) {
 	switch {
-	case dw == nil:
+	case len(dw) == 0:
 	case g.adds:
 		kernels.LinearGradWeight(dw, dy, x, m, rows)
 	default:

@@ -81,7 +81,9 @@ func (r *run) resume(path, fingerprint string) error {
 	}
 	defer f.Close()
 	meta := f.Metadata()
-	if meta[metaFingerprint] != fingerprint {
+	if meta[metaFingerprint] != fingerprint && r.private != nil {
+		return fmt.Errorf("%s: %w: it is of other text or another plan: remove the file to begin again", path, ErrVoid)
+	} else if meta[metaFingerprint] != fingerprint {
 		return nil
 	}
 	for _, p := range r.params {

@@ -71,15 +71,8 @@ func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
 
 // Start returns the expert before its first step: the public FFN, with the row and the bias of the router that it starts from.
 func (j ExpertJob) Start() (*model.Expert, error) {
-	seed, public := j.Recipe.Seed, j.Anchor.Tensors()
-	expert, err := model.BuildExpert(j.Anchor.Config, func(name string, shape ...int) ([]float32, error) {
-		var l int
-		var rest string
-		if _, err := fmt.Sscanf(name, "layers.%d.%s", &l, &rest); err != nil || strings.HasPrefix(rest, "router") {
-			return make([]float32, size(shape)), err
-		}
-		return public.Source(fmt.Sprintf("model.layers.%d.mlp.experts.0.%s", l, rest))
-	})
+	seed := j.Recipe.Seed
+	expert, err := publicExpert(j.Anchor)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +88,19 @@ func (j ExpertJob) Start() (*model.Expert, error) {
 		expert.Bias[l][0] = discriminant(expert.Router[l], own[l], common[l])
 	}
 	return expert, nil
+}
+
+// publicExpert is an expert whose FFNs are copies of the anchor's public ones and whose router's rows and biases are zero.
+func publicExpert(a *model.Anchor) (*model.Expert, error) {
+	public := a.Tensors()
+	return model.BuildExpert(a.Config, func(name string, shape ...int) ([]float32, error) {
+		var l int
+		var rest string
+		if _, err := fmt.Sscanf(name, "layers.%d.%s", &l, &rest); err != nil || strings.HasPrefix(rest, "router") {
+			return make([]float32, size(shape)), err
+		}
+		return public.Source(fmt.Sprintf("model.layers.%d.mlp.experts.0.%s", l, rest))
+	})
 }
 
 // discriminant stores in row the direction from the mean hidden state b to a, of length

@@ -31,6 +31,8 @@ type Job struct {
 	Checkpoint string         // file for interrupted runs
 	Report     func(Progress) // called after every step; may be nil
 	History    *History       // receives how it went; may be nil
+
+	private *private
 }
 
 // A Share is a text and how many windows of each step's batch are of it.
@@ -48,7 +50,7 @@ type Result struct {
 // Run trains. The job's anchor and experts stay as they are. If ctx ends first, it leaves a checkpoint from which the same job goes on, and
 // returns ctx's error. The caller removes the checkpoint once it has saved the result.
 func (j Job) Run(ctx context.Context) (*Result, error) {
-	r := &run{recipe: j.Recipe, memory: cmp.Or(j.Memory, DefaultMemory)}
+	r := &run{recipe: j.Recipe, memory: cmp.Or(j.Memory, DefaultMemory), private: j.private}
 	var texts []*Tokens
 	for _, s := range j.Texts {
 		if s.Text.Len() == 0 {

@@ -94,6 +94,8 @@ type run struct {
 	step    int     // steps done
 	state   state
 
+	private *private // nil unless the run is private
+
 	pass         model.Pass
 	scratch      scratch
 	ids, targets []int32
@@ -122,6 +124,9 @@ func (r *run) begin() {
 	rows := r.recipe.Sequences * r.recipe.Length
 	r.ids, r.targets = make([]int32, rows), make([]int32, rows)
 	r.pass.Inputs = r.mixture.PassBytes(r.recipe.micro()*r.recipe.Length) > r.memory
+	if r.private != nil {
+		r.private.begin(r)
+	}
 }
 
 // DefaultMemory is how many bytes a pass may keep unless a job says otherwise.
@@ -190,6 +195,9 @@ func (r *run) bitsPerByte(loss float64) float64 {
 // once takes one step and returns its loss in nats per token, or the length of its gradient if that is
 // no finite number.
 func (r *run) once() (float64, error) {
+	if r.private != nil {
+		return r.private.once(r)
+	}
 	c, rows := r.recipe, len(r.ids)
 	at := 0
 	for _, b := range r.batches {
@@ -202,14 +210,13 @@ func (r *run) once() (float64, error) {
 	if err := check(r.mixture, r.ids, r.targets); err != nil {
 		return 0, err
 	}
-	z := zLoss{logits: float32(c.ZLoss), router: float32(c.RouterZLoss / float64(rows)), rows: rows}
 	var loss float64
 	for s := 0; s < c.Sequences; s += c.micro() {
 		n := min(c.micro(), c.Sequences-s)
 		ids, targets := r.ids[s*c.Length:][:n*c.Length], r.targets[s*c.Length:]
 		r.working.ForwardToHead(&r.pass, ids, n, c.Length)
 		r.grads.adds = s > 0
-		loss += backward(r.working, &r.pass, ids, targets, z, r.grads, &r.scratch)
+		loss += backward(r.working, &r.pass, ids, targets, r.zLoss(rows), r.grads, &r.scratch)
 	}
 	var norm float64
 	for _, p := range r.params {
@@ -220,6 +227,21 @@ func (r *run) once() (float64, error) {
 	if norm > c.Clip {
 		clip = float32(c.Clip / norm)
 	}
+	r.update(clip)
+	if math.IsNaN(norm) || math.IsInf(norm, 0) {
+		return norm, nil
+	}
+	return loss / float64(rows), nil
+}
+
+// zLoss is that of a batch of so many rows.
+func (r *run) zLoss(rows int) zLoss {
+	return zLoss{logits: float32(r.recipe.ZLoss), router: float32(r.recipe.RouterZLoss / float64(rows)), rows: rows}
+}
+
+// update ends a step: it changes all parameters by clip times their gradients.
+func (r *run) update(clip float32) {
+	c := r.recipe
 	for _, p := range r.params {
 		a := kernels.Adam{LR: c.rate(r.step), Beta1: c.Beta1, Beta2: c.Beta2, Eps: 1e-8, Step: r.step + 1, Clip: clip}
 		if p.decay {
@@ -231,10 +253,6 @@ func (r *run) once() (float64, error) {
 		r.grads.refill(r.working, r.mixture)
 	}
 	r.step++
-	if math.IsNaN(norm) || math.IsInf(norm, 0) {
-		return norm, nil
-	}
-	return loss / float64(rows), nil
 }
 
 // check refuses ids that m has no place for.

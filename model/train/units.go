@@ -1,0 +1,184 @@
+package train
+
+import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Units are the text of some domain in the units that private training protects: what it releases hardly depends on whether any
+// one of them was there. Which unit a text belongs to, whether it is trained on or held out and what is kept of it depend
+// on that unit alone, so that one unit more changes nothing about the others; that is why they are read otherwise than a [Corpus].
+type Units struct {
+	Unit           string // "document", or "field:" and the name of a field that each record has
+	Train, Heldout []Unit
+	Skipped        int // files and records that held no usable text, or belong to no unit
+}
+
+// A Unit is the documents of one.
+type Unit struct{ Documents []string }
+
+// ByDocument and the prefix ByField are what [Units] may be. A document is a record or a file; two of the same text are one.
+const (
+	ByDocument = "document"
+	ByField    = "field:"
+)
+
+// Limits of what is read as units.
+const (
+	maxField     = 64
+	maxUnitsText = 1 << 30 // bytes of all of them
+)
+
+// ReadUnits reads a source whole, whatever its limit, in units: the documents, or the records that share the value, a string or
+// a whole number, of a field of a .jsonl or .jsonl.gz file, in which every record needs it that is not to be skipped. About one
+// unit in ten is held out, chosen by what it is.
+func ReadUnits(unit string, s Source) (*Units, error) {
+	field, byField := strings.CutPrefix(unit, ByField)
+	if byField && (field == "" || len(field) > maxField) || !byField && unit != ByDocument {
+		return nil, fmt.Errorf("unit %q: expected %q, or %q and the name of a field", unit, ByDocument, ByField)
+	}
+	if !byField {
+		field = ""
+	}
+	u := &Units{Unit: unit}
+	units, total := make(map[string]map[string]bool), 0
+	take := func(key, text string) error {
+		if !usable(text) {
+			u.Skipped++
+			return nil
+		}
+		if total += len(text); total > maxUnitsText {
+			return fmt.Errorf("%s: more than %d MB of text: part of it cannot be taken without looking at the rest, so split it by unit", strings.Join(s.Paths, ", "), maxUnitsText>>20)
+		}
+		if units[key] == nil {
+			units[key] = make(map[string]bool)
+		}
+		units[key][text] = true
+		return nil
+	}
+	record := func(line []byte) error {
+		key, text, ok := unitOf(line, field)
+		if !ok {
+			u.Skipped++
+			return nil
+		}
+		return take(key, text)
+	}
+	file := func(path string, r io.Reader) error {
+		b, err := io.ReadAll(io.LimitReader(r, maxUnitsText+1))
+		if err != nil {
+			return err
+		}
+		switch {
+		case len(b) > maxUnitsText:
+			return fmt.Errorf("more than %d MB", maxUnitsText>>20)
+		case isRecords(path):
+			for line := range bytes.Lines(b) {
+				if line = bytes.TrimSpace(line); len(line) == 0 {
+					continue
+				}
+				if err := record(line); err != nil {
+					return err
+				}
+			}
+			return nil
+		case byField || !utf8.Valid(b):
+			u.Skipped++
+			return nil
+		}
+		return take(digest(string(b)), string(b))
+	}
+	files, err := s.files()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		if err := readUnits(f.path, file); err != nil {
+			return nil, err
+		}
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(units), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b))
+	}) {
+		docs := Unit{slices.Sorted(maps.Keys(units[key]))}
+		if rank(key)%10 == 0 {
+			u.Heldout = append(u.Heldout, docs)
+		} else {
+			u.Train = append(u.Train, docs)
+		}
+	}
+	if len(u.Train) == 0 || len(u.Heldout) == 0 {
+		return nil, fmt.Errorf("%s: %w for training and for holding out (%d units, %d records skipped)", strings.Join(s.Paths, ", "), ErrNoText, len(units), u.Skipped)
+	}
+	return u, nil
+}
+
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// unitOf returns the text of a record and the key of the unit that it belongs to: the value of the field, or without one a digest
+// of the text. Spellings of one value are one unit.
+func unitOf(line []byte, field string) (key, text string, ok bool) {
+	var fields map[string]json.RawMessage
+	if len(line) > maxRecord || !utf8.Valid(line) || json.Unmarshal(line, &fields) != nil || json.Unmarshal(fields["text"], &text) != nil {
+		return "", "", false
+	}
+	if field == "" {
+		return digest(text), text, true
+	}
+	value := fields[field]
+	if json.Unmarshal(value, &key) != nil { // no string
+		var number json.Number
+		if json.Unmarshal(value, &number) != nil || strings.ContainsAny(number.String(), ".eE") {
+			return "", "", false
+		}
+		key = number.String()
+	}
+	key = strings.TrimSpace(key)
+	return key, text, key != ""
+}
+
+func isRecords(path string) bool {
+	return strings.HasSuffix(path, ".jsonl") || strings.HasSuffix(path, ".jsonl.gz")
+}
+
+// readUnits calls f with what is in a file; of one whose name ends in .gz that is what it unpacks to.
+func readUnits(path string, f func(path string, r io.Reader) error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	var r io.Reader = file
+	if strings.HasSuffix(path, ".gz") {
+		if r, err = gzip.NewReader(file); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if err := f(path, r); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// EncodeUnits turns each unit into a run of tokens: document after document, each ended by the end-of-text token.
+func EncodeUnits(units []Unit, encode func(string) []int, eos int) []*Tokens {
+	var out []*Tokens
+	for _, u := range units {
+		out = append(out, Encode(u.Documents, encode, eos, 0))
+	}
+	return out
+}
