@@ -28,6 +28,8 @@ type Publication struct {
 	Licence string         `json:"licence"`
 	Metrics notice.Metrics `json:"metrics"`
 
+	LeakReport cid.Cid `json:"leak_report"` // digest of the report on what the expert leaks; undefined if there is none
+
 	// WithinSeconds is how long to look for another member before anything is signed; zero: until ctx
 	// ends. What follows may take longer, as a large expert does.
 	WithinSeconds float64 `json:"within_seconds"`
@@ -90,7 +92,7 @@ func (n *Node) publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	if !offer.Defined() {
 		signed, err := n.ledger.Append(key, at, &notice.Offer{
 			Blob: blob, Size: size, Anchor: charter.Anchor, Domain: p.Domain, Licence: p.Licence,
-			TopK: 2, Bias: true, Metrics: p.Metrics,
+			TopK: 2, Bias: true, Metrics: p.Metrics, LeakReport: p.LeakReport,
 		})
 		if err != nil {
 			return cid.Undef, err

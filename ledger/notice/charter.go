@@ -27,6 +27,36 @@ type Charter struct {
 	LeaseSeconds        int64    `json:"lease_seconds"` // usual length of a lease; at most the ceiling
 	LeaseCeilingSeconds int64    `json:"lease_ceiling_seconds"`
 	MaxBlobBytes        int64    `json:"max_blob_bytes"` // size of the largest expert
+
+	Leak LeakLimits `json:"leak,omitzero"` // of an audit before an expert is published; zero: each node's own
+}
+
+// LeakLimits are what an audit of an expert may find.
+type LeakLimits struct {
+	Extraction LeakLimit `json:"extraction"` // share of training documents that can be extracted, beyond what the anchor gives away
+	Membership LeakLimit `json:"membership"` // share of training documents that are found where 1 % of others are taken for some
+	Epsilon    LeakLimit `json:"epsilon"`    // lower bound on the ε of differential privacy
+	Personal   LeakLimit `json:"personal"`   // share of generated texts with personal data of the training text alone
+}
+
+// A LeakLimit is above what value people should look, and above what nobody should publish. Both are finite, and Block is no less than Warn.
+type LeakLimit struct {
+	Warn  float64 `json:"warn"`
+	Block float64 `json:"block"`
+}
+
+func (l LeakLimits) validate() error {
+	for field, limit := range map[string]LeakLimit{"extraction": l.Extraction, "membership": l.Membership, "epsilon": l.Epsilon, "personal": l.Personal} {
+		for _, v := range []float64{limit.Warn, limit.Block} {
+			if err := checkMeasure("leak."+field, v); err != nil {
+				return err
+			}
+		}
+		if limit.Block < limit.Warn {
+			return malformed("leak.%s blocks above %v, before it warns above %v", field, limit.Block, limit.Warn)
+		}
+	}
+	return nil
 }
 
 // Member is an organisation on the charter. No key is used twice in a charter.
@@ -60,6 +90,7 @@ func (c *Charter) validate() error {
 		checkRange("lease_ceiling_seconds", c.LeaseCeilingSeconds, 1, maxLeaseSeconds),
 		checkRange("lease_seconds", c.LeaseSeconds, 1, c.LeaseCeilingSeconds),
 		checkRange("max_blob_bytes", c.MaxBlobBytes, 1, MaxSeq),
+		c.Leak.validate(),
 	} {
 		if err != nil {
 			return err

@@ -17,6 +17,10 @@ type Offer struct {
 	Bias    bool     `json:"bias"`    // whether the blob has a router bias
 	Metrics Metrics  `json:"metrics"`
 	Privacy *Privacy `json:"privacy,omitzero"` // nil if none is claimed
+
+	// LeakReport is the digest of what the owner found when looking for what the expert gives away of its training text: a CID of JSON. It is
+	// undefined if the owner did not look, or does not say.
+	LeakReport cid.Cid `json:"leak_report,omitzero"`
 }
 
 // Metrics are what the owner measured, in the owner's words and unproven.
@@ -49,6 +53,9 @@ func (o *Offer) validate() error {
 		if err != nil {
 			return err
 		}
+	}
+	if o.LeakReport.Defined() {
+		return checkRef("leak_report", o.LeakReport)
 	}
 	return nil
 }
