@@ -22,19 +22,29 @@ var reachWithin = 20 * time.Second
 
 func (a *app) publishCommand() *cobra.Command {
 	var licence string
+	var accept bool
 	c := &cobra.Command{
 		Use:   "publish NAME",
 		Short: "Offer a trained expert to the other members",
 		Long: `Signs an offer of the expert that "chorus train" left under this name and a lease on it, and sends
 them to the other members, who fetch the expert from this node. It may be repeated after an
 interruption. Without a lease that stands nobody may use the expert: keep the node running, or
-the lease runs out.`,
+the lease runs out.
+
+The offer names the digest of the report that "chorus audit" left beside the expert. Without a report, or with one
+whose outcome is block, publish refuses. --accept-leaks publishes nevertheless: text of yours that the
+expert gives away, of which nobody has looked how much, or that the report found, can then be had by every
+member, and a revocation does not bring back what was had. The others see in the offer whether there is a report.`,
 		Example: `  chorus train --data cardiology=./reports
+  chorus audit cardiology --data cardiology=./reports
   chorus publish cardiology`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, names []string) error {
 			p, err := a.publication(names[0], licence)
 			if err != nil {
+				return err
+			}
+			if p.LeakReport, err = leakReport(p.Path, names[0], accept); err != nil {
 				return err
 			}
 			return a.control(c.Context(), func(k node.Control) error {
@@ -52,6 +62,7 @@ the lease runs out.`,
 		},
 	}
 	c.Flags().StringVar(&licence, "licence", "Apache-2.0", "SPDX expression of what others may do with the expert")
+	c.Flags().BoolVar(&accept, "accept-leaks", false, "publish without a leak report, or with one that says not to: what the expert gives away of your text, every member can have")
 	return c
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"chorus/durable"
+	"chorus/model/eval/leak"
 	"chorus/node"
 	"chorus/node/openai"
 
@@ -44,12 +45,13 @@ type participant struct {
 
 // demoReport is what the demo measured, as --json prints it.
 type demoReport struct {
-	Seed        uint64             `json:"seed"`
-	Domains     []string           `json:"domains"`
-	BitsPerByte []bitsRow          `json:"bits_per_byte"`
-	Answers     []demoAnswer       `json:"answers"`
-	Revocation  demoRevocation     `json:"revocation"`
-	Seconds     map[string]float64 `json:"seconds"` // by step
+	Seed        uint64                  `json:"seed"`
+	Domains     []string                `json:"domains"`
+	BitsPerByte []bitsRow               `json:"bits_per_byte"`
+	Audits      map[string]leak.Outcome `json:"audits"` // by domain
+	Answers     []demoAnswer            `json:"answers"`
+	Revocation  demoRevocation          `json:"revocation"`
+	Seconds     map[string]float64      `json:"seconds"` // by step
 }
 
 type demoAnswer struct {
@@ -97,6 +99,7 @@ func (d *demo) run(ctx context.Context, data []string, keep bool) (err error) {
 	}{
 		{"The anchor: a public model that everyone starts from", d.trainAnchor},
 		{"Experts: each member trains on text that stays with it", d.trainExperts},
+		{"Audit: each member looks for what its expert gives away of its text", d.audit},
 		{"Publish: signed offers and leases; experts travel as blobs", d.publish},
 		{"Assemble: every node makes its own mixture", d.assemble},
 		{"Ask: local programs use a node over the OpenAI protocol", d.ask},

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
 	"chorus/kernels"
 	"chorus/ledger/notice"
 	"chorus/model"
+	"chorus/model/eval/leak"
 	"chorus/model/train"
 	"chorus/node"
 )
@@ -97,7 +99,7 @@ func (d *demo) found(ctx context.Context, anchor string) error {
 			return err
 		}
 		founder := &app{ui: d.ui, home: string(d.steward.home)}
-		if charter, err = founder.foundCharter("chorus-demo", id, leaseSeconds, cards); err != nil {
+		if charter, err = founder.foundCharter("chorus-demo", id, leaseSeconds, notice.LeakLimits{}, cards); err != nil {
 			return err
 		}
 	} else if err != nil {
@@ -171,11 +173,44 @@ func (d *demo) trainExperts(ctx context.Context) error {
 	return nil
 }
 
+// audit has each member look for what its expert gives away of its text, briefly, unless it has looked before.
+func (d *demo) audit(ctx context.Context) error {
+	d.report.Audits = make(map[string]leak.Outcome)
+	for _, p := range d.members {
+		owner := &app{ui: d.ui, home: string(p.home)}
+		path := p.home.ExpertPath(p.domain.name)
+		var report *leak.Report
+		b, err := os.ReadFile(auditPath(path))
+		if err == nil {
+			report, err = leak.ParseReport(b)
+		} else {
+			s := standardAudit(path, p.domain.name)
+			s.Attack.Length, s.Attacks, s.Members, s.Control, s.Steps = 64, 20, 200, 3, 200
+			report, err = owner.audit(ctx, "", s, p.domain, d.public)
+		}
+		if err != nil {
+			return err
+		}
+		d.report.Audits[p.domain.name] = report.Outcome
+		d.say("   %-18s %s: %s", p.name, report.Outcome, auditPage(path))
+		for _, f := range report.Findings {
+			if f.Outcome == leak.Block {
+				d.say("     %s: %s", f.Measure, f.Why)
+			}
+		}
+	}
+	d.say("   So few documents cannot clear an expert: a real audit takes minutes. The demo's text is public, and it publishes whatever was found.")
+	return nil
+}
+
 func (d *demo) publish(ctx context.Context) error {
 	for _, p := range d.members {
 		owner := &app{ui: d.ui, home: string(p.home)}
 		pub, err := owner.publication(p.domain.name, "Apache-2.0")
 		if err != nil {
+			return err
+		}
+		if pub.LeakReport, err = leakReport(pub.Path, p.domain.name, true); err != nil {
 			return err
 		}
 		if p.offer, err = p.node.Publish(ctx, pub); err != nil {

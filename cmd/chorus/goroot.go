@@ -18,13 +18,15 @@ type domain struct {
 	suffixes []string
 	paths    []string
 	limit    int64 // bytes that are trained on; 0 for all
+
+	also []string // documents to train on besides
 }
 
 // textBytes bounds what is kept in memory of one domain; a larger source is sampled.
 const textBytes = 4 << 20
 
 func (d domain) source() train.Source {
-	return train.Source{Paths: d.paths, Suffixes: d.suffixes, Limit: d.limit}
+	return train.Source{Paths: d.paths, Suffixes: d.suffixes, Limit: d.limit, Also: d.also}
 }
 
 func (d domain) read() (*train.Corpus, error) {
@@ -61,11 +63,11 @@ func goDomains() (public domain, members []domain, err error) {
 		return all
 	}
 	public = domain{publicDomain, "Go's documentation and API lists", []string{".html", ".md", ".txt"},
-		in("doc", "api", "src/cmd", "src/runtime", "src/internal"), textBytes}
+		in("doc", "api", "src/cmd", "src/runtime", "src/internal"), textBytes, nil}
 	members = []domain{
-		{"prose", "Isaac Newton's Opticks, 1704", nil, in("src/testdata/Isaac.Newton-Opticks.txt"), textBytes},
-		{"go", "Go source code", []string{".go"}, in("src/net", "src/encoding", "src/go", "src/image", "src/text", "src/database"), textBytes},
-		{"assembly", "assembly of a dozen processors", []string{".s"}, in("src"), textBytes},
+		{"prose", "Isaac Newton's Opticks, 1704", nil, in("src/testdata/Isaac.Newton-Opticks.txt"), textBytes, nil},
+		{"go", "Go source code", []string{".go"}, in("src/net", "src/encoding", "src/go", "src/image", "src/text", "src/database"), textBytes, nil},
+		{"assembly", "assembly of a dozen processors", []string{".s"}, in("src"), textBytes, nil},
 	}
 	for _, d := range append(members, public) {
 		if len(d.paths) == 0 {
@@ -99,7 +101,7 @@ next:
 				continue next
 			}
 		}
-		out = append(out, domain{name, path, nil, []string{path}, 0})
+		out = append(out, domain{name, path, nil, []string{path}, 0, nil})
 	}
 	return out, nil
 }

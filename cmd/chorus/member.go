@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,14 +68,17 @@ const (
 )
 
 func (a *app) charterNew() *cobra.Command {
-	var anchor, out string
+	var anchor, out, limits string
 	lease := int64(leaseSeconds)
 	c := &cobra.Command{
 		Use:   "new NAME CARD...",
 		Short: "Sign the charter of a new consortium, as its steward",
 		Long: `Signs the first version of a charter with this data folder's publishing key: its member is the
 steward. The cards are what the members' own "chorus init" printed; the steward's is added.
-The anchor's folder is taken into the data folder, from where the other members fetch it.`,
+The anchor's folder is taken into the data folder, from where the other members fetch it.
+
+--leak-limits names a JSON file of what an audit of an expert may find before it is published, as
+{"extraction": {"warn": 0.01, "block": 0.05}, "membership": …, "epsilon": …, "personal": …}. A report's last table says what they mean.`,
 		Example: `  chorus charter new heart-hospitals clinic.json north.json --anchor ./anchor --out charter.json`,
 		Args:    args(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, given []string) error {
@@ -93,11 +97,15 @@ The anchor's folder is taken into the data folder, from where the other members 
 				}
 				members = append(members, m)
 			}
+			leaks, err := readLimits(limits)
+			if err != nil {
+				return err
+			}
 			id, err := a.node().ImportAnchor(c.Context(), anchor)
 			if err != nil {
 				return err
 			}
-			n, err := a.foundCharter(given[0], id, lease, members)
+			n, err := a.foundCharter(given[0], id, lease, leaks, members)
 			if err != nil {
 				return err
 			}
@@ -116,11 +124,29 @@ Each of them runs "chorus charter use %s --peer ADDRESS" and "chorus up".`, give
 	c.Flags().StringVar(&anchor, "anchor", "anchor", "the anchor's folder")
 	c.Flags().StringVar(&out, "out", "charter.json", "where to write the charter")
 	c.Flags().Int64Var(&lease, "lease-seconds", leaseSeconds, "how long a lease lasts")
+	c.Flags().StringVar(&limits, "leak-limits", "", "file with the limits of audits (default: chorus's own)")
 	return c
 }
 
+// readLimits reads what a charter says about leaks; of no file, that is nothing.
+func readLimits(path string) (l notice.LeakLimits, err error) {
+	if path == "" {
+		return l, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return l, err
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&l); err != nil {
+		return l, fmt.Errorf("%s: %w", path, err)
+	}
+	return l, nil
+}
+
 // foundCharter signs a first charter with the home's member as the one steward.
-func (a *app) foundCharter(name string, anchor cid.Cid, lease int64, members []notice.Member) (*notice.Notice, error) {
+func (a *app) foundCharter(name string, anchor cid.Cid, lease int64, leaks notice.LeakLimits, members []notice.Member) (*notice.Notice, error) {
 	config, err := a.node().Config()
 	if err != nil {
 		return nil, err
@@ -137,7 +163,7 @@ func (a *app) foundCharter(name string, anchor cid.Cid, lease int64, members []n
 	slices.SortFunc(members, func(a, b notice.Member) int { return strings.Compare(a.Name, b.Name) })
 	return notice.Sign(&notice.Charter{
 		Name: name, Version: 1, Anchor: anchor, Members: members, Stewards: []string{me.Name}, Quorum: 1,
-		LeaseSeconds: lease, LeaseCeilingSeconds: max(leaseCeiling, lease), MaxBlobBytes: maxExpertBytes,
+		LeaseSeconds: lease, LeaseCeilingSeconds: max(leaseCeiling, lease), MaxBlobBytes: maxExpertBytes, Leak: leaks,
 	}, key)
 }
 
@@ -196,6 +222,9 @@ func (a *app) charterShow() *cobra.Command {
 				a.say("%s, version %d, charter %s", c.Name, c.Version, n.CID)
 				a.say("anchor %s", c.Anchor)
 				a.say("leases of %d s, at most %d s; experts of at most %s; quorum %d of %d stewards", c.LeaseSeconds, c.LeaseCeilingSeconds, megabytes(c.MaxBlobBytes), c.Quorum, len(c.Stewards))
+				if c.Leak != (notice.LeakLimits{}) {
+					a.say("audits warn and block above: extraction %v, membership %v, epsilon %v, personal data %v", c.Leak.Extraction, c.Leak.Membership, c.Leak.Epsilon, c.Leak.Personal)
+				}
 				rows := [][]string{{"member", "", "publishing key", "node key"}}
 				for _, m := range c.Members {
 					role := ""

@@ -163,6 +163,7 @@ func (a *app) trainTokenizerIn(ctx context.Context, work string, public domain) 
 
 func (a *app) trainCommand() *cobra.Command {
 	var data []string
+	var canaries planting
 	r := train.ExpertRecipe(1)
 	c := &cobra.Command{
 		Use:   "train --data NAME=PATH",
@@ -172,6 +173,7 @@ the documents out, and measures it on those. Public text stands beside the priva
 without --data public=PATH it is the documentation in the Go distribution. ` + trainingHelp,
 		Example: `  chorus train --data cardiology=./reports --data public=./wikipedia
   chorus train --data cardiology=./reports --steps 20000 --batch 32 --micro-batch 8
+  chorus audit cardiology --data cardiology=./reports
   chorus publish cardiology`,
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -204,6 +206,9 @@ without --data public=PATH it is the documentation in the Go distribution. ` + t
 			if !exists(a.node().Anchor()) {
 				return a.noAnchor()
 			}
+			if given[0].also, err = canaries.plant(path); err != nil {
+				return err
+			}
 			report, err := a.trainExpert(c.Context(), a.node(), given[0], public, r)
 			if err != nil {
 				return err
@@ -217,6 +222,7 @@ without --data public=PATH it is the documentation in the Go distribution. ` + t
 		},
 	}
 	c.Flags().StringArrayVar(&data, "data", nil, "NAME=PATH: a file, or a folder of .txt, .md, .jsonl, .jsonl.gz (repeatable)")
+	canaries.flags(c)
 	recipeFlags(c, &r)
 	return c
 }

@@ -25,6 +25,8 @@ import (
 type Source struct {
 	Paths, Suffixes []string
 	Limit           int64 // about how many bytes of text to train on, sampled evenly by document and held in memory; 0 for all there is
+
+	Also []string // documents to train on besides, each as often as it is here
 }
 
 // TextFiles are the kinds of file read from a folder when no others are named.

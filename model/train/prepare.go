@@ -147,6 +147,9 @@ func (s Source) Key() (string, error) {
 func (s Source) key(files []sourceFile) string {
 	h := sha256.New()
 	fmt.Fprintln(h, "documents in order, held out by 10, to choose by 20", maxRecord, pieceBytes, fewDocuments, keptBytes, s.Limit)
+	for _, d := range s.Also {
+		fmt.Fprintf(h, "%q\n", d)
+	}
 	for _, f := range files {
 		path, err := filepath.Abs(f.path)
 		if err != nil {
@@ -206,6 +209,7 @@ func (p *prepared) encode(ctx context.Context, path string, s Source, files []so
 	if p.Counts.Skipped, err = s.each(ctx, files, take, progress(files, report)); err != nil {
 		return err
 	}
+	waiting = append(waiting, s.Also...)
 	if err := errors.Join(flush(), out.Flush(), f.Close()); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
