@@ -100,6 +100,7 @@ func paperTrial() *cobra.Command {
 	c.Flags().StringVar(&scale, "scale", "small", "small or full")
 	c.Flags().StringVar(&rows, "rows", "", "all, core, or names of rows with commas between; default: all of small, core of full")
 	c.Flags().IntVar(&seeds, "seeds", 1, "seeds 1 to N")
+	c.AddCommand(paperExport())
 	return c
 }
 
