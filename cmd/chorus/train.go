@@ -40,8 +40,10 @@ func (a *app) anchorTrain() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "train",
 		Short: "Train an anchor on public text",
-		Long: `Trains a tokenizer and a small model on public text, of any size. ` + trainingHelp + `
-Without --data the text is the documentation in the Go distribution.`,
+		Long: `Trains a tokenizer and a small model on public text, of any size. Without --data the text is the
+documentation in the Go distribution.
+
+` + trainingHelp,
 		Example: `  chorus anchor train --data public=./wikipedia --out anchor
   chorus anchor train --data public=./wikipedia --steps 20000 --batch 32 --micro-batch 8`,
 		Args: args(cobra.NoArgs),
@@ -168,9 +170,11 @@ func (a *app) trainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "train --data NAME=PATH",
 		Short: "Train an expert on your own text",
-		Long: `Trains an expert against the charter's anchor on text of any size that stays on this machine, holds a tenth of
-the documents out, and measures it on those. Public text stands beside the private so that the router learns to tell them apart;
-without --data public=PATH it is the documentation in the Go distribution. ` + trainingHelp,
+		Long: `Trains an expert against the charter's anchor on text of any size, which stays on this machine.
+Public text stands beside the private so that the router learns to tell them apart; without
+--data public=PATH it is the documentation in the Go distribution.
+
+` + trainingHelp,
 		Example: `  chorus train --data cardiology=./reports --data public=./wikipedia
   chorus train --data cardiology=./reports --steps 20000 --batch 32 --micro-batch 8
   chorus audit cardiology --data cardiology=./reports

@@ -25,12 +25,14 @@ import (
 )
 
 // trainingHelp is what both commands that train say of it.
-const trainingHelp = `It is read once, document by document, into a file of
-tokens; what is no text, or comes twice, is skipped and counted. Every twentieth document is not trained on but measured now and then: the
-weights that were best on those come out, and training stops when it has got worse several times in a row.
+const trainingHelp = `Text is read once, document by document, into a file of tokens. What is no text, and what comes twice,
+is skipped and counted. A tenth of the documents is held out to report on. Another twentieth is not
+trained on either: the weights that are best on it are those that are kept, and when it gets worse
+several times in a row, training stops.
 
-Interrupted, it goes on where it was when it is run again. All that it needs for that, the text among it, lies in a folder NAME.training,
-which is removed at the end. It leaves a plot and figures in NAME.report. The same text and seed give the same weights.`
+Interrupted, training goes on where it was when the command is run again. What it needs for that,
+the text as tokens among it, lies in a folder NAME.training, which is removed at the end. A plot and
+all figures are left in NAME.report. The same text and seed give the same weights.`
 
 // recipeFlags are what one may choose of a recipe.
 func recipeFlags(c *cobra.Command, r *train.Recipe) {
