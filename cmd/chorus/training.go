@@ -125,10 +125,21 @@ func versions() map[string]string {
 
 // plot draws the curve as SVG.
 func (r *trainingReport) plot(w io.Writer) error {
+	p, err := r.figure()
+	if err != nil {
+		return err
+	}
+	c := vgsvg.New(7*vg.Inch, 4*vg.Inch)
+	p.Draw(draw.Crop(draw.New(c), vg.Points(4), vg.Points(-16), vg.Points(4), vg.Points(-4)))
+	_, err = c.WriteTo(w)
+	return err
+}
+
+func (r *trainingReport) figure() (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text = r.Name
 	p.X.Label.Text, p.Y.Label.Text = "steps", "bits per byte"
-	p.Legend.Top = true
+	p.Legend.Top, p.Legend.XOffs, p.Legend.Padding = true, vg.Points(-8), vg.Points(3)
 	p.Add(plotter.NewGrid())
 	for i, s := range []struct {
 		name string
@@ -146,18 +157,15 @@ func (r *trainingReport) plot(w io.Writer) error {
 		if len(points) == 0 {
 			continue
 		}
-		line, dots, err := plotter.NewLinePoints(points)
+		line, err := plotter.NewLine(points)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		line.Color, dots.Color, dots.Radius = curveColors[i], curveColors[i], vg.Points(1.5)
-		p.Add(line, dots)
+		line.Color = curveColors[i]
+		p.Add(line)
 		p.Legend.Add(s.name, line)
 	}
-	c := vgsvg.New(7*vg.Inch, 4*vg.Inch)
-	p.Draw(draw.New(c))
-	_, err := c.WriteTo(w)
-	return err
+	return p, nil
 }
 
 // sayTrained says what was trained on, what was skipped, and where the report is.

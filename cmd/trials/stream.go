@@ -115,7 +115,7 @@ func trainStream(ctx context.Context, chorus, data, out string, after time.Durat
 	c := exec.CommandContext(ctx, chorus, "anchor", "train", "--data", "public="+data, "--out", out, "--json")
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
 	c.Stdout, c.Stderr = io.Discard, os.Stderr
-	if err := c.Run(); err != nil {
+	if err := c.Run(); err != nil && (c.ProcessState == nil || !c.ProcessState.Success()) { // it may have been done just then
 		return r, fmt.Errorf("chorus anchor train: %w", err)
 	}
 	b, err := os.ReadFile(filepath.Join(out+".report", "report.json"))
