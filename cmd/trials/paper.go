@@ -31,14 +31,14 @@ type paperScale struct {
 
 var paperScales = map[string]paperScale{
 	"small": {
-		hidden: 128, intermediate: 384, layers: 4, heads: 4, vocab: 4096, sequences: 8, publicSequences: 2, length: 256,
-		anchorSteps: 1200, expertSteps: 100, anchorRate: 5e-3, denseRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
+		hidden: 128, intermediate: 384, layers: 4, heads: 4, vocab: 4096, sequences: 4, publicSequences: 1, length: 256,
+		anchorSteps: 2400, expertSteps: 200, anchorRate: 5e-3, denseRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
 		trainTokens: 2 << 20, evalBytes: 50_000, ranks: []int{8, 32},
 	},
 	"full": {
-		hidden: 192, intermediate: 576, layers: 5, heads: 6, vocab: 4096, sequences: 8, publicSequences: 2, length: 256,
-		anchorSteps: 2000, expertSteps: 300, anchorRate: 4e-3, denseRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
-		trainTokens: 4 << 20, evalBytes: 120_000, ranks: []int{16, 64},
+		hidden: 192, intermediate: 576, layers: 5, heads: 6, vocab: 4096, sequences: 4, publicSequences: 1, length: 256,
+		anchorSteps: 4000, expertSteps: 600, anchorRate: 4e-3, denseRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
+		trainTokens: 4 << 20, evalBytes: 80_000, ranks: []int{16, 64},
 	},
 }
 
@@ -122,8 +122,12 @@ Rows (* for core):
 		fmt.Fprintf(&b, "  %s %-16s %s\n", mark, k.name, k.what)
 	}
 	b.WriteString(`
-A unit of training is the compute of all experts together: the control, the dense models, each ablation and the unrestricted mixture take one
-each, BTX a quarter, router tuning a tenth, as counted in floating-point operations.
+A dense model is the anchor with its FFN trained on one member's text, so that all ways to merge put together the same things; of whole models everything
+is trained. A window is predicted from its own tokens alone. Branch-Train-Merge and the weighted soup weigh models by the likelihood of
+the whole window that is predicted, which favours them; probabilities are mixed, not logits.
+
+A unit of training is the compute of all experts together: the control, the dense models, the whole models, each ablation and the unrestricted mixture
+take one each, BTX a quarter, router tuning a tenth, as counted in floating-point operations.
 `)
 	for _, name := range []string{"small", "full"} {
 		s := paperScales[name]

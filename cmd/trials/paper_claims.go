@@ -17,12 +17,12 @@ func (p *paper) claims(t *paperTable, figures []*paperFigures) {
 		return
 	}
 	mixed := t.texts[len(t.texts)-1:]
-	ours := t.reduction(rowFlexOlmo, t.texts)
+	ours := t.together(rowFlexOlmo)
 	for _, name := range t.names() {
-		if !slices.Contains([]string{"soup, average", "soup, weighted", "BTM, top 1", "BTM, top 2", rowBTM, "prompt routing", "BTX"}, name) {
+		if !slices.Contains([]string{rowAverage, rowWeighted, rowTop1, rowTop2, rowBTM, rowRouting, rowBTX}, name) {
 			continue
 		}
-		theirs := t.reduction(name, t.texts)
+		theirs := t.together(name)
 		need := 1.0
 		if name == rowBTM {
 			need = overBTM
@@ -31,12 +31,12 @@ func (p *paper) claims(t *paperTable, figures []*paperFigures) {
 			need, name, ours, theirs, ours/theirs, t.reduction(rowFlexOlmo, t.domains()), t.reduction(name, t.domains()), t.reduction(rowFlexOlmo, mixed), t.reduction(name, mixed))
 	}
 	if has(rowUnrestricted) {
-		theirs := t.reduction(rowUnrestricted, t.texts)
+		theirs := t.together(rowUnrestricted)
 		p.check(ours >= ofUnrestricted*theirs, "FlexOlmo reaches %.0f %% of the unrestricted mixture at equal compute: %.3f of %.3f (%.1f %%)", 100*ofUnrestricted, ours, theirs, 100*ours/theirs)
 	}
 	for _, name := range []string{rowNoBias, rowRandomRows, rowNoCoordination, rowPaper} {
 		if has(name) {
-			theirs := t.reduction(name, t.texts)
+			theirs := t.together(name)
 			p.check(ours > theirs, "FlexOlmo is better than %q: reduction %.3f against %.3f", name, ours, theirs)
 		}
 	}

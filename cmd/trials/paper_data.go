@@ -55,15 +55,16 @@ type paperData struct {
 	tok            *tokenizer.Tokenizer
 	eos            int
 	domains        []*paperDomain
-	valid, heldout []*paperText // by domain, and mixed last
+	valid, heldout []*paperText  // by domain, and mixed last
+	pooled         *train.Tokens // what all domains train on
 	classifier     *eval.Classifier
 	digests        map[*train.Tokens]string
 }
 
-// Sizes of documents that cross domains, in passages and in bytes of each.
+// Sizes of documents that cross domains, a few hundred tokens each, in passages and in bytes of each.
 const (
 	mixedPassages               = 4
-	passageLeast, passageMost   = 400, 1000
+	passageLeast, passageMost   = 200, 400
 	largestRecord, largestPiece = 1 << 20, 8 << 10
 )
 
@@ -105,11 +106,14 @@ func readPaperData(ctx context.Context, dir, cache string, s paperScale) (*paper
 		return nil, err
 	}
 	var all [][]int32
+	d.pooled = new(train.Tokens)
 	for _, p := range d.domains {
 		p.train = train.Encode(texts[p.name], d.tok.Encode, d.eos, s.trainTokens)
 		d.digests[p.train] = digest(p.train.IDs)
 		all = append(all, p.train.IDs)
+		d.pooled.IDs, d.pooled.Bytes = append(d.pooled.IDs, p.train.IDs...), d.pooled.Bytes+p.train.Bytes
 	}
+	d.digests[d.pooled] = digest(d.pooled.IDs)
 	d.domains[0].documents = texts[publicDomain]
 	d.classifier = eval.NewClassifier(d.tok.VocabSize(), all...)
 	d.valid = d.sets(s.evalBytes/2, func(p *paperDomain) []string { return p.valid })

@@ -110,30 +110,34 @@ func (p *paper) membersFLOPs() float64 {
 	return float64((len(p.data.domains)-1)*s.expertSteps) * s.stepFLOPs(2, s.sequences, s.ffnWeights())
 }
 
-// dense is the anchor, all of which was trained on a member's text with the compute of an expert: what one has who trains alone.
-// Domain 0 is the anchor itself.
-func (s *paperSeed) dense(domain int) (*training, error) {
+// dense is the anchor trained on a member's text alone with the compute of an expert: of the anchor the FFN, so that what members put together
+// is what they put together in FlexOlmo, or if whole is set everything. Domain 0 is the anchor itself.
+func (s *paperSeed) dense(whole bool, domain int) (*training, error) {
 	if domain == 0 {
 		return s.anchor()
 	}
-	d := s.data.domains[domain]
-	return s.once("dense-"+d.name, func() (*training, error) {
+	d, sc := s.data.domains[domain], s.scale
+	name, trained, weights := "dense-"+d.name, func(_ int, name string) bool { return isPublicFFN(name) }, sc.ffnWeights()
+	rate := sc.expertRate
+	if whole {
+		name, trained, weights, rate = "whole-"+d.name, everything, sc.everything(1), sc.denseRate
+	}
+	return s.once(name, func() (*training, error) {
 		a, err := s.anchor()
 		if err != nil {
 			return nil, err
 		}
-		sc := s.scale
-		steps := int(s.membersFLOPs() / float64(len(s.data.domains)-1) / sc.stepFLOPs(1, sc.sequences, sc.everything(1)))
-		return s.train("dense-"+d.name, train.Job{
-			Anchor: a.anchor(), Trained: everything, Texts: []train.Share{{Text: d.train, Sequences: sc.sequences}}, Recipe: s.recipe(steps, sc.denseRate),
-		}, sc.everything(1), a.key)
+		steps := int(s.membersFLOPs() / float64(len(s.data.domains)-1) / sc.stepFLOPs(1, sc.sequences, weights))
+		return s.train(name, train.Job{
+			Anchor: a.anchor(), Trained: trained, Texts: []train.Share{{Text: d.train, Sequences: sc.sequences}}, Recipe: s.recipe(steps, rate),
+		}, weights, a.key)
 	})
 }
 
 // denses are the anchor and all dense models.
-func (s *paperSeed) denses() (all []*training, err error) {
+func (s *paperSeed) denses(whole bool) (all []*training, err error) {
 	for i := range s.data.domains {
-		t, err := s.dense(i)
+		t, err := s.dense(whole, i)
 		if err != nil {
 			return nil, err
 		}
@@ -182,7 +186,7 @@ func (s *paperSeed) expert(v variant, domain int) (*training, error) {
 				fill(row, 1/math.Sqrt(float64(sc.hidden)), rng)
 				start.Bias[l][0] = 0
 			case v.paper:
-				s.meanRow(row, a.mixture, d.train, l)
+				s.meanRow(row, a.mixture, l, d.train)
 				start.Bias[l][0] = 0
 			}
 		}
@@ -191,31 +195,34 @@ func (s *paperSeed) expert(v variant, domain int) (*training, error) {
 			texts = append(texts, train.Share{Text: s.data.domains[0].train, Sequences: r.PublicSequences})
 		}
 		if v.alone {
-			t, err := s.train(name, train.Job{
-				Anchor: a.anchor(), Trained: func(_ int, name string) bool { return isPublicFFN(name) }, Texts: texts, Recipe: r,
-			}, sc.ffnWeights(), a.key)
+			t, err := s.dense(false, domain)
 			if err != nil {
 				return nil, err
 			}
 			start.FFN = t.anchor().Public.FFN
-			t.mixture = model.NewMixture(a.anchor(), start)
-			return t, nil
+			return &training{t.key, model.NewMixture(a.anchor(), start), t.flops, t.seconds}, nil
 		}
 		return s.train(name, train.Job{
 			Anchor: a.anchor(), Experts: []*model.Expert{start}, Texts: texts, Recipe: r,
-			Trained: func(slot int, name string) bool { return slot == 1 && !(isBias(name) && v.noBias) },
+			Trained: func(slot int, name string) bool {
+				return slot == 1 && !(isBias(name) && v.noBias)
+			},
 		}, sc.ffnWeights(), a.key)
 	})
 }
 
-// meanRow stores in row what layer l's router reads of some of a text, in the mean.
-func (s *paperSeed) meanRow(row []float32, m *model.Mixture, text *train.Tokens, l int) {
-	var pass model.Pass
-	rows := min(8, len(text.IDs)/s.scale.length) * s.scale.length
-	m.ForwardToHead(&pass, text.IDs[:rows], rows/s.scale.length, s.scale.length)
+// meanRow stores in row what layer l's router reads of some of a text, in the mean, less the same of public text: the softmax is that of the mean
+// of each, since the anchor's own row is zero.
+func (s *paperSeed) meanRow(row []float32, m *model.Mixture, l int, text *train.Tokens) {
 	clear(row)
-	for r := range rows {
-		kernels.Axpy(row, 1/float32(rows), pass.Layers[l].Hidden[r*len(row):][:len(row)])
+	for i, t := range []*train.Tokens{text, s.data.domains[0].train} {
+		sign := float32(1 - 2*i)
+		var pass model.Pass
+		rows := min(24, len(t.IDs)/s.scale.length) * s.scale.length
+		m.ForwardToHead(&pass, t.IDs[:rows], rows/s.scale.length, s.scale.length)
+		for r := range rows {
+			kernels.Axpy(row, sign/float32(rows), pass.Layers[l].Hidden[r*len(row):][:len(row)])
+		}
 	}
 }
 
@@ -270,7 +277,7 @@ func (s *paperSeed) upcycled(name string, ffn func(domain int) []model.FFN) (exp
 // (Sukhbaatar et al. 2024, arXiv 2403.07816; FlexOlmo, section 4.2).
 func (s *paperSeed) btx() (*training, error) {
 	return s.once("btx", func() (*training, error) {
-		all, err := s.denses()
+		all, err := s.denses(false)
 		if err != nil {
 			return nil, err
 		}
@@ -301,8 +308,8 @@ func anchorsOf(all []*training) (anchors []*model.Anchor) {
 	return anchors
 }
 
-// unrestricted is one mixture of as many slots, made of copies of the anchor's FFN, all of which is trained on all data pooled, a window of each
-// domain a step, for so many times the experts' compute.
+// unrestricted is one mixture of as many slots, made of copies of the anchor's FFN, all of which is trained on all data pooled, for so many times
+// the experts' compute.
 func (s *paperSeed) unrestricted(times int) (*training, error) {
 	name := fmt.Sprintf("unrestricted-%dx", times)
 	return s.once(name, func() (*training, error) {
@@ -311,15 +318,11 @@ func (s *paperSeed) unrestricted(times int) (*training, error) {
 			return nil, err
 		}
 		sc, slots := s.scale, len(s.data.domains)
-		var texts []train.Share
-		for _, d := range s.data.domains {
-			texts = append(texts, train.Share{Text: d.train, Sequences: 1})
-		}
-		r := s.recipe(int(float64(times)*s.membersFLOPs()/sc.stepFLOPs(slots, slots, sc.everything(slots))), sc.unrestrictedRate)
-		r.Sequences = slots
+		steps := float64(times) * s.membersFLOPs() / sc.stepFLOPs(slots, sc.sequences, sc.everything(slots))
 		experts := s.upcycled("unrestricted", func(int) []model.FFN { return a.anchor().Public.FFN })
 		return s.train(name, train.Job{
-			Anchor: a.anchor(), Experts: experts, Trained: func(_ int, name string) bool { return !isBias(name) }, Texts: texts, Recipe: r,
+			Anchor: a.anchor(), Experts: experts, Trained: func(_ int, name string) bool { return !isBias(name) },
+			Texts: []train.Share{{Text: s.data.pooled, Sequences: sc.sequences}}, Recipe: s.recipe(int(steps), sc.unrestrictedRate),
 		}, sc.everything(slots), a.key)
 	})
 }

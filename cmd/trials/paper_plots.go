@@ -157,7 +157,7 @@ func shade(i int) color.Color { return plotutil.Color(i) }
 // bars compares the main rows on each text.
 func (t *paperTable) bars(path string) error {
 	var models []string
-	for _, name := range []string{rowAnchor, "soup, average", rowBTM, "BTX", rowFlexOlmo, rowUnrestricted} {
+	for _, name := range []string{rowAnchor, rowAverage, rowBTM, rowBTX, rowFlexOlmo, rowUnrestricted} {
 		if len(t.find(name)) > 0 {
 			models = append(models, name)
 		}

@@ -4,15 +4,15 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"chorus/durable"
+	"chorus/kernels"
 	"chorus/model"
 	"chorus/model/eval"
-
-	"io"
 )
 
 // A paperScore is how well a text is predicted.
@@ -42,6 +42,8 @@ const (
 	rowAnchor, rowFlexOlmo, rowBTM, rowUnrestricted = "anchor", "FlexOlmo", "BTM", "unrestricted 1×"
 	rowNoBias, rowRandomRows, rowNoCoordination     = "− bias", "− router rows", "− coordination"
 	rowPaper                                        = "as in the paper"
+	rowAverage, rowWeighted, rowRouting             = "soup, average", "soup, weighted", "prompt routing"
+	rowTop1, rowTop2, rowBTX, rowWholeBTM           = "BTM, top 1", "BTM, top 2", "BTX", "whole models, BTM"
 )
 
 var paperRowKinds = []paperRowKind{
@@ -55,15 +57,17 @@ var paperRowKinds = []paperRowKind{
 		return []paperRow{row}, err
 	}},
 	{"control", "the anchor trained on for the experts' compute on public text", true, 1, one("anchor, continued", (*paperSeed).control)},
-	{"experts", "each member's dense model: the anchor trained on its text", true, 1, denseRows},
+	{"experts", "each member's dense model: the anchor, its FFN trained on the member's text", true, 1, denseRows},
+	{"whole", "whole models, of which all is trained: their average and Branch-Train-Merge", false, 1, wholeRows},
 	{"soup", "the average of the dense models' weights, and of weights by each window's likelihood", true, 0, soupRows},
 	{"btm", "Branch-Train-Merge: their predictions averaged, each window's weights by its loss; top 1, top 2, all", true, 0, branchRows},
 	{"routing", "each window to the dense model that a classifier of its tokens names", true, 0, routingRow},
-	{"btx", "Branch-Train-MiX: their FFNs as a mixture, the rest averaged, then trained on public text", true, 0.25, one("BTX", (*paperSeed).btx)},
+	{"btx", "Branch-Train-MiX: their FFNs as a mixture, the rest averaged, then trained on public text", true, 0.25, one(rowBTX, (*paperSeed).btx)},
 	{"flexolmo", "the anchor and the experts, put together", true, 1, variantRow(rowFlexOlmo, ours)},
+	{"pairs", "each expert beside the public FFN alone, as it was trained", false, 0, pairRows},
 	{"no-bias", "FlexOlmo of experts without a bias", false, 1, variantRow(rowNoBias, variant{name: "nobias", noBias: true})},
 	{"random-rows", "FlexOlmo of experts whose router rows start at random", false, 1, variantRow(rowRandomRows, variant{name: "randomrows", randomRows: true})},
-	{"no-coordination", "FlexOlmo of FFNs trained without the public one beside them", false, 1, variantRow(rowNoCoordination, variant{name: "alone", alone: true})},
+	{"no-coordination", "FlexOlmo of FFNs trained without the public one beside them: the dense models'", false, 0, variantRow(rowNoCoordination, variant{name: "alone", alone: true})},
 	{"paper", "FlexOlmo of experts whose rows start as mean hidden states and see no public text", false, 1, variantRow(rowPaper, variant{name: "paper", paper: true})},
 	{"tuned", "FlexOlmo with router tuning on proxies", false, 0.1, one("FlexOlmo + router tuning", (*paperSeed).tuned)},
 	{"rank", "FlexOlmo of experts of low rank", false, 0, rankRows},
@@ -82,29 +86,42 @@ func (s *paperSeed) scores(name, key string, predict func(*paperText) (*eval.Pre
 	path := filepath.Join(s.dir, "scores", fmt.Sprintf("%x.json", h.Sum(nil)[:10]))
 	scores := make(map[string]paperScore)
 	if b, err := os.ReadFile(path); err == nil {
-		return scores, json.Unmarshal(b, &scores)
+		if err := json.Unmarshal(b, &scores); err != nil {
+			return nil, fmt.Errorf("%s: %w: remove the file to evaluate again", path, err)
+		}
 	}
-	s.progress.evaluating(name)
 	for _, t := range s.data.heldout {
+		if _, ok := scores[t.name]; ok {
+			continue
+		}
 		if s.ctx.Err() != nil {
 			return nil, s.ctx.Err()
 		}
+		s.progress.evaluating(name)
 		p, err := predict(t)
 		if err != nil {
 			return nil, fmt.Errorf("%s on %s: %w", name, t.name, err)
 		}
 		scores[t.name] = paperScore{p.BitsPerByte(len(t.ids), t.bytes), p.Accuracy()}
+		if err := durable.WriteFile(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(scores) }); err != nil {
+			return nil, err
+		}
 	}
-	return scores, durable.WriteFile(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(scores) })
+	return scores, nil
 }
 
 // of returns how to predict with a mixture, in the arithmetic that it was trained in.
 func (s *paperSeed) of(m *model.Mixture) func(*paperText) (*eval.Prediction, error) {
-	mixed := m
-	if s.recipe(1, 1).Mixed {
-		mixed = m.Mixed()
-	}
+	mixed := s.inPrecision(m)
 	return func(t *paperText) (*eval.Prediction, error) { return eval.Predict(mixed, t.ids, s.scale.length) }
+}
+
+// inPrecision returns m in the arithmetic that models are trained in.
+func (s *paperSeed) inPrecision(m *model.Mixture) *model.Mixture {
+	if kernels.Mixed() {
+		return m.Mixed()
+	}
+	return m
 }
 
 // mixtureRow is the row of a mixture that was made of those trainings.
@@ -145,8 +162,8 @@ func one(name string, make func(*paperSeed) (*training, error)) func(*paperSeed)
 			return nil, err
 		}
 		row, err := s.mixtureRow(name, t.mixture, t)
-		if strings.HasPrefix(name, "BTX") {
-			all, err := s.denses()
+		if name == rowBTX {
+			all, err := s.denses(false)
 			if err != nil {
 				return nil, err
 			}
@@ -182,7 +199,7 @@ func variantRow(name string, v variant) func(*paperSeed) ([]paperRow, error) {
 
 func denseRows(s *paperSeed) (rows []paperRow, err error) {
 	for i, d := range s.data.domains[1:] {
-		t, err := s.dense(i + 1)
+		t, err := s.dense(false, i+1)
 		if err != nil {
 			return nil, err
 		}
@@ -195,12 +212,28 @@ func denseRows(s *paperSeed) (rows []paperRow, err error) {
 	return rows, nil
 }
 
+func pairRows(s *paperSeed) (rows []paperRow, err error) {
+	for i, d := range s.data.domains[1:] {
+		t, err := s.expert(ours, i+1)
+		if err != nil {
+			return nil, err
+		}
+		row, err := s.mixtureRow("public and "+d.name, t.mixture, t)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
 // predictions are what the dense models predict of a text, the anchor first.
-func (s *paperSeed) predictions(t *paperText) ([]*eval.Prediction, error) {
-	if p := s.parts[t.digest]; p != nil {
+func (s *paperSeed) predictions(whole bool, t *paperText) ([]*eval.Prediction, error) {
+	at := fmt.Sprint(whole, t.digest)
+	if p := s.parts[at]; p != nil {
 		return p, nil
 	}
-	all, err := s.denses()
+	all, err := s.denses(whole)
 	if err != nil {
 		return nil, err
 	}
@@ -215,40 +248,56 @@ func (s *paperSeed) predictions(t *paperText) ([]*eval.Prediction, error) {
 		}
 		parts = append(parts, p)
 	}
-	s.parts[t.digest] = parts
+	s.parts[at] = parts
 	return parts, nil
 }
 
 // mergedRow is the row of a way to merge the dense models.
-func (s *paperSeed) mergedRow(name string, predict func(*paperText) (*eval.Prediction, error)) (row paperRow, err error) {
-	all, err := s.denses()
+func (s *paperSeed) mergedRow(whole bool, name string, predict func(*paperText) (*eval.Prediction, error)) (row paperRow, err error) {
+	all, err := s.denses(whole)
 	if err != nil {
 		return row, err
 	}
-	row = paperRow{Name: name}
+	row = paperRow{Name: name, Parameters: all[0].anchor().Parameters()}
 	row.spent(all[1:])
-	row.Parameters = int64(len(all)) * all[0].anchor().Parameters()
+	for _, t := range all[1:] {
+		if whole {
+			row.Parameters += t.anchor().Parameters()
+		} else {
+			row.Parameters += int64(s.scale.ffnWeights() - s.scale.layers*s.scale.hidden)
+		}
+	}
 	row.Active = row.Parameters
 	row.Scores, err = s.scores(name, fmt.Sprint(keys(all)), predict)
 	return row, err
 }
 
-func soupRows(s *paperSeed) ([]paperRow, error) {
-	all, err := s.denses()
+// averageRow is the row of the average of all dense models.
+func (s *paperSeed) averageRow(whole bool, name string) (row paperRow, err error) {
+	all, err := s.denses(whole)
 	if err != nil {
-		return nil, err
+		return row, err
 	}
 	soup, err := uniformSoup(all)
 	if err != nil {
-		return nil, err
+		return row, err
 	}
-	average, err := s.mergedRow("soup, average", s.of(model.NewMixture(soup)))
+	row, err = s.mergedRow(whole, name, s.of(model.NewMixture(soup)))
+	row.Parameters, row.Active = soup.Parameters(), soup.Parameters()
+	return row, err
+}
+
+func soupRows(s *paperSeed) ([]paperRow, error) {
+	average, err := s.averageRow(false, rowAverage)
 	if err != nil {
 		return nil, err
 	}
-	average.Parameters, average.Active = soup.Parameters(), soup.Parameters()
-	weighted, err := s.mergedRow("soup, weighted", func(t *paperText) (*eval.Prediction, error) {
-		parts, err := s.predictions(t)
+	all, err := s.denses(false)
+	if err != nil {
+		return nil, err
+	}
+	weighted, err := s.mergedRow(false, rowWeighted, func(t *paperText) (*eval.Prediction, error) {
+		parts, err := s.predictions(false, t)
 		if err != nil {
 			return nil, err
 		}
@@ -257,16 +306,25 @@ func soupRows(s *paperSeed) ([]paperRow, error) {
 	return []paperRow{average, weighted}, err
 }
 
+func wholeRows(s *paperSeed) ([]paperRow, error) {
+	average, err := s.averageRow(true, "whole models, average")
+	if err != nil {
+		return nil, err
+	}
+	branches, err := s.branches(true, []string{rowWholeBTM}, 0)
+	return append([]paperRow{average}, branches...), err
+}
+
 // temperatures are what is tried on valid.
 var temperatures = []float64{0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1}
 
 // temperature returns that at which the dense models predict the texts of valid best, in the mean.
-func (s *paperSeed) temperature(top int) (best float64, err error) {
+func (s *paperSeed) temperature(whole bool, top int) (best float64, err error) {
 	least := 0.0
 	for _, tau := range temperatures {
 		var sum float64
 		for _, t := range s.data.valid {
-			parts, err := s.predictions(t)
+			parts, err := s.predictions(whole, t)
 			if err != nil {
 				return 0, err
 			}
@@ -280,56 +338,67 @@ func (s *paperSeed) temperature(top int) (best float64, err error) {
 	return best, nil
 }
 
-func branchRows(s *paperSeed) (rows []paperRow, err error) {
-	all, err := s.denses()
+// branches are the rows of mixing the dense models' predictions with the top so many of them.
+func (s *paperSeed) branches(whole bool, names []string, tops ...int) (rows []paperRow, err error) {
+	all, err := s.denses(whole)
 	if err != nil {
 		return nil, err
 	}
 	var mixtures []*model.Mixture
 	for _, t := range all {
-		mixtures = append(mixtures, t.mixture.Mixed())
+		mixtures = append(mixtures, s.inPrecision(t.mixture))
 	}
 	predicted := make(map[string][]*eval.Prediction)
-	for i, top := range []int{1, 2, 0} {
-		name := []string{"BTM, top 1", "BTM, top 2", rowBTM}[i]
-		row, err := s.mergedRow(name, func(t *paperText) (*eval.Prediction, error) {
-			if predicted[t.name] == nil {
-				parts, err := s.predictions(t)
+	for i, name := range names {
+		row, err := s.mergedRow(whole, name, func(t *paperText) (*eval.Prediction, error) {
+			if predicted[t.name] != nil {
+				return predicted[t.name][i], nil
+			}
+			parts, err := s.predictions(whole, t)
+			if err != nil {
+				return nil, err
+			}
+			var ways []eval.Branching
+			for _, top := range tops {
+				tau, err := s.temperature(whole, top)
 				if err != nil {
 					return nil, err
 				}
-				var ways []eval.Branching
-				for _, top := range []int{1, 2, 0} {
-					tau, err := s.temperature(top)
-					if err != nil {
-						return nil, err
-					}
-					ways = append(ways, eval.Branching{Temperature: tau, Top: top})
-				}
-				predicted[t.name] = eval.PredictBranches(mixtures, parts, t.ids, ways...)
+				ways = append(ways, eval.Branching{Temperature: tau, Top: top})
 			}
+			predicted[t.name] = eval.PredictBranches(mixtures, parts, t.ids, ways...)
 			return predicted[t.name][i], nil
 		})
 		if err != nil {
 			return nil, err
 		}
-		_ = top
 		rows = append(rows, row)
 	}
 	return rows, nil
 }
 
+func branchRows(s *paperSeed) ([]paperRow, error) {
+	return s.branches(false, []string{rowTop1, rowTop2, rowBTM}, 1, 2, 0)
+}
+
 func routingRow(s *paperSeed) ([]paperRow, error) {
-	row, err := s.mergedRow("prompt routing", func(t *paperText) (*eval.Prediction, error) {
-		parts, err := s.predictions(t)
+	row, err := s.mergedRow(false, rowRouting, func(t *paperText) (*eval.Prediction, error) {
+		parts, err := s.predictions(false, t)
 		if err != nil {
 			return nil, err
 		}
 		n := s.scale.length
 		return eval.Select(parts, func(w int) int { return s.data.classifier.Class(t.ids[w*n:][:n]) }), nil
 	})
-	row.Active = row.Parameters / int64(len(s.data.domains))
-	return []paperRow{row}, err
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.anchor()
+	if err != nil {
+		return nil, err
+	}
+	row.Active = a.anchor().Parameters()
+	return []paperRow{row}, nil
 }
 
 func rankRows(s *paperSeed) (rows []paperRow, err error) {

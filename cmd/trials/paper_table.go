@@ -75,6 +75,11 @@ func (t *paperTable) reduction(name string, texts []string) float64 {
 	return sum / float64(n)
 }
 
+// together is the reduction on the mean of the domains and on the mixed set, each half of it.
+func (t *paperTable) together(name string) float64 {
+	return (t.reduction(name, t.domains()) + t.reduction(name, t.texts[len(t.texts)-1:])) / 2
+}
+
 func deviation(v []float64) float64 {
 	var sum float64
 	for _, x := range v {

@@ -117,7 +117,7 @@ func TestASecondTableCostsNothingAndIsTheSame(t *testing.T) {
 func (k paperRowKind) sample() string {
 	return map[string]string{
 		"anchor": rowAnchor, "control": "anchor, continued", "experts": "expert alone: alpha", "soup": "soup, weighted", "btm": rowBTM, "routing": "prompt routing",
-		"btx": "BTX", "flexolmo": rowFlexOlmo, "no-bias": rowNoBias, "random-rows": rowRandomRows, "no-coordination": rowNoCoordination,
+		"btx": "BTX", "flexolmo": rowFlexOlmo, "pairs": "public and alpha", "whole": rowWholeBTM, "no-bias": rowNoBias, "random-rows": rowRandomRows, "no-coordination": rowNoCoordination,
 		"paper": rowPaper, "tuned": "router tuning", "rank": "rank 2", "unrestricted": rowUnrestricted, "unrestricted-2x": "unrestricted 2×",
 	}[k.name]
 }

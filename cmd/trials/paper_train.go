@@ -51,8 +51,8 @@ func (s paperScale) everything(slots int) int {
 	return s.attentionWeights() + slots*s.ffnWeights() + s.vocab*s.hidden
 }
 
-// train runs a job, or loads what it left before. parents are the keys of what its first values come from, and of all else that its text and recipe do
-// not say; trained is how many weights it trains.
+// train runs a job, or loads what it left before. parents are the keys of what its first values come from, but for
+// router rows and biases; trained is how many weights it trains.
 func (p *paper) train(name string, j train.Job, trained int, parents ...string) (*training, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s %+v %+v %q", name, j.Recipe, j.Anchor.Config, parents)
@@ -60,6 +60,9 @@ func (p *paper) train(name string, j train.Job, trained int, parents ...string) 
 	for _, t := range j.Texts {
 		fmt.Fprintf(h, " %s×%d", p.data.digests[t.Text], t.Sequences)
 		sequences += t.Sequences
+	}
+	for _, e := range j.Experts {
+		fmt.Fprint(h, e.Router, e.Bias)
 	}
 	t := &training{key: fmt.Sprintf("%x", h.Sum(nil)[:8])}
 	t.flops = float64(j.Recipe.Steps) * p.scale.stepFLOPs(1+len(j.Experts), sequences, trained)
