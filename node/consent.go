@@ -23,10 +23,11 @@ var ErrNotReconciled = errors.New("no other member could be reached since the st
 
 // A Publication is an expert to offer to the other members.
 type Publication struct {
-	Path    string         `json:"path"` // of the trained expert's file
-	Domain  string         `json:"domain"`
-	Licence string         `json:"licence"`
-	Metrics notice.Metrics `json:"metrics"`
+	Path    string          `json:"path"` // of the trained expert's file
+	Domain  string          `json:"domain"`
+	Licence string          `json:"licence"`
+	Metrics notice.Metrics  `json:"metrics"`
+	Privacy *notice.Privacy `json:"privacy,omitempty"` // nil if none is claimed
 
 	LeakReport cid.Cid `json:"leak_report"` // digest of the report on what the expert leaks; undefined if there is none
 
@@ -92,7 +93,7 @@ func (n *Node) publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	if !offer.Defined() {
 		signed, err := n.ledger.Append(key, at, &notice.Offer{
 			Blob: blob, Size: size, Anchor: charter.Anchor, Domain: p.Domain, Licence: p.Licence,
-			TopK: 2, Bias: true, Metrics: p.Metrics, LeakReport: p.LeakReport,
+			TopK: 2, Bias: true, Metrics: p.Metrics, Privacy: p.Privacy, LeakReport: p.LeakReport,
 		})
 		if err != nil {
 			return cid.Undef, err

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"chorus/ledger"
+	"chorus/ledger/notice"
 	"chorus/node/openai"
 
 	"github.com/go-json-experiment/json"
@@ -51,19 +52,20 @@ type Status struct {
 
 // Expert is where one offer stands and how it is used on this node.
 type Expert struct {
-	Offer    cid.Cid      `json:"offer"`
-	Blob     cid.Cid      `json:"blob"`
-	Member   string       `json:"member"`
-	Domain   string       `json:"domain"`
-	Size     int64        `json:"size"`
-	State    ledger.State `json:"state"`
-	Until    time.Time    `json:"until,omitzero"`
-	InUse    bool         `json:"in_use"` // part of the mixture now
-	Held     bool         `json:"held"`   // the blob is on this node's disk
-	Refusal  string       `json:"refusal,omitempty"`
-	Reason   string       `json:"reason,omitempty"` // of its revocation
-	LastUsed time.Time    `json:"last_used,omitzero"`
-	Path     string       `json:"path"` // of the blob
+	Offer    cid.Cid         `json:"offer"`
+	Blob     cid.Cid         `json:"blob"`
+	Member   string          `json:"member"`
+	Domain   string          `json:"domain"`
+	Size     int64           `json:"size"`
+	State    ledger.State    `json:"state"`
+	Until    time.Time       `json:"until,omitzero"`
+	InUse    bool            `json:"in_use"` // part of the mixture now
+	Held     bool            `json:"held"`   // the blob is on this node's disk
+	Refusal  string          `json:"refusal,omitempty"`
+	Reason   string          `json:"reason,omitempty"` // of its revocation
+	LastUsed time.Time       `json:"last_used,omitzero"`
+	Path     string          `json:"path"`              // of the blob
+	Privacy  *notice.Privacy `json:"privacy,omitempty"` // as its member claims; nil for none
 }
 
 // Account is a node's ledger in a form to read.
@@ -123,7 +125,7 @@ func OfflineStatus(home Home, l *ledger.Ledger) Status {
 	for _, st := range l.Standings(now()) {
 		e := Expert{
 			Offer: st.Notice, Blob: st.Offer.Blob, Member: st.Member, Domain: st.Offer.Domain, Size: st.Offer.Size,
-			State: st.State, Until: st.Until, Refusal: refusals[st.Notice], Path: home.Blob(st.Offer.Blob),
+			State: st.State, Until: st.Until, Refusal: refusals[st.Notice], Path: home.Blob(st.Offer.Blob), Privacy: st.Offer.Privacy,
 		}
 		_, err := os.Stat(e.Path)
 		e.Held = err == nil

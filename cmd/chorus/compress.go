@@ -127,7 +127,7 @@ func (a *app) compress(ctx context.Context, name, out string, rank int, text []d
 		}
 		*size = info.Size()
 	}
-	return r, writeReport(r.Path, r.Metrics)
+	return r, writeReport(r.Path, published{r.Metrics, from.Privacy}) // what follows from a private expert alone is as private
 }
 
 // measure measures the expert at r.Path, the one that it was made of, and the anchor.

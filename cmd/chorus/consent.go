@@ -76,18 +76,20 @@ func (a *app) publication(name, licence string) (p node.Publication, err error) 
 	} else if err != nil {
 		return p, err
 	}
-	if err := json.Unmarshal(b, &p.Metrics); err != nil {
+	found, err := readPublished(b)
+	if err != nil {
 		return p, fmt.Errorf("%s: %w", reportPath(p.Path), err)
 	}
+	p.Metrics, p.Privacy = found.Metrics, found.Privacy
 	return p, nil
 }
 
-// reportPath is where training leaves an expert's metrics.
+// reportPath is where training leaves what an expert's offer will say.
 func reportPath(expert string) string { return expert + ".json" }
 
-// writeReport leaves an expert's metrics beside it.
-func writeReport(expert string, m notice.Metrics) error {
-	b, err := json.Marshal(m)
+// writeReport leaves beside an expert what its offer will say.
+func writeReport(expert string, p published) error {
+	b, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
@@ -166,6 +168,11 @@ func (a *app) expertsCommand() *cobra.Command {
 					rows = append(rows, []string{e.Domain, e.Member, megabytes(e.Size), stateWords(e), yes(e.InUse), e.Offer.String()})
 				}
 				a.table(rows)
+				for _, e := range s.Experts {
+					if e.Privacy != nil {
+						a.say("%s claims of %s that it is private with %s", e.Member, e.Domain, privacyWords(e.Privacy))
+					}
+				}
 			})
 		},
 	}

@@ -115,7 +115,7 @@ func (a *app) finishExpert(name, data string, anchor *model.Anchor, tok *tokeniz
 			return err
 		}
 	}
-	if err := writeReport(path, m); err != nil {
+	if err := writeReport(path, published{Metrics: m}); err != nil {
 		return err
 	}
 	return a.result(m, func() {

@@ -166,6 +166,7 @@ func (a *app) trainTokenizerIn(ctx context.Context, work string, public domain) 
 func (a *app) trainCommand() *cobra.Command {
 	var data []string
 	var canaries planting
+	var dp privacySetting
 	r := train.ExpertRecipe(1)
 	c := &cobra.Command{
 		Use:   "train --data NAME=PATH",
@@ -174,14 +175,19 @@ func (a *app) trainCommand() *cobra.Command {
 Public text stands beside the private so that the router learns to tell them apart; without
 --data public=PATH it is the documentation in the Go distribution.
 
-` + trainingHelp,
+` + trainingHelp + "\n" + privacyHelp,
 		Example: `  chorus train --data cardiology=./reports --data public=./wikipedia
   chorus train --data cardiology=./reports --steps 20000 --batch 32 --micro-batch 8
+  chorus train --data cardiology=./reports.jsonl --dp-epsilon 3 --dp-delta 1e-6 --dp-unit field:patient_id
   chorus audit cardiology --data cardiology=./reports
   chorus publish cardiology`,
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := checkRecipe(r, 2); err != nil {
+				return err
+			}
+			private, privately, err := dp.recipe(c, r)
+			if err != nil {
 				return err
 			}
 			r.PublicSequences = max(1, r.Sequences*train.ExpertRecipe(0).PublicSequences/train.ExpertRecipe(0).Sequences)
@@ -213,7 +219,12 @@ Public text stands beside the private so that the router learns to tell them apa
 			if given[0].also, err = canaries.plant(path); err != nil {
 				return err
 			}
-			report, err := a.trainExpert(c.Context(), a.node(), given[0], public, r)
+			var report *trainingReport
+			if privately {
+				report, err = a.trainPrivately(c.Context(), a.node(), given[0], public, dp, private)
+			} else {
+				report, err = a.trainExpert(c.Context(), a.node(), given[0], public, r)
+			}
 			if err != nil {
 				return err
 			}
@@ -221,6 +232,9 @@ Public text stands beside the private so that the router learns to tell them apa
 				m := report.Metrics
 				a.say("%s: %.3f bits per byte on held-out text, the anchor %.3f", name, m.ExpertBitsPerByte, m.AnchorBitsPerByte)
 				a.sayTrained(report, reportFolder(path))
+				if privately {
+					a.sayPrivacy(report.Privacy)
+				}
 				a.say("Offer it with: chorus publish %s", name)
 			})
 		},
@@ -228,6 +242,7 @@ Public text stands beside the private so that the router learns to tell them apa
 	c.Flags().StringArrayVar(&data, "data", nil, "NAME=PATH: a file, or a folder of .txt, .md, .jsonl, .jsonl.gz (repeatable)")
 	canaries.flags(c)
 	recipeFlags(c, &r)
+	dp.flags(c)
 	return c
 }
 
@@ -299,7 +314,7 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 	if err := report.write(reportFolder(path)); err != nil {
 		return nil, err
 	}
-	if err := writeReport(path, report.Metrics); err != nil {
+	if err := writeReport(path, published{Metrics: report.Metrics}); err != nil {
 		return nil, err
 	}
 	return report, errors.Join(text.Close(), common.Close(), os.RemoveAll(work))

@@ -69,10 +69,11 @@ func reportFolder(path string) string { return strings.TrimSuffix(path, ".safete
 
 // A trainingReport is the content of report.json.
 type trainingReport struct {
-	Name    string         `json:"name"`
-	Text    train.Counts   `json:"text"`
-	Public  *train.Counts  `json:"public,omitempty"` // text beside that of an expert
-	Metrics notice.Metrics `json:"metrics"`          // on held-out text
+	Name    string          `json:"name"`
+	Text    train.Counts    `json:"text"`
+	Public  *train.Counts   `json:"public,omitempty"`  // text beside that of an expert
+	Metrics notice.Metrics  `json:"metrics"`           // on held-out text
+	Privacy *notice.Privacy `json:"privacy,omitempty"` // nil unless it was trained privately
 	train.History
 	TokensPerSecond float64           `json:"tokens_per_second"`
 	PeakMemory      int64             `json:"peak_memory_bytes,omitempty"` // of the process that ended the training

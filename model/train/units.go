@@ -42,7 +42,7 @@ const (
 
 // ReadUnits reads a source whole, whatever its limit, in units: the documents, or the records that share the value, a string or
 // a whole number, of a field of a .jsonl or .jsonl.gz file, in which every record needs it that is not to be skipped. About one
-// unit in ten is held out, chosen by what it is.
+// unit in ten is held out, chosen by what it is. Each text in s.Also is a unit that is trained on.
 func ReadUnits(unit string, s Source) (*Units, error) {
 	field, byField := strings.CutPrefix(unit, ByField)
 	if byField && (field == "" || len(field) > maxField) || !byField && unit != ByDocument {
@@ -116,6 +116,11 @@ func ReadUnits(unit string, s Source) (*Units, error) {
 			u.Heldout = append(u.Heldout, docs)
 		} else {
 			u.Train = append(u.Train, docs)
+		}
+	}
+	for i, d := range s.Also {
+		if !slices.Contains(s.Also[:i], d) {
+			u.Train = append(u.Train, Unit{[]string{d}})
 		}
 	}
 	if len(u.Train) == 0 || len(u.Heldout) == 0 {

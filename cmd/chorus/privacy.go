@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"chorus/ledger/notice"
+	"chorus/model"
+	"chorus/model/train"
+	"chorus/node"
+
+	"github.com/spf13/cobra"
+)
+
+// privacyHelp is what `chorus train` says of private training.
+const privacyHelp = `
+With --dp-epsilon and --dp-delta it trains with differential privacy: whatever the expert does, it would do nearly as likely
+if any one unit of the text had not been there. A unit is a document, or with --dp-unit field:NAME all records of .jsonl files that
+share the value of a field, such as those of one patient. What protects them is noise, drawn anew in every run, so
+no two runs give the same weights, and a price in quality, which is less the more units there are.
+
+  covered      every unit that is trained on, in the expert as it is published: its FFNs, its router's rows and their biases
+  not covered  the numbers measured on held-out units; the text named public; how many units there are; the report, whose curve
+               is of the text itself, and an interrupted run's folder: keep both here; what you learn from several
+               runs on the same units, whose ε and δ add up
+
+The guarantee and all numbers that it follows from go into the offer. Neither the tokenizer nor the anchor has seen the text.`
+
+// A privacySetting is what was asked of private training.
+type privacySetting struct {
+	epsilon, delta float64
+	unit           string
+}
+
+// flags are --dp-epsilon and what belongs to it.
+func (p *privacySetting) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.Float64Var(&p.epsilon, "dp-epsilon", 0, "train with differential privacy: ε, the less the more private; 8 is weak, 1 is strong")
+	f.Float64Var(&p.delta, "dp-delta", 0, "δ, far below one in the number of units")
+	f.StringVar(&p.unit, "dp-unit", train.ByDocument, "what is protected: document, or field:NAME, the records that share its value")
+}
+
+// recipe returns the recipe of a private training: what was chosen of r, and otherwise what suits it. ok says whether one was asked for.
+func (p *privacySetting) recipe(c *cobra.Command, r train.Recipe) (private train.PrivateRecipe, ok bool, err error) {
+	f := c.Flags()
+	if !f.Changed("dp-epsilon") && !f.Changed("dp-delta") && !f.Changed("dp-unit") {
+		return private, false, nil
+	}
+	switch {
+	case !(p.epsilon > 0):
+		err = errors.New("--dp-epsilon: expected more than 0")
+	case !(p.delta > 0 && p.delta < 1):
+		err = errors.New("--dp-delta: expected more than 0 and less than one in the number of units")
+	case f.Changed("canary-repeats"):
+		err = errors.New("--canary-repeats: a canary is one unit, and one unit is there once")
+	case f.Changed("patience"):
+		err = errors.New("--patience: private training takes all its steps, for which its noise is chosen")
+	}
+	if err != nil {
+		return private, true, usageError{err}
+	}
+	private = train.ExpertPrivately(r.Seed)
+	if f.Changed("steps") {
+		private.Steps, private.WarmUp = r.Steps, min(private.WarmUp, r.Steps)
+	}
+	if f.Changed("batch") {
+		private.Units = r.Sequences
+		private.Sequences = private.Units*private.Windows + private.PublicSequences
+	}
+	if f.Changed("micro-batch") {
+		private.Micro = r.Micro
+	}
+	if f.Changed("lr") {
+		private.LR = r.LR
+	}
+	return private, true, nil
+}
+
+// trainPrivately is [app.trainExpert] with a guarantee for the units of d.
+func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public domain, p privacySetting, r train.PrivateRecipe) (*trainingReport, error) {
+	path := home.ExpertPath(d.name)
+	if err := apart(d, public); err != nil {
+		return nil, err
+	}
+	charter, err := home.LoadCharter()
+	if err != nil {
+		return nil, err
+	}
+	anchor, tok, err := model.LoadAnchor(home.Anchor())
+	if err != nil {
+		return nil, err
+	}
+	work, eos := workFolder(path), anchor.Config.EOS[0]
+	if err := os.MkdirAll(work, 0o700); err != nil {
+		return nil, err
+	}
+	units, err := train.ReadUnits(p.unit, d.source())
+	if err != nil {
+		return nil, d.hint(err)
+	}
+	common, err := a.prepare(ctx, filepath.Join(work, publicDomain), public, tok, eos)
+	if err != nil {
+		return nil, err
+	}
+	defer common.Close()
+	text := train.EncodeUnits(units.Train, tok.Encode, eos)
+	report := newReport(d.name, r.Recipe)
+	report.Public = &common.Counts
+	report.Text = train.Counts{Documents: documents(units.Train), Heldout: documents(units.Heldout), Skipped: train.Skipped{Malformed: units.Skipped}}
+	for _, t := range text {
+		report.Text.Bytes += t.Bytes
+		report.Text.Tokens += int64(t.Len())
+	}
+	id := charter.Body.(*notice.Charter).Anchor.String()
+	t := a.task(d.name, int64(r.Steps))
+	tensors, g, err := train.PrivateExpert(ctx, train.PrivateJob{
+		Anchor: anchor, AnchorCID: id, Unit: units.Unit, Text: text, Public: common.Train, Epsilon: p.epsilon, Delta: p.delta, Recipe: r,
+		Checkpoint: filepath.Join(work, "checkpoint"), Report: t.training(), History: &report.History,
+	})
+	t.end()
+	if err != nil {
+		return nil, err
+	}
+	if err := model.SaveExpert(path, id, tensors); err != nil {
+		return nil, err
+	}
+	expert, err := model.LoadExpert(path, anchor)
+	if err != nil {
+		return nil, err
+	}
+	// How many tokens there really were depends on which units were drawn.
+	report.Metrics.TrainTokens = report.tokens()
+	var heldout []string
+	for _, u := range units.Heldout {
+		heldout = append(heldout, u.Documents...)
+	}
+	own := encoded{heldout: train.Encode(heldout, tok.Encode, eos, heldoutTokens)}
+	if err := own.measure(&report.Metrics, anchor, expert); err != nil {
+		return nil, err
+	}
+	report.Privacy = claim(g)
+	if err := report.write(reportFolder(path)); err != nil {
+		return nil, err
+	}
+	if err := writeReport(path, published{report.Metrics, report.Privacy}); err != nil {
+		return nil, err
+	}
+	return report, errors.Join(common.Close(), os.RemoveAll(work))
+}
+
+func documents(units []train.Unit) (n int) {
+	for _, u := range units {
+		n += len(u.Documents)
+	}
+	return n
+}
+
+// apart refuses text that is at once private and public.
+func apart(own, public domain) error {
+	for _, p := range own.paths {
+		for _, q := range public.paths {
+			a, err := filepath.EvalSymlinks(p)
+			if err != nil {
+				return err
+			}
+			b, err := filepath.EvalSymlinks(q)
+			if err != nil {
+				return err
+			}
+			if within(a, b) || within(b, a) {
+				return withHint(fmt.Errorf("%s is public text and %s private: %w", q, p, train.ErrVoid), "name text apart from it with --data public=PATH")
+			}
+		}
+	}
+	return nil
+}
+
+// within reports whether path is root or below it.
+func within(path, root string) bool {
+	path, err1 := filepath.Abs(path)
+	root, err2 := filepath.Abs(root)
+	rel, err3 := filepath.Rel(root, path)
+	return errors.Join(err1, err2, err3) == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}
+
+// A published is what stands beside an expert's file, for its offer.
+type published struct {
+	notice.Metrics
+	Privacy *notice.Privacy `json:"privacy,omitempty"`
+}
+
+// claim is a guarantee as an offer has it.
+func claim(g train.Guarantee) *notice.Privacy {
+	return &notice.Privacy{
+		Unit: g.Unit, Sampler: g.Sampler, Rate: g.Rate, Noise: g.Noise, Clip: g.Clip, Steps: int64(g.Steps), StartNoise: g.StartNoise,
+		Delta: g.Delta, Epsilon: g.Epsilon,
+	}
+}
+
+// checkClaim refuses a claim that does not follow from its own numbers. No claim is fine.
+func checkClaim(p *notice.Privacy) error {
+	if p == nil {
+		return nil
+	}
+	g := train.Guarantee{
+		Unit: p.Unit, Sampler: p.Sampler, Rate: p.Rate, Noise: p.Noise, Clip: p.Clip, Steps: int(p.Steps), StartNoise: p.StartNoise,
+		Delta: p.Delta, Epsilon: p.Epsilon,
+	}
+	e, err := g.Account()
+	if err == nil && p.Epsilon < e {
+		err = fmt.Errorf("the numbers make ε %v, not %v", e, p.Epsilon)
+	}
+	if err != nil {
+		return fmt.Errorf("the claim of privacy: %w", err)
+	}
+	return nil
+}
+
+// privacyWords says a claim in a line.
+func privacyWords(p *notice.Privacy) string {
+	unit := p.Unit
+	if field, ok := strings.CutPrefix(unit, train.ByField); ok {
+		unit = "value of " + field
+	}
+	return fmt.Sprintf("ε %g, δ %g for each %s", p.Epsilon, p.Delta, unit)
+}
+
+// sayPrivacy says what a private training guarantees.
+func (a *app) sayPrivacy(p *notice.Privacy) {
+	a.say("Private with %s: %d steps on Poisson samples of rate %.3g, gradients clipped to %g, noise %.3f, of the start %.3g",
+		privacyWords(p), p.Steps, p.Rate, p.Clip, p.Noise, p.StartNoise)
+	a.say("What was measured on held-out text, and the report's curve, are not covered by it")
+}
+
+// readPublished reads what stands beside an expert's file.
+func readPublished(b []byte) (p published, err error) {
+	if err := json.Unmarshal(b, &p); err != nil {
+		return p, err
+	}
+	return p, checkClaim(p.Privacy)
+}
