@@ -169,6 +169,7 @@ func (r *auditor) overfit() error {
 			end[i] = int32(config.EOS[0])
 		}
 		text.IDs = append(append(text.IDs, d...), end...)
+		text.Bytes += int64(len(r.words(d)))
 	}
 	text.IDs = append(text.IDs, int32(config.EOS[0]))
 	recipe := train.ExpertRecipe(r.Attack.Seed)

@@ -41,7 +41,7 @@ type plot struct {
 }
 
 // The room around a plot's field, for words.
-const left, right, top, bottom = 46, 12, 10, 40
+const left, right, top, bottom = 46, 24, 10, 40
 
 func newPlot(width, height float64, label string, x0, x1, y0, y1 float64) *plot {
 	p := &plot{width: width, height: height}
@@ -127,8 +127,8 @@ func plotSimilarity(all []Extraction, threshold float64) template.HTML {
 			fmt.Fprintf(&path, "%s%.1f %.1fL%.1f %.1f", command, p.x(float64(b)/Bins), p.y(share), p.x(float64(b+1)/Bins), p.y(share))
 		}
 		fmt.Fprintf(p, `<path class="series s%d" d="%s"/>`, i, path.String())
-		p.rect(fmt.Sprintf("key s%d", i), p.width-150, top+8+float64(i)*16, p.width-138, top+12+float64(i)*16)
-		p.text("tick", "start", p.width-132, top+14+float64(i)*16, "%s", e.Subject)
+		p.rect(fmt.Sprintf("key s%d", i), p.width-250, top+8+float64(i)*16, p.width-238, top+12+float64(i)*16)
+		p.text("tick", "start", p.width-232, top+14+float64(i)*16, "%s", e.Subject)
 	}
 	p.line("limit", p.x(threshold), p.y(0), p.x(threshold), p.y(1))
 	p.caption("similarity of one continuation to the document's own; the dashed line is where a hit begins")

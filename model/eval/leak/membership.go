@@ -107,9 +107,12 @@ func MembershipOf(members, others []float64) Membership {
 
 	// Points are dense where false alarms are few: the curve is drawn over their logarithm.
 	last := -1
-	for i := 0; i <= rocPoints; i++ {
-		f := math.Pow(float64(len(out)), float64(i)/rocPoints-1)
-		if allowed := int(f * float64(len(out))); allowed > last && allowed < len(out) {
+	for i := range rocPoints {
+		allowed := int(math.Pow(n, float64(i)/rocPoints)) // 1 and on
+		if i == 0 {
+			allowed = 0
+		}
+		if allowed > last && allowed < len(out) {
 			last = allowed
 			t := out[len(out)-1-allowed]
 			r.ROC = append(r.ROC, Point{float64(above(out, t)) / n, float64(above(in, t)) / m})
