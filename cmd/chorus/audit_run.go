@@ -177,7 +177,6 @@ func (r *auditor) overfit() error {
 	r.report.Control = leak.Control{Documents: len(r.control), Steps: r.Steps}
 
 	t := r.task("over-fitting", int64(r.Steps))
-	defer t.end()
 	show := t.training()
 	out, err := train.Job{
 		Anchor: r.anchor, Experts: []*model.Expert{first}, Trained: func(slot int, _ string) bool { return slot == 1 },
@@ -187,6 +186,7 @@ func (r *auditor) overfit() error {
 			show(p)
 		},
 	}.Run(r.ctx)
+	t.end()
 	if err != nil {
 		return err
 	}
@@ -196,6 +196,8 @@ func (r *auditor) overfit() error {
 		}
 		r.report.Control.Loss /= float64(len(slices.Concat(r.control...)) - len(r.control))
 	}
+	t = r.task("control", int64(len(r.control)))
+	defer t.end()
 	attempts, err := r.attack(suspect{leak.Overfit, out.Mixture}, r.control, t, 0)
 	if err != nil {
 		return err
