@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -268,6 +269,27 @@ func (r *auditor) membership(base suspect, suspects []suspect) error {
 	return nil
 }
 
+// holdToClaim lets canaries that were planted once block an expert whose claim of privacy they refute.
+func (r *auditor) holdToClaim(repeats int) error {
+	b, err := os.ReadFile(reportPath(r.Expert))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	var p published
+	if err := json.Unmarshal(b, &p); err != nil {
+		return fmt.Errorf("%s: %w", reportPath(r.Expert), err)
+	}
+	if p.Privacy == nil || repeats > 1 {
+		return nil
+	}
+	limit := &r.report.Limits.Epsilon
+	r.Delta, limit.Block = p.Privacy.Delta, min(limit.Block, p.Privacy.Epsilon)
+	limit.Warn = min(limit.Warn, limit.Block)
+	return nil
+}
+
 // canaries measures those that were planted, if any were.
 func (r *auditor) canaries(base, s suspect) error {
 	b, err := os.ReadFile(canaryPath(r.Expert))
@@ -279,6 +301,9 @@ func (r *auditor) canaries(base, s suspect) error {
 	c, err := leak.ParseCanaries(b)
 	if err != nil {
 		return fmt.Errorf("%s: %w", canaryPath(r.Expert), err)
+	}
+	if err := r.holdToClaim(c.Repeats); err != nil {
+		return err
 	}
 	all := c.Candidates()
 	t := r.task("canaries", int64(len(all)))

@@ -123,7 +123,7 @@ type Limits struct {
 
 // DefaultLimits hold where a charter sets none.
 func DefaultLimits() Limits {
-	return Limits{Extraction: Limit{0.01, 0.05}, Membership: Limit{0.05, 0.25}, Epsilon: Limit{3, 8}, Personal: Limit{0, 0.05}}
+	return Limits{Extraction: Limit{0.01, 0.05}, Membership: Limit{0.05, 0.25}, Epsilon: Limit{1, 4}, Personal: Limit{0, 0.05}}
 }
 
 // leastOthers is how many documents can tell where 1 % of false alarms are.
