@@ -95,7 +95,8 @@ func paperTrial() *cobra.Command {
 			return p.run(data, scale, seeds)
 		},
 	}
-	c.Flags().StringVar(&data, "data", "../shared/corpus", "folder of DOMAIN/{train,valid,heldout}.jsonl.gz, of which public is the anchor's")
+	c.Flags().StringVar(&data, "data", "", "folder of DOMAIN/{train,valid,heldout}.jsonl.gz, of which public is the anchor's")
+	_ = c.MarkFlagRequired("data") // it is there
 	c.Flags().StringVar(&dir, "dir", "", "folder to keep what was trained in; default: one in the user's cache")
 	c.Flags().StringVar(&scale, "scale", "small", "small or full")
 	c.Flags().StringVar(&rows, "rows", "", "all, core, or names of rows with commas between; default: all of small, core of full")

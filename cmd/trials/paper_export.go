@@ -40,7 +40,8 @@ func paperExport() *cobra.Command {
 			return p.export(data, out, seed)
 		},
 	}
-	c.Flags().StringVar(&data, "data", "../shared/corpus", "as for the table")
+	c.Flags().StringVar(&data, "data", "", "as for the table")
+	_ = c.MarkFlagRequired("data") // it is there
 	c.Flags().StringVar(&dir, "dir", "", "as for the table")
 	c.Flags().StringVar(&scale, "scale", "small", "as for the table")
 	c.Flags().StringVar(&out, "out", "paper-export", "folder to write to; it must not exist")
