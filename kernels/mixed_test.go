@@ -16,43 +16,50 @@ func normalExtremes(r *rand.Rand, n int) []float32 {
 	return v
 }
 
+// checkMixed compares the products of a mixed matrix with those of matrices of the same values in bfloat16.
+func checkMixed(t *testing.T, r *rand.Rand, rows, in, out int, values func(*rand.Rand, int) []float32) {
+	t.Helper()
+	w, x, dy := values(r, out*in), values(r, rows*in), values(r, rows*out)
+	m := NewMatrix(out, in, w).Mixed()
+	compare := func(name string, dst []float32, product func(dst []float32), src []float32, twin Matrix, n int, of func(dst, src []float32, m Matrix, rows int)) {
+		t.Helper()
+		got, check := guarded(t, dst)
+		want := append([]float32(nil), dst...)
+		product(got)
+		of(want, src, twin, n)
+		check()
+		if !sameBits(got, want) {
+			t.Fatalf("%s of %d rows, in %d, out %d, differs", name, rows, in, out)
+		}
+	}
+	back := transposed(NewMatrix(out, in, w)).Pack(BFloat16Dot)
+	compare("Linear", values(r, rows*out), func(y []float32) { Linear(y, x, m, rows) }, x, NewMatrix(out, in, w).Pack(BFloat16Dot), rows, Linear)
+	compare("LinearGradInput", values(r, rows*in), func(dx []float32) { LinearGradInput(dx, dy, m, rows) }, dy, back, rows, LinearAdd)
+	compare("SetGradInput", values(r, rows*in), func(dx []float32) { SetGradInput(dx, dy, m, rows) }, dy, back, rows, Linear)
+	right, left := transposed(NewMatrix(rows, in, x)).Pack(BFloat16Dot), rowsOf(transposed(NewMatrix(rows, out, dy)))
+	compare("LinearGradWeight", values(r, out*in), func(dw []float32) { LinearGradWeight(dw, dy, x, m, rows) }, left, right, out, LinearAdd)
+	compare("SetGradWeight", values(r, out*in), func(dw []float32) { SetGradWeight(dw, dy, x, m, rows) }, left, right, out, Linear)
+}
+
 func TestGradientsOfAMixedMatrixAreProductsOfBFloat16ToTheBit(t *testing.T) {
 	onEachTier(t, func(t *testing.T) {
 		r := source()
-		check := func(rows, in, out int, values func(*rand.Rand, int) []float32) {
-			t.Helper()
-			w, x, dy := values(r, out*in), values(r, rows*in), values(r, rows*out)
-			m := NewMatrix(out, in, w).Mixed()
-			compare := func(name string, dst []float32, product func(dst []float32), src []float32, twin Matrix, n int, of func(dst, src []float32, m Matrix, rows int)) {
-				t.Helper()
-				got, check := guarded(t, dst)
-				want := append([]float32(nil), dst...)
-				product(got)
-				of(want, src, twin, n)
-				check()
-				if !sameBits(got, want) {
-					t.Fatalf("%s of %d rows, in %d, out %d, differs", name, rows, in, out)
-				}
-			}
-			back := transposed(NewMatrix(out, in, w)).Pack(BFloat16Dot)
-			compare("Linear", values(r, rows*out), func(y []float32) { Linear(y, x, m, rows) }, x, NewMatrix(out, in, w).Pack(BFloat16Dot), rows, Linear)
-			compare("LinearGradInput", values(r, rows*in), func(dx []float32) { LinearGradInput(dx, dy, m, rows) }, dy, back, rows, LinearAdd)
-			compare("SetGradInput", values(r, rows*in), func(dx []float32) { SetGradInput(dx, dy, m, rows) }, dy, back, rows, Linear)
-			right, left := transposed(NewMatrix(rows, in, x)).Pack(BFloat16Dot), rowsOf(transposed(NewMatrix(rows, out, dy)))
-			compare("LinearGradWeight", values(r, out*in), func(dw []float32) { LinearGradWeight(dw, dy, x, m, rows) }, left, right, out, LinearAdd)
-			compare("SetGradWeight", values(r, out*in), func(dw []float32) { SetGradWeight(dw, dy, x, m, rows) }, left, right, out, Linear)
-		}
 		values := []func(*rand.Rand, int) []float32{normals, normalExtremes}
 		for i, rows := range []int{0, 1, 2, 3, 31, 64, 65} {
 			for j, in := range []int{1, 2, 16, 17, 35, 70} {
 				for k, out := range []int{1, 2, 13, 14, 15, 29, 45, 71} {
-					check(rows, in, out, values[(i+j+k)%len(values)])
+					checkMixed(t, r, rows, in, out, values[(i+j+k)%len(values)])
 				}
 			}
 		}
+	})
+}
+
+func TestLargeGradientsOfBFloat16AreTheSameOnAnyNumberOfThreads(t *testing.T) {
+	onEachTier(t, func(t *testing.T) {
 		onThreads(func(int) {
-			check(1100, 95, 130, normals)
-			check(2100, 70, 1100, normals)
+			checkMixed(t, source(), 1100, 95, 130, normals)
+			checkMixed(t, source(), 2100, 70, 1100, normals)
 		})
 	})
 }
