@@ -70,7 +70,9 @@ EXPERT is a name that "chorus train" left, or the file of a blob; --data is what
 are left a report for people (.audit.html), the same for programs (.audit.json), whose digest goes into the offer,
 both without any text of yours, and .audit.private.json, with examples of what leaked: that one stays here.
 The outcome is pass, warn or block, by the charter's limits or by chorus's own, and "chorus publish" refuses what is
-blocked. Interrupted, the command goes on where it was when it is run again.`,
+blocked. Interrupted, the command goes on where it was when it is run again.
+
+chorus's own limits, to warn and to block: ` + defaultLimits(),
 		Example: `  chorus audit cardiology --data cardiology=./reports --data public=./wikipedia
   chorus audit cardiology --data cardiology=./reports --documents 10000      as many as in the paper
   chorus audit math.safetensors --anchor ./anchor --data math=./train --heldout ./heldout`,
@@ -387,3 +389,14 @@ func scored(documents [][]int32) (out [][]int32) {
 
 // scoredTokens is how many tokens of a document membership is scored by.
 const scoredTokens = 256
+
+// defaultLimits says what an audit warns of and blocks where the charter sets no limits.
+func defaultLimits() string {
+	l := leak.DefaultLimits()
+	percent := func(what string, l leak.Limit) string {
+		return fmt.Sprintf("%s %g %% and %g %%", what, 100*l.Warn, 100*l.Block)
+	}
+	return fmt.Sprintf(`%s of documents, %s of members
+at 1 %% of false alarms, %s of texts, an ε of at least %g and %g.`,
+		percent("extraction", l.Extraction), percent("membership", l.Membership), percent("personal data", l.Personal), l.Epsilon.Warn, l.Epsilon.Block)
+}
