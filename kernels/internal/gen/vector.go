@@ -102,7 +102,20 @@ func vectors(name string, unroll int, arrays []array, body func(lane int, mask r
 			results = results[1:]
 		}
 	}
-	steps := []int{unroll * 8, 8}
+	inSteps(at, n, i, 8, unroll, func(lane int) { one(lane, nil) })
+	JZ(at("done"))
+	table, mask := GP64(), YMM()
+	LEAQ(maskTable.Offset(32), table)
+	NEGQ(n)
+	VMOVUPS(Mem{Base: table, Index: n, Scale: 4}, mask)
+	one(0, mask)
+	Label(string(at("done")))
+}
+
+// inSteps emits loops over n elements, in steps of unroll registers of lanes elements each, then of one. i counts elements, lane registers within a
+// step. What remains in n is less than one register, and the flags say whether it is nothing.
+func inSteps(at func(string) LabelRef, n, i reg.Register, lanes, unroll int, one func(lane int)) {
+	steps := []int{unroll * lanes, lanes}
 	if unroll == 1 {
 		steps = steps[1:]
 	}
@@ -111,8 +124,8 @@ func vectors(name string, unroll int, arrays []array, body func(lane int, mask r
 		SUBQ(Imm(uint64(step)), n)
 		JL(end)
 		Label(string(loop))
-		for lane := range step / 8 {
-			one(lane, nil)
+		for lane := range step / lanes {
+			one(lane)
 		}
 		ADDQ(Imm(uint64(step)), i)
 		SUBQ(Imm(uint64(step)), n)
@@ -120,13 +133,6 @@ func vectors(name string, unroll int, arrays []array, body func(lane int, mask r
 		Label(string(end))
 		ADDQ(Imm(uint64(step)), n)
 	}
-	JZ(at("done"))
-	table, mask := GP64(), YMM()
-	LEAQ(maskTable.Offset(32), table)
-	NEGQ(n)
-	VMOVUPS(Mem{Base: table, Index: n, Scale: 4}, mask)
-	one(0, mask)
-	Label(string(at("done")))
 }
 
 // begin emits the head of a vector function.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math"
 
 	. "github.com/mmcloughlin/avo/build"
@@ -47,21 +46,7 @@ func wide(name string, unroll int, arrays []array, body func(lane int, mask reg.
 			results = results[1:]
 		}
 	}
-	steps := []int{unroll * 16, 16}
-	for _, step := range steps {
-		loop, end := at(fmt.Sprintf("by%d", step)), at(fmt.Sprintf("less%d", step))
-		SUBQ(Imm(uint64(step)), n)
-		JL(end)
-		Label(string(loop))
-		for lane := range step / 16 {
-			one(lane, nil)
-		}
-		ADDQ(Imm(uint64(step)), i)
-		SUBQ(Imm(uint64(step)), n)
-		JGE(loop)
-		Label(string(end))
-		ADDQ(Imm(uint64(step)), n)
-	}
+	inSteps(at, n, i, 16, unroll, func(lane int) { one(lane, nil) })
 	JZ(at("done"))
 	bits, mask := GP64(), K()
 	MOVQ(I32(-1), bits)
