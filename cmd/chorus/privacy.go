@@ -126,28 +126,12 @@ func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public doma
 	if err != nil {
 		return nil, err
 	}
-	if err := model.SaveExpert(path, id, tensors); err != nil {
-		return nil, err
-	}
-	expert, err := model.LoadExpert(path, anchor)
-	if err != nil {
-		return nil, err
-	}
-	// How many tokens there really were depends on which units were drawn.
-	report.Metrics.TrainTokens = report.tokens()
 	var heldout []string
 	for _, u := range units.Heldout {
 		heldout = append(heldout, u.Documents...)
 	}
-	own := encoded{heldout: train.Encode(heldout, tok.Encode, eos, heldoutTokens)}
-	if err := own.measure(&report.Metrics, anchor, expert); err != nil {
-		return nil, err
-	}
 	report.Privacy = claim(g)
-	if err := report.write(reportFolder(path)); err != nil {
-		return nil, err
-	}
-	if err := writeReport(path, published{report.Metrics, report.Privacy}); err != nil {
+	if err := report.keep(path, id, tensors, anchor, train.Encode(heldout, tok.Encode, eos, heldoutTokens)); err != nil {
 		return nil, err
 	}
 	return report, errors.Join(common.Close(), os.RemoveAll(work))

@@ -299,22 +299,7 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 	if err != nil {
 		return nil, err
 	}
-	if err := model.SaveExpert(path, id, tensors); err != nil {
-		return nil, err
-	}
-	expert, err := model.LoadExpert(path, anchor)
-	if err != nil {
-		return nil, err
-	}
-	report.Metrics.TrainTokens = report.tokens()
-	own := encoded{heldout: train.Encode(text.Heldout, tok.Encode, eos, heldoutTokens)}
-	if err := own.measure(&report.Metrics, anchor, expert); err != nil {
-		return nil, err
-	}
-	if err := report.write(reportFolder(path)); err != nil {
-		return nil, err
-	}
-	if err := writeReport(path, published{Metrics: report.Metrics}); err != nil {
+	if err := report.keep(path, id, tensors, anchor, train.Encode(text.Heldout, tok.Encode, eos, heldoutTokens)); err != nil {
 		return nil, err
 	}
 	return report, errors.Join(text.Close(), common.Close(), os.RemoveAll(work))

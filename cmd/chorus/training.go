@@ -14,6 +14,7 @@ import (
 	"chorus/durable"
 	"chorus/kernels"
 	"chorus/ledger/notice"
+	"chorus/model"
 	"chorus/model/train"
 
 	"github.com/spf13/cobra"
@@ -88,6 +89,25 @@ func newReport(name string, r train.Recipe) *trainingReport {
 // tokens are how many the training went through.
 func (r *trainingReport) tokens() int64 {
 	return int64(r.Steps) * int64(r.Recipe.Sequences) * int64(r.Recipe.Length)
+}
+
+// keep saves an expert at path, with what it and the anchor need for the text that is held out and, beside it, the report.
+func (r *trainingReport) keep(path, anchorCID string, tensors []model.Tensor, anchor *model.Anchor, heldout *train.Tokens) error {
+	if err := model.SaveExpert(path, anchorCID, tensors); err != nil {
+		return err
+	}
+	expert, err := model.LoadExpert(path, anchor)
+	if err != nil {
+		return err
+	}
+	r.Metrics.TrainTokens = r.tokens() // of a private training, as expected: how many there were depends on which units were drawn
+	if err := (encoded{heldout: heldout}).measure(&r.Metrics, anchor, expert); err != nil {
+		return err
+	}
+	if err := r.write(reportFolder(path)); err != nil {
+		return err
+	}
+	return writeReport(path, published{r.Metrics, r.Privacy})
 }
 
 // write leaves the report and a plot of its curve in the folder dir.

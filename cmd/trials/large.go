@@ -283,9 +283,9 @@ func (r *largeRun) importing(checkpoint string, whole madeUp) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	chorus := filepath.Join(dir, "chorus")
-	if out, err := exec.CommandContext(r.ctx, "go", "build", "-o", chorus, "chorus/cmd/chorus").CombinedOutput(); err != nil {
-		return fmt.Errorf("building chorus: %w\n%s", err, out)
+	chorus, err := buildChorus(r.ctx, dir)
+	if err != nil {
+		return err
 	}
 	c := exec.CommandContext(r.ctx, chorus, "anchor", "import", checkpoint, "--out", filepath.Join(dir, "anchor"))
 	began := time.Now()

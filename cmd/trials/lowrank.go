@@ -147,9 +147,9 @@ func (r *lowrankRun) prepare() error {
 
 func (r *lowrankRun) runDemo(dir string) error {
 	fmt.Println("running the demo for its experts")
-	chorus := filepath.Join(r.dir, "chorus.exe")
-	if out, err := exec.CommandContext(r.ctx, "go", "build", "-o", chorus, "chorus/cmd/chorus").CombinedOutput(); err != nil {
-		return fmt.Errorf("building chorus: %w\n%s", err, out)
+	chorus, err := buildChorus(r.ctx, r.dir)
+	if err != nil {
+		return err
 	}
 	c := exec.CommandContext(r.ctx, chorus, "demo", "--json", "--dir", dir)
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }

@@ -8,7 +8,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 )
@@ -25,4 +27,13 @@ func main() {
 		fmt.Fprintln(os.Stderr, "trials:", err)
 		os.Exit(1)
 	}
+}
+
+// buildChorus builds the command in dir and returns its path.
+func buildChorus(ctx context.Context, dir string) (string, error) {
+	chorus := filepath.Join(dir, "chorus.exe")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", chorus, "chorus/cmd/chorus").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building chorus: %w\n%s", err, out)
+	}
+	return chorus, nil
 }

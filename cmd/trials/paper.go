@@ -62,6 +62,22 @@ type paper struct {
 	progress *paperProgress
 }
 
+// newPaper returns a trial at the scale of that name, which keeps what was trained in dir; if that is empty, in the user's cache.
+func newPaper(ctx context.Context, dir, scale string) (*paper, error) {
+	s, ok := paperScales[scale]
+	if !ok {
+		return nil, fmt.Errorf("scale %q, expected small or full", scale)
+	}
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return nil, err
+		}
+		dir = filepath.Join(cache, "chorus", "paper")
+	}
+	return &paper{tally: &tally{}, ctx: ctx, dir: dir, scale: s}, nil
+}
+
 func paperTrial() *cobra.Command {
 	var data, dir, scale, rows string
 	var seeds int
@@ -71,21 +87,13 @@ func paperTrial() *cobra.Command {
 		Long:  paperHelp(),
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, ok := paperScales[scale]
-			if !ok {
-				return fmt.Errorf("scale %q, expected small or full", scale)
-			}
-			if dir == "" {
-				cache, err := os.UserCacheDir()
-				if err != nil {
-					return err
-				}
-				dir = filepath.Join(cache, "chorus", "paper")
+			p, err := newPaper(c.Context(), dir, scale)
+			if err != nil {
+				return err
 			}
 			if rows == "" {
 				rows = map[string]string{"small": "all", "full": "core"}[scale]
 			}
-			p := &paper{tally: &tally{}, ctx: c.Context(), dir: dir, scale: s}
 			for r := range strings.SplitSeq(rows, ",") {
 				if r != "all" && r != "core" && !slices.ContainsFunc(paperRowKinds, func(k paperRowKind) bool { return k.name == r }) {
 					return fmt.Errorf("no row %q: see --help", r)

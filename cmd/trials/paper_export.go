@@ -25,18 +25,10 @@ func paperExport() *cobra.Command {
                --heldout CORPUS/math/heldout.jsonl.gz --data public=CORPUS/public/train.jsonl.gz`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, ok := paperScales[scale]
-			if !ok {
-				return fmt.Errorf("scale %q, expected small or full", scale)
+			p, err := newPaper(c.Context(), dir, scale)
+			if err != nil {
+				return err
 			}
-			if dir == "" {
-				cache, err := os.UserCacheDir()
-				if err != nil {
-					return err
-				}
-				dir = filepath.Join(cache, "chorus", "paper")
-			}
-			p := &paper{tally: &tally{}, ctx: c.Context(), dir: dir, scale: s}
 			return p.export(data, out, seed)
 		},
 	}

@@ -57,14 +57,16 @@ var paperRowKinds = []paperRowKind{
 		return []paperRow{row}, err
 	}},
 	{"control", "the anchor trained on for the experts' compute on public text", true, 1, one("anchor, continued", (*paperSeed).control)},
-	{"experts", "each member's dense model: the anchor, its FFN trained on the member's text", true, 1, denseRows},
+	{"experts", "each member's dense model: the anchor, its FFN trained on the member's text", true, 1,
+		memberRows("expert alone: ", func(s *paperSeed, i int) (*training, error) { return s.dense(false, i) })},
 	{"whole", "whole models, of which all is trained: their average and Branch-Train-Merge", false, 1, wholeRows},
 	{"soup", "the average of the dense models' weights, and of weights by each window's likelihood", true, 0, soupRows},
 	{"btm", "Branch-Train-Merge: their predictions averaged, each window's weights by its loss; top 1, top 2, all", true, 0, branchRows},
 	{"routing", "each window to the dense model that a classifier of its tokens names", true, 0, routingRow},
 	{"btx", "Branch-Train-MiX: their FFNs as a mixture, the rest averaged, then trained on public text", true, 0.25, one(rowBTX, (*paperSeed).btx)},
 	{"flexolmo", "the anchor and the experts, put together", true, 1, variantRow(rowFlexOlmo, ours)},
-	{"pairs", "each expert beside the public FFN alone, as it was trained", false, 0, pairRows},
+	{"pairs", "each expert beside the public FFN alone, as it was trained", false, 0,
+		memberRows("public and ", func(s *paperSeed, i int) (*training, error) { return s.expert(ours, i) })},
 	{"no-bias", "FlexOlmo of experts without a bias", false, 1, variantRow(rowNoBias, variant{name: "nobias", noBias: true})},
 	{"random-rows", "FlexOlmo of experts whose router rows start at random", false, 1, variantRow(rowRandomRows, variant{name: "randomrows", randomRows: true})},
 	{"no-coordination", "FlexOlmo of FFNs trained without the public one beside them: the dense models'", false, 0, variantRow(rowNoCoordination, variant{name: "alone", alone: true})},
@@ -197,34 +199,22 @@ func variantRow(name string, v variant) func(*paperSeed) ([]paperRow, error) {
 	}
 }
 
-func denseRows(s *paperSeed) (rows []paperRow, err error) {
-	for i, d := range s.data.domains[1:] {
-		t, err := s.dense(false, i+1)
-		if err != nil {
-			return nil, err
+// memberRows are the rows of a training for each member.
+func memberRows(what string, train func(s *paperSeed, member int) (*training, error)) func(*paperSeed) ([]paperRow, error) {
+	return func(s *paperSeed) (rows []paperRow, err error) {
+		for i, d := range s.data.domains[1:] {
+			t, err := train(s, i+1)
+			if err != nil {
+				return nil, err
+			}
+			row, err := s.mixtureRow(what+d.name, t.mixture, t)
+			if err != nil {
+				return nil, err
+			}
+			rows = append(rows, row)
 		}
-		row, err := s.mixtureRow("expert alone: "+d.name, t.mixture, t)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, row)
+		return rows, nil
 	}
-	return rows, nil
-}
-
-func pairRows(s *paperSeed) (rows []paperRow, err error) {
-	for i, d := range s.data.domains[1:] {
-		t, err := s.expert(ours, i+1)
-		if err != nil {
-			return nil, err
-		}
-		row, err := s.mixtureRow("public and "+d.name, t.mixture, t)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, row)
-	}
-	return rows, nil
 }
 
 // predictions are what the dense models predict of a text, the anchor first.

@@ -41,9 +41,9 @@ func runStream(ctx context.Context, gigabytes float64) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	chorus := filepath.Join(dir, "chorus.exe")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", chorus, "chorus/cmd/chorus").CombinedOutput(); err != nil {
-		return fmt.Errorf("building chorus: %w\n%s", err, out)
+	chorus, err := buildChorus(ctx, dir)
+	if err != nil {
+		return err
 	}
 	t := &tally{}
 	large := filepath.Join(dir, "large")

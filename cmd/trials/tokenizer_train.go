@@ -110,9 +110,9 @@ func (r *tokenizerRun) chorusMemory() (string, error) {
 	if err := writeTexts(source, append(slices.Clip(r.texts), r.spare...)); err != nil {
 		return "", err
 	}
-	chorus := filepath.Join(r.dir, "chorus.exe")
-	if out, err := exec.CommandContext(r.ctx, "go", "build", "-o", chorus, "chorus/cmd/chorus").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building chorus: %w\n%s", err, out)
+	chorus, err := buildChorus(r.ctx, r.dir)
+	if err != nil {
+		return "", err
 	}
 	c := exec.CommandContext(r.ctx, chorus, "tokenizer", "train", "--data", source,
 		"--vocab-size", fmt.Sprint(trialVocabulary), "--out", filepath.Join(r.dir, "command.json"))
