@@ -13,9 +13,9 @@ type Weights string
 const (
 	Packed   Weights = "packed"   // the default: the same results as Stored, and faster
 	Stored   Weights = "stored"   // as the file has them, in place: nothing is copied
-	BFloat16 Weights = "bfloat16" // rounded to it: half the memory of float32, and the time of one answer
-	Mixed    Weights = "mixed"    // the same, and inputs rounded too: prompts are read in half the time; see [kernels.BFloat16Dot]
-	Int8     Weights = "int8"     // half the memory of bfloat16, and the time of one answer; see [kernels.Int8] for the rounding
+	BFloat16 Weights = "bfloat16" // rounded to it: half the memory of float32
+	Mixed    Weights = "mixed"    // the same, and inputs rounded too: prompts are read in little more than half the time; see [kernels.BFloat16Dot]
+	Int8     Weights = "int8"     // half the memory of bfloat16, and little more than half the time of one answer; see [kernels.Int8] for the rounding
 	Int4     Weights = "int4"     // a quarter; see [kernels.Int4]
 )
 
