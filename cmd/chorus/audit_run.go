@@ -175,6 +175,7 @@ func (r *auditor) overfit() error {
 	text.IDs = append(text.IDs, int32(config.EOS[0]))
 	recipe := train.ExpertRecipe(r.Attack.Seed)
 	recipe.Steps, recipe.WarmUp, recipe.Sequences, recipe.PublicSequences, recipe.Length = r.Steps, min(recipe.WarmUp, r.Steps/4), min(controlSequences, len(r.control)), 0, length
+	recipe.SplicedSequences, recipe.Guide = 0, 0
 	r.report.Control = leak.Control{Documents: len(r.control), Steps: r.Steps}
 
 	t := r.task("over-fitting", int64(r.Steps))

@@ -190,7 +190,9 @@ Public text stands beside the private so that the router learns to tell them apa
 			if err != nil {
 				return err
 			}
-			r.PublicSequences = max(1, r.Sequences*train.ExpertRecipe(0).PublicSequences/train.ExpertRecipe(0).Sequences)
+			like := train.ExpertRecipe(0)
+			r.PublicSequences = max(1, r.Sequences*like.PublicSequences/like.Sequences)
+			r.SplicedSequences = r.Sequences * like.SplicedSequences / like.Sequences
 			given, err := parseData(data)
 			if err != nil {
 				return err

@@ -207,7 +207,7 @@ func (a *app) sayTrained(r *trainingReport, dir string) {
 
 // times is how often the text was gone through; of an expert's batches some is public.
 func (r *trainingReport) times() float64 {
-	own := float64(r.Recipe.Sequences-r.Recipe.PublicSequences) / float64(r.Recipe.Sequences)
+	own := (float64(r.Recipe.Sequences-r.Recipe.PublicSequences) - float64(r.Recipe.SplicedSequences)/2) / float64(r.Recipe.Sequences)
 	return own * float64(r.tokens()) / float64(r.Text.Tokens)
 }
 

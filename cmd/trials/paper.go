@@ -19,28 +19,32 @@ import (
 
 // A paperScale is the size of everything in the table.
 type paperScale struct {
-	hidden, intermediate, layers, heads, vocab int
-	sequences, publicSequences, length         int // of a step's batch, in windows and tokens
-	anchorSteps, expertSteps                   int
-	anchorRate, denseRate, expertRate          float64
-	unrestrictedRate, tuneRate                 float64
-	trainTokens                                int   // of a domain, at most
-	evalBytes                                  int64 // of each text that is evaluated; of valid, half
-	ranks                                      []int
+	hidden, intermediate, layers, heads, vocab   int
+	sequences, publicSequences, splicedSequences int // of a step's batch, in windows
+	length                                       int // of a window, in tokens; the first half of one that is evaluated is its input
+	anchorSteps, expertSteps                     int
+	anchorRate, wholeRate, expertRate            float64
+	unrestrictedRate, tuneRate                   float64
+	trainTokens                                  int   // of a domain, at most
+	evalBytes                                    int64 // of each text that is evaluated; of valid, half
+	ranks                                        []int
 }
 
 var paperScales = map[string]paperScale{
 	"small": {
-		hidden: 128, intermediate: 384, layers: 4, heads: 4, vocab: 4096, sequences: 4, publicSequences: 1, length: 256,
-		anchorSteps: 2400, expertSteps: 200, anchorRate: 5e-3, denseRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
+		hidden: 160, intermediate: 640, layers: 5, heads: 5, vocab: 1024, sequences: 4, publicSequences: 1, splicedSequences: 1, length: 256,
+		anchorSteps: 2000, expertSteps: 120, anchorRate: 4e-3, wholeRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
 		trainTokens: 2 << 20, evalBytes: 50_000, ranks: []int{8, 32},
 	},
 	"full": {
-		hidden: 192, intermediate: 576, layers: 5, heads: 6, vocab: 4096, sequences: 4, publicSequences: 1, length: 256,
-		anchorSteps: 4000, expertSteps: 600, anchorRate: 4e-3, denseRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
+		hidden: 192, intermediate: 768, layers: 5, heads: 6, vocab: 1024, sequences: 4, publicSequences: 1, splicedSequences: 1, length: 256,
+		anchorSteps: 5000, expertSteps: 500, anchorRate: 4e-3, wholeRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
 		trainTokens: 4 << 20, evalBytes: 80_000, ranks: []int{16, 64},
 	},
 }
+
+// input is how many tokens of a window that is evaluated are known.
+func (s paperScale) input() int { return s.length / 2 }
 
 func (s paperScale) config(vocab, eos int) model.Config {
 	c := model.Config{
@@ -131,11 +135,11 @@ Rows (* for core):
 		fmt.Fprintf(&b, "  %s %-16s %s\n", mark, k.name, k.what)
 	}
 	b.WriteString(`
-A dense model is the anchor with its FFN trained on one member's text, so that all ways to merge put together the same things; of whole models everything
-is trained. A window is predicted from its own tokens alone. Branch-Train-Merge and the weighted soup weigh models by the likelihood of
-the whole window that is predicted, which favours them; probabilities are mixed, not logits.
+A dense model is the anchor, all of which is trained on one member's text. The first half of each window is its input, and what is scored is how well the
+second half is predicted: Branch-Train-Merge, the weighted soup and prompt routing weigh models once, by the input. Branch-Train-Merge averages
+probabilities, not logits.
 
-A unit of training is the compute of all experts together: the control, the dense models, the whole models, each ablation and the unrestricted mixture
+A unit of training is the compute of all experts together: the control, the dense models, each ablation and the unrestricted mixture
 take one each, BTX a quarter, router tuning a tenth, as counted in floating-point operations.
 `)
 	for _, name := range []string{"small", "full"} {

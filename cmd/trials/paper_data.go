@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -65,7 +66,7 @@ type paperData struct {
 const (
 	mixedPassages               = 4
 	passageLeast, passageMost   = 200, 400
-	largestRecord, largestPiece = 1 << 20, 8 << 10
+	largestRecord, largestPiece = 1 << 20, 2 << 10
 )
 
 // readPaperData reads the domains in dir, and code, and trains a tokenizer on public text or loads the one that was kept in cache.
@@ -206,7 +207,10 @@ func readRecords(path string) ([]string, error) {
 	return shuffled(out), nil
 }
 
-// readCode returns the Go files of the Go distribution, split by package: of ten packages one is valid and one held out.
+// generated is how a Go file says that a program wrote it (go help generate).
+var generated = regexp.MustCompile(`(?m)^// Code generated .* DO NOT EDIT\.$`)
+
+// readCode returns the Go files of the Go distribution that people wrote, in pieces, split by package: of ten packages one is valid and one held out.
 func readCode(ctx context.Context) (parts [3][]string, err error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
@@ -223,7 +227,7 @@ func readCode(ctx context.Context) (parts [3][]string, err error) {
 			return nil
 		}
 		b, err := os.ReadFile(path)
-		if err != nil || !utf8.Valid(b) {
+		if err != nil || !utf8.Valid(b) || generated.Match(b) {
 			return err
 		}
 		folder, err := filepath.Rel(root, filepath.Dir(path))

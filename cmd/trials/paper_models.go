@@ -49,15 +49,21 @@ func (s *paperSeed) public() []train.Share {
 func everything(_ int, name string) bool { return !isRouter(name) && !isBias(name) }
 
 // anchor is trained on public text from random weights.
-func (s *paperSeed) anchor() (*training, error) {
-	return s.once("anchor", func() (*training, error) {
+func (s *paperSeed) anchor() (*training, error) { return s.anchorOf(true) }
+
+// anchorOf trains the anchor, or one that was not taught topics.
+func (s *paperSeed) anchorOf(topic bool) (*training, error) {
+	name, r := "anchor", s.recipe(s.scale.anchorSteps, s.scale.anchorRate)
+	r.WeightDecay, r.Topic = 0.1, train.AnchorRecipe(s.seed).Topic
+	if !topic {
+		name, r.Topic = "anchor-plain", 0
+	}
+	return s.once(name, func() (*training, error) {
 		a, err := randomAnchor(s.scale.config(s.data.tok.VocabSize(), s.data.eos), s.seed)
 		if err != nil {
 			return nil, err
 		}
-		r := s.recipe(s.scale.anchorSteps, s.scale.anchorRate)
-		r.WeightDecay = 0.1
-		return s.train("anchor", train.Job{Anchor: a, Trained: everything, Texts: s.public(), Recipe: r}, s.scale.everything(1))
+		return s.train(name, train.Job{Anchor: a, Trained: everything, Texts: s.public(), Recipe: r}, s.scale.everything(1))
 	})
 }
 
@@ -98,7 +104,7 @@ func (s *paperSeed) control() (*training, error) {
 		}
 		sc := s.scale
 		steps := int(s.membersFLOPs() / sc.stepFLOPs(1, sc.sequences, sc.everything(1)))
-		r := s.recipe(steps, sc.denseRate)
+		r := s.recipe(steps, sc.wholeRate)
 		r.WeightDecay = 0.1
 		return s.train("control", train.Job{Anchor: a.anchor(), Trained: everything, Texts: s.public(), Recipe: r}, sc.everything(1), a.key)
 	})
@@ -110,17 +116,17 @@ func (p *paper) membersFLOPs() float64 {
 	return float64((len(p.data.domains)-1)*s.expertSteps) * s.stepFLOPs(2, s.sequences, s.ffnWeights())
 }
 
-// dense is the anchor trained on a member's text alone with the compute of an expert: of the anchor the FFN, so that what members put together
-// is what they put together in FlexOlmo, or if whole is set everything. Domain 0 is the anchor itself.
-func (s *paperSeed) dense(whole bool, domain int) (*training, error) {
+// dense is the anchor trained on a member's text alone with the compute of an expert: all of it, or if ffn is set its FFN, which is what members
+// put together in FlexOlmo. Domain 0 is the anchor itself.
+func (s *paperSeed) dense(ffn bool, domain int) (*training, error) {
 	if domain == 0 {
 		return s.anchor()
 	}
 	d, sc := s.data.domains[domain], s.scale
-	name, trained, weights := "dense-"+d.name, func(_ int, name string) bool { return isPublicFFN(name) }, sc.ffnWeights()
-	rate := sc.expertRate
-	if whole {
-		name, trained, weights, rate = "whole-"+d.name, everything, sc.everything(1), sc.denseRate
+	name, trained, weights, rate := "dense-"+d.name, everything, sc.everything(1), sc.wholeRate
+	if ffn {
+		name, trained, weights = "ffn-"+d.name, func(_ int, name string) bool { return isPublicFFN(name) }, sc.ffnWeights()
+		rate = sc.expertRate
 	}
 	return s.once(name, func() (*training, error) {
 		a, err := s.anchor()
@@ -135,9 +141,9 @@ func (s *paperSeed) dense(whole bool, domain int) (*training, error) {
 }
 
 // denses are the anchor and all dense models.
-func (s *paperSeed) denses(whole bool) (all []*training, err error) {
+func (s *paperSeed) denses(ffn bool) (all []*training, err error) {
 	for i := range s.data.domains {
-		t, err := s.dense(whole, i)
+		t, err := s.dense(ffn, i)
 		if err != nil {
 			return nil, err
 		}
@@ -146,30 +152,45 @@ func (s *paperSeed) denses(whole bool) (all []*training, err error) {
 	return all, nil
 }
 
-// A variant is a way to train experts: how ours are, or with one thing changed.
+// A variant is a way to train experts: how ours are, or with some things changed.
 type variant struct {
 	name       string
 	noBias     bool
 	randomRows bool
 	alone      bool // without the frozen public FFN beside it
-	paper      bool // the row starts as the mean hidden state, unscaled, without a bias, and no text is public
+	noGuide    bool // nothing says which slot a token's text is of
+	noSplicing bool // whole windows are public in place of passages
+	noTopic    bool // the anchor was not taught topics
+	meanRows   bool // the rows start as mean hidden states, unscaled
+	noPublic   bool // no text is public
 }
 
-var ours = variant{name: "expert"}
+// The expert that chorus trains, and that of the paper.
+var (
+	ours    = variant{name: "expert"}
+	asPaper = variant{name: "paper", noBias: true, noGuide: true, noSplicing: true, noTopic: true, meanRows: true, noPublic: true}
+)
 
 // expert trains a variant of the expert of a domain.
 func (s *paperSeed) expert(v variant, domain int) (*training, error) {
 	d := s.data.domains[domain]
 	name := v.name + "-" + d.name
 	return s.once(name, func() (*training, error) {
-		a, err := s.anchor()
+		a, err := s.anchorOf(!v.noTopic)
 		if err != nil {
 			return nil, err
 		}
 		sc := s.scale
-		r := s.recipe(sc.expertSteps, sc.expertRate)
-		r.RouterZLoss, r.PublicSequences = 1e-3, sc.publicSequences
-		if v.paper {
+		r, like := s.recipe(sc.expertSteps, sc.expertRate), train.ExpertRecipe(s.seed)
+		r.RouterZLoss, r.RouterRate, r.Guide = like.RouterZLoss, like.RouterRate, like.Guide
+		r.PublicSequences, r.SplicedSequences = sc.publicSequences, sc.splicedSequences
+		if v.noGuide {
+			r.Guide = 0
+		}
+		if v.noSplicing {
+			r.SplicedSequences = 0
+		}
+		if v.noPublic {
 			r.PublicSequences = 0
 		}
 		job := train.ExpertJob{Anchor: a.anchor(), Text: d.train, Public: s.data.domains[0].train, Recipe: r}
@@ -180,27 +201,27 @@ func (s *paperSeed) expert(v variant, domain int) (*training, error) {
 		rng := rand.New(rand.NewPCG(s.seed, hash(name)))
 		for l, row := range start.Router {
 			switch {
-			case v.noBias:
-				start.Bias[l][0] = 0
 			case v.randomRows:
 				fill(row, 1/math.Sqrt(float64(sc.hidden)), rng)
 				start.Bias[l][0] = 0
-			case v.paper:
+			case v.meanRows:
 				s.meanRow(row, a.mixture, l, d.train)
+			}
+			if v.noBias {
 				start.Bias[l][0] = 0
 			}
 		}
-		texts := []train.Share{{Text: d.train, Sequences: sc.sequences - r.PublicSequences}}
-		if r.PublicSequences > 0 {
-			texts = append(texts, train.Share{Text: s.data.domains[0].train, Sequences: r.PublicSequences})
-		}
 		if v.alone {
-			t, err := s.dense(false, domain)
+			t, err := s.dense(true, domain)
 			if err != nil {
 				return nil, err
 			}
 			start.FFN = t.anchor().Public.FFN
 			return &training{t.key, model.NewMixture(a.anchor(), start), t.flops, t.seconds}, nil
+		}
+		texts := []train.Share{{Text: d.train, Sequences: sc.sequences - r.PublicSequences - r.SplicedSequences, Slot: 1}}
+		if r.PublicSequences+r.SplicedSequences > 0 {
+			texts = append(texts, train.Share{Text: s.data.domains[0].train, Sequences: r.PublicSequences})
 		}
 		return s.train(name, train.Job{
 			Anchor: a.anchor(), Experts: []*model.Expert{start}, Texts: texts, Recipe: r,
@@ -228,7 +249,7 @@ func (s *paperSeed) meanRow(row []float32, m *model.Mixture, l int, text *train.
 
 // flexOlmo is the mixture of the anchor and all experts of a variant. Its parts are those trainings.
 func (s *paperSeed) flexOlmo(v variant) (m *model.Mixture, parts []*training, err error) {
-	a, err := s.anchor()
+	a, err := s.anchorOf(!v.noTopic)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -291,7 +312,7 @@ func (s *paperSeed) btx() (*training, error) {
 		per := sc.stepFLOPs(len(all), sc.sequences, sc.everything(len(all)))
 		return s.train("btx", train.Job{
 			Anchor: soup, Experts: experts, Trained: func(_ int, name string) bool { return !isBias(name) }, Texts: s.public(),
-			Recipe: s.recipe(int(s.membersFLOPs()/4/per), sc.denseRate),
+			Recipe: s.recipe(int(s.membersFLOPs()/4/per), sc.wholeRate),
 		}, sc.everything(len(all)), keys(all)...)
 	})
 }

@@ -41,9 +41,9 @@ type paperRowKind struct {
 const (
 	rowAnchor, rowFlexOlmo, rowBTM, rowUnrestricted = "anchor", "FlexOlmo", "BTM", "unrestricted 1×"
 	rowNoBias, rowRandomRows, rowNoCoordination     = "− bias", "− router rows", "− coordination"
-	rowPaper                                        = "as in the paper"
+	rowNoGuide, rowNoSplicing, rowNoTopic, rowPaper = "− guide", "− splicing", "− topic", "as in the paper"
 	rowAverage, rowWeighted, rowRouting             = "soup, average", "soup, weighted", "prompt routing"
-	rowTop1, rowTop2, rowBTX, rowWholeBTM           = "BTM, top 1", "BTM, top 2", "BTX", "whole models, BTM"
+	rowTop1, rowTop2, rowBTX                        = "BTM, top 1", "BTM, top 2", "BTX"
 )
 
 var paperRowKinds = []paperRowKind{
@@ -57,20 +57,26 @@ var paperRowKinds = []paperRowKind{
 		return []paperRow{row}, err
 	}},
 	{"control", "the anchor trained on for the experts' compute on public text", true, 1, one("anchor, continued", (*paperSeed).control)},
-	{"experts", "each member's dense model: the anchor, its FFN trained on the member's text", true, 1,
+	{"experts", "each member's dense model: the anchor, all of it trained on the member's text", true, 1,
 		memberRows("expert alone: ", func(s *paperSeed, i int) (*training, error) { return s.dense(false, i) })},
-	{"whole", "whole models, of which all is trained: their average and Branch-Train-Merge", false, 1, wholeRows},
-	{"soup", "the average of the dense models' weights, and of weights by each window's likelihood", true, 0, soupRows},
-	{"btm", "Branch-Train-Merge: their predictions averaged, each window's weights by its loss; top 1, top 2, all", true, 0, branchRows},
-	{"routing", "each window to the dense model that a classifier of its tokens names", true, 0, routingRow},
+	{"soup", "the average of the dense models' weights, and of weights by each input's likelihood", true, 0, soupRows},
+	{"btm", "Branch-Train-Merge: their predictions averaged, weighted by their losses on each input; top 1, top 2, all", true, 0, branchRows},
+	{"routing", "each window to the dense model that a classifier of its input's tokens names", true, 0, routingRow},
 	{"btx", "Branch-Train-MiX: their FFNs as a mixture, the rest averaged, then trained on public text", true, 0.25, one(rowBTX, (*paperSeed).btx)},
 	{"flexolmo", "the anchor and the experts, put together", true, 1, variantRow(rowFlexOlmo, ours)},
 	{"pairs", "each expert beside the public FFN alone, as it was trained", false, 0,
 		memberRows("public and ", func(s *paperSeed, i int) (*training, error) { return s.expert(ours, i) })},
+	{"ffn", "Branch-Train-Merge of models of which the FFN alone was trained", false, 1, func(s *paperSeed) ([]paperRow, error) {
+		return s.branches(true, []string{"FFNs alone, BTM"}, 0)
+	}},
+	{"no-coordination", "FlexOlmo of FFNs trained without the public one beside them: those models'", false, 0,
+		variantRow(rowNoCoordination, variant{name: "alone", alone: true})},
 	{"no-bias", "FlexOlmo of experts without a bias", false, 1, variantRow(rowNoBias, variant{name: "nobias", noBias: true})},
 	{"random-rows", "FlexOlmo of experts whose router rows start at random", false, 1, variantRow(rowRandomRows, variant{name: "randomrows", randomRows: true})},
-	{"no-coordination", "FlexOlmo of FFNs trained without the public one beside them: the dense models'", false, 0, variantRow(rowNoCoordination, variant{name: "alone", alone: true})},
-	{"paper", "FlexOlmo of experts whose rows start as mean hidden states and see no public text", false, 1, variantRow(rowPaper, variant{name: "paper", paper: true})},
+	{"no-guide", "FlexOlmo of experts whose routers are not taught which text is whose", false, 1, variantRow(rowNoGuide, variant{name: "noguide", noGuide: true})},
+	{"no-splicing", "FlexOlmo of experts that see no window of passages by turns", false, 1, variantRow(rowNoSplicing, variant{name: "nosplicing", noSplicing: true})},
+	{"no-topic", "FlexOlmo on an anchor that was not taught topics", false, 1, variantRow(rowNoTopic, variant{name: "notopic", noTopic: true})},
+	{"paper", "FlexOlmo without any of these, whose rows start as mean hidden states and see no public text", false, 1, variantRow(rowPaper, asPaper)},
 	{"tuned", "FlexOlmo with router tuning on proxies", false, 0.1, one("FlexOlmo + router tuning", (*paperSeed).tuned)},
 	{"rank", "FlexOlmo of experts of low rank", false, 0, rankRows},
 	{"unrestricted", "one mixture of as many slots trained on all data for the experts' compute", true, 1, one(rowUnrestricted, func(s *paperSeed) (*training, error) { return s.unrestricted(1) })},
@@ -115,7 +121,9 @@ func (s *paperSeed) scores(name, key string, predict func(*paperText) (*eval.Pre
 // of returns how to predict with a mixture, in the arithmetic that it was trained in.
 func (s *paperSeed) of(m *model.Mixture) func(*paperText) (*eval.Prediction, error) {
 	mixed := s.inPrecision(m)
-	return func(t *paperText) (*eval.Prediction, error) { return eval.Predict(mixed, t.ids, s.scale.length) }
+	return func(t *paperText) (*eval.Prediction, error) {
+		return eval.Predict(mixed, t.ids, s.scale.length, s.scale.input())
+	}
 }
 
 // inPrecision returns m in the arithmetic that models are trained in.
@@ -218,12 +226,12 @@ func memberRows(what string, train func(s *paperSeed, member int) (*training, er
 }
 
 // predictions are what the dense models predict of a text, the anchor first.
-func (s *paperSeed) predictions(whole bool, t *paperText) ([]*eval.Prediction, error) {
-	at := fmt.Sprint(whole, t.digest)
+func (s *paperSeed) predictions(ffn bool, t *paperText) ([]*eval.Prediction, error) {
+	at := fmt.Sprint(ffn, t.digest)
 	if p := s.parts[at]; p != nil {
 		return p, nil
 	}
-	all, err := s.denses(whole)
+	all, err := s.denses(ffn)
 	if err != nil {
 		return nil, err
 	}
@@ -243,18 +251,18 @@ func (s *paperSeed) predictions(whole bool, t *paperText) ([]*eval.Prediction, e
 }
 
 // mergedRow is the row of a way to merge the dense models.
-func (s *paperSeed) mergedRow(whole bool, name string, predict func(*paperText) (*eval.Prediction, error)) (row paperRow, err error) {
-	all, err := s.denses(whole)
+func (s *paperSeed) mergedRow(ffn bool, name string, predict func(*paperText) (*eval.Prediction, error)) (row paperRow, err error) {
+	all, err := s.denses(ffn)
 	if err != nil {
 		return row, err
 	}
 	row = paperRow{Name: name, Parameters: all[0].anchor().Parameters()}
 	row.spent(all[1:])
 	for _, t := range all[1:] {
-		if whole {
-			row.Parameters += t.anchor().Parameters()
-		} else {
+		if ffn {
 			row.Parameters += int64(s.scale.ffnWeights() - s.scale.layers*s.scale.hidden)
+		} else {
+			row.Parameters += t.anchor().Parameters()
 		}
 	}
 	row.Active = row.Parameters
@@ -262,30 +270,20 @@ func (s *paperSeed) mergedRow(whole bool, name string, predict func(*paperText) 
 	return row, err
 }
 
-// averageRow is the row of the average of all dense models.
-func (s *paperSeed) averageRow(whole bool, name string) (row paperRow, err error) {
-	all, err := s.denses(whole)
-	if err != nil {
-		return row, err
-	}
-	soup, err := uniformSoup(all)
-	if err != nil {
-		return row, err
-	}
-	row, err = s.mergedRow(whole, name, s.of(model.NewMixture(soup)))
-	row.Parameters, row.Active = soup.Parameters(), soup.Parameters()
-	return row, err
-}
-
 func soupRows(s *paperSeed) ([]paperRow, error) {
-	average, err := s.averageRow(false, rowAverage)
-	if err != nil {
-		return nil, err
-	}
 	all, err := s.denses(false)
 	if err != nil {
 		return nil, err
 	}
+	soup, err := uniformSoup(all)
+	if err != nil {
+		return nil, err
+	}
+	average, err := s.mergedRow(false, rowAverage, s.of(model.NewMixture(soup)))
+	if err != nil {
+		return nil, err
+	}
+	average.Parameters, average.Active = soup.Parameters(), soup.Parameters()
 	weighted, err := s.mergedRow(false, rowWeighted, func(t *paperText) (*eval.Prediction, error) {
 		parts, err := s.predictions(false, t)
 		if err != nil {
@@ -296,30 +294,25 @@ func soupRows(s *paperSeed) ([]paperRow, error) {
 	return []paperRow{average, weighted}, err
 }
 
-func wholeRows(s *paperSeed) ([]paperRow, error) {
-	average, err := s.averageRow(true, "whole models, average")
-	if err != nil {
-		return nil, err
-	}
-	branches, err := s.branches(true, []string{rowWholeBTM}, 0)
-	return append([]paperRow{average}, branches...), err
-}
-
 // temperatures are what is tried on valid.
-var temperatures = []float64{0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1}
+var temperatures = []float64{0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2}
 
-// temperature returns that at which the dense models predict the texts of valid best, in the mean.
-func (s *paperSeed) temperature(whole bool, top int) (best float64, err error) {
+// temperature returns that with which the dense models predict valid best: the mean of the domains and the mixed set together.
+func (s *paperSeed) temperature(ffn bool, top int) (best float64, err error) {
 	least := 0.0
 	for _, tau := range temperatures {
 		var sum float64
-		for _, t := range s.data.valid {
-			parts, err := s.predictions(whole, t)
+		for i, t := range s.data.valid {
+			parts, err := s.predictions(ffn, t)
 			if err != nil {
 				return 0, err
 			}
-			p := eval.Prediction{Length: s.scale.length, LogProb: eval.Branching{Temperature: tau, Top: top}.LogProb(parts)}
-			sum += p.BitsPerByte(len(t.ids), t.bytes)
+			p := eval.Prediction{Length: s.scale.length, Input: s.scale.input(), LogProb: eval.Branching{Temperature: tau, Top: top}.LogProb(parts)}
+			bits := p.BitsPerByte(len(t.ids), t.bytes)
+			if i < len(s.data.domains) {
+				bits /= float64(len(s.data.domains))
+			}
+			sum += bits
 		}
 		if best == 0 || sum < least {
 			best, least = tau, sum
@@ -329,8 +322,8 @@ func (s *paperSeed) temperature(whole bool, top int) (best float64, err error) {
 }
 
 // branches are the rows of mixing the dense models' predictions with the top so many of them.
-func (s *paperSeed) branches(whole bool, names []string, tops ...int) (rows []paperRow, err error) {
-	all, err := s.denses(whole)
+func (s *paperSeed) branches(ffn bool, names []string, tops ...int) (rows []paperRow, err error) {
+	all, err := s.denses(ffn)
 	if err != nil {
 		return nil, err
 	}
@@ -340,17 +333,17 @@ func (s *paperSeed) branches(whole bool, names []string, tops ...int) (rows []pa
 	}
 	predicted := make(map[string][]*eval.Prediction)
 	for i, name := range names {
-		row, err := s.mergedRow(whole, name, func(t *paperText) (*eval.Prediction, error) {
+		row, err := s.mergedRow(ffn, name, func(t *paperText) (*eval.Prediction, error) {
 			if predicted[t.name] != nil {
 				return predicted[t.name][i], nil
 			}
-			parts, err := s.predictions(whole, t)
+			parts, err := s.predictions(ffn, t)
 			if err != nil {
 				return nil, err
 			}
 			var ways []eval.Branching
 			for _, top := range tops {
-				tau, err := s.temperature(whole, top)
+				tau, err := s.temperature(ffn, top)
 				if err != nil {
 					return nil, err
 				}
@@ -378,7 +371,7 @@ func routingRow(s *paperSeed) ([]paperRow, error) {
 			return nil, err
 		}
 		n := s.scale.length
-		return eval.Select(parts, func(w int) int { return s.data.classifier.Class(t.ids[w*n:][:n]) }), nil
+		return eval.Select(parts, func(w int) int { return s.data.classifier.Class(t.ids[w*n:][:s.scale.input()]) }), nil
 	})
 	if err != nil {
 		return nil, err

@@ -48,8 +48,8 @@ func paperCorpus(t *testing.T, names ...string) string {
 
 func tinyPaper(t *testing.T, dir string) *paper {
 	return &paper{tally: &tally{}, ctx: t.Context(), dir: dir, rows: []string{"all"}, scale: paperScale{
-		hidden: 16, intermediate: 24, layers: 2, heads: 2, vocab: 300, sequences: 4, publicSequences: 1, length: 32, anchorSteps: 3, expertSteps: 20,
-		anchorRate: 1e-2, denseRate: 1e-2, expertRate: 1e-2, unrestrictedRate: 1e-2, tuneRate: 1e-2, trainTokens: 4000, evalBytes: 6000, ranks: []int{2},
+		hidden: 16, intermediate: 24, layers: 2, heads: 2, vocab: 300, sequences: 4, publicSequences: 1, splicedSequences: 1, length: 32, anchorSteps: 3, expertSteps: 20,
+		anchorRate: 1e-2, wholeRate: 1e-2, expertRate: 1e-2, unrestrictedRate: 1e-2, tuneRate: 1e-2, trainTokens: 4000, evalBytes: 6000, ranks: []int{2},
 	}}
 }
 
@@ -117,7 +117,8 @@ func TestASecondTableCostsNothingAndIsTheSame(t *testing.T) {
 func (k paperRowKind) sample() string {
 	return map[string]string{
 		"anchor": rowAnchor, "control": "anchor, continued", "experts": "expert alone: alpha", "soup": "soup, weighted", "btm": rowBTM, "routing": "prompt routing",
-		"btx": "BTX", "flexolmo": rowFlexOlmo, "pairs": "public and alpha", "whole": rowWholeBTM, "no-bias": rowNoBias, "random-rows": rowRandomRows, "no-coordination": rowNoCoordination,
+		"btx": "BTX", "flexolmo": rowFlexOlmo, "pairs": "public and alpha", "ffn": "FFNs alone, BTM", "no-bias": rowNoBias, "random-rows": rowRandomRows, "no-coordination": rowNoCoordination,
+		"no-guide": rowNoGuide, "no-splicing": rowNoSplicing, "no-topic": rowNoTopic,
 		"paper": rowPaper, "tuned": "router tuning", "rank": "rank 2", "unrestricted": rowUnrestricted, "unrestricted-2x": "unrestricted 2×",
 	}[k.name]
 }

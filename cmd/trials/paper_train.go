@@ -65,7 +65,11 @@ func (p *paper) train(name string, j train.Job, trained int, parents ...string) 
 		fmt.Fprint(h, e.Router, e.Bias)
 	}
 	t := &training{key: fmt.Sprintf("%x", h.Sum(nil)[:8])}
+	sequences += j.Recipe.SplicedSequences
 	t.flops = float64(j.Recipe.Steps) * p.scale.stepFLOPs(1+len(j.Experts), sequences, trained)
+	if j.Recipe.Topic > 0 { // a second head
+		t.flops += float64(j.Recipe.Steps*sequences*p.scale.length) * 6 * float64(p.scale.vocab*p.scale.hidden)
+	}
 	path := filepath.Join(p.dir, "runs", fmt.Sprintf("%s-%s.safetensors", name, t.key))
 	if err := t.load(path, j); err == nil {
 		p.progress.skip(t.flops)

@@ -10,9 +10,8 @@ import (
 )
 
 // A Branching is how Branch-Train-Merge (Li et al. 2022, arXiv 2208.03306; FlexOlmo, section 4.2) mixes whole models that were trained apart:
-// each input, here a window, decides once how much each counts, by softmax(−L(x)/Temperature) of their mean losses L on it in nats,
-// and the probabilities that they give to the next token are averaged with these weights. The weights know all of the text that is
-// predicted, which favours them.
+// each input x decides once how much each counts, by softmax(−L(x)/Temperature) of their mean losses L on it in nats,
+// and the probabilities that they give to each next token of the window are averaged with these weights.
 type Branching struct {
 	Temperature float64
 	Top         int // how many models count, those with the least loss; 0 for all
@@ -64,7 +63,7 @@ func PredictBranches(models []*model.Mixture, parts []*Prediction, ids []int32, 
 	length, vocab := parts[0].Length, models[0].Anchor.Config.VocabSize
 	out := make([]*Prediction, len(ways))
 	for i, b := range ways {
-		out[i] = &Prediction{Length: length, LogProb: b.LogProb(parts)}
+		out[i] = &Prediction{Length: length, Input: parts[0].Input, LogProb: b.LogProb(parts)}
 	}
 	var pass model.Pass
 	per := max(1, batchTokens/length)

@@ -8,7 +8,7 @@ import (
 	"chorus/model"
 )
 
-const testWindow = 8
+const testWindow, testInput = 8, 4
 
 // branches are an anchor and two dense models with what each predicts of a text.
 func branches(t *testing.T) (anchors []*model.Anchor, mixtures []*model.Mixture, parts []*Prediction, ids []int32) {
@@ -20,7 +20,7 @@ func branches(t *testing.T) (anchors []*model.Anchor, mixtures []*model.Mixture,
 			t.Fatal(err)
 		}
 		m := model.NewMixture(a)
-		p, err := Predict(m, ids, testWindow)
+		p, err := Predict(m, ids, testWindow, testInput)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +35,9 @@ func TestAPredictionIsWhatBitsPerByteCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := parts[1].BitsPerByte(len(ids), 99); math.Abs(got-want) > 1e-9 {
+	all := *parts[1]
+	all.Input = 1
+	if got := all.BitsPerByte(len(ids), 99); math.Abs(got-want) > 1e-9 {
 		t.Errorf("%v bits per byte, want %v", got, want)
 	}
 	var pass model.Pass
@@ -52,9 +54,26 @@ func TestAPredictionIsWhatBitsPerByteCounts(t *testing.T) {
 }
 
 func TestAccuracyIsTheShareOfTokensThatWereLikeliest(t *testing.T) {
-	p := Prediction{Length: 2, Correct: []bool{true, false, false, false}}
+	p := Prediction{Length: 4, Input: 1, LogProb: make([]float32, 4), Correct: []bool{true, false, false, false}}
 	if got := p.Accuracy(); got != 0.25 {
 		t.Errorf("accuracy %v, want 0.25", got)
+	}
+}
+
+func TestAnInputDecidesAndIsNotScored(t *testing.T) {
+	// Two windows of three tokens after an input of two: of each, the first is what the input knows of itself.
+	one := &Prediction{Length: 3, Input: 2, LogProb: []float32{-1, -5, -5, -3, -7, -7}, Correct: []bool{true, false, true, true, false, false}}
+	two := &Prediction{Length: 3, Input: 2, LogProb: []float32{-2, -1, -1, -2, -9, -9}, Correct: make([]bool, 6)}
+	if got, want := one.BitsPerByte(6, 6), (5+5+7+7)/4/math.Ln2; math.Abs(got-want) > 1e-9 {
+		t.Errorf("%v bits per byte, want %v", got, want)
+	}
+	if got := one.Accuracy(); got != 0.25 {
+		t.Errorf("accuracy %v, want 0.25", got)
+	}
+	for w, want := range [][]float64{{1, 2}, {3, 2}} {
+		if got := losses([]*Prediction{one, two}, w); !slices.Equal(got, want) {
+			t.Errorf("window %d: losses %v on the input, want %v", w, got, want)
+		}
 	}
 }
 
@@ -139,7 +158,7 @@ func TestASoupIsTheWeightedMeanOfAllTensors(t *testing.T) {
 	}
 }
 
-func TestAWeightedSoupFollowsTheLikelihoodOfEachWindow(t *testing.T) {
+func TestAWeightedSoupFollowsTheLikelihoodOfEachInput(t *testing.T) {
 	anchors, _, parts, ids := branches(t)
 	got, err := PredictSoups(anchors, parts, ids)
 	if err != nil {
@@ -149,7 +168,7 @@ func TestAWeightedSoupFollowsTheLikelihoodOfEachWindow(t *testing.T) {
 		l := losses(parts, w)
 		weights, sum := make([]float64, len(l)), 0.0
 		for i, v := range l {
-			weights[i] = math.Exp((slices.Min(l) - v) * testWindow)
+			weights[i] = math.Exp((slices.Min(l) - v) * (testInput - 1))
 			sum += weights[i]
 		}
 		for i := range weights {
@@ -159,7 +178,7 @@ func TestAWeightedSoupFollowsTheLikelihoodOfEachWindow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := Predict(model.NewMixture(soup), ids[w*testWindow:][:testWindow+1], testWindow)
+		want, err := Predict(model.NewMixture(soup), ids[w*testWindow:][:testWindow+1], testWindow, testInput)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,7 @@ func BitsPerByte(m *model.Mixture, ids []int32, bytes int64, length int) (float6
 	if bytes < 1 {
 		return 0, fmt.Errorf("%d bytes of text are too few to evaluate", bytes)
 	}
-	p := &Prediction{Length: length}
+	p := &Prediction{Length: length, Input: 1}
 	err := forward(m, ids, length, func(logits []float32, targets []int32) {
 		logp := make([]float32, len(targets))
 		kernels.LogProb(logp, logits, targets, m.Anchor.Config.VocabSize, len(targets))

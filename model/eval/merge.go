@@ -73,22 +73,22 @@ func Soup(anchors []*model.Anchor, weights []float64) (*model.Anchor, error) {
 }
 
 // PredictSoups returns what the soup of anchors predicts whose weights are, for each window, the softmax of the log-likelihoods that they
-// give to it: FlexOlmo's weighted soup. parts is what each anchor predicts alone, and stands where one has all but a thousandth of the weight.
+// give to its input: FlexOlmo's weighted soup. parts is what each anchor predicts alone, and stands where one has all but a thousandth of the weight.
 func PredictSoups(anchors []*model.Anchor, parts []*Prediction, ids []int32) (*Prediction, error) {
-	length := parts[0].Length
-	likelihood := Branching{Temperature: 1 / float64(length)} // of the mean loss
-	out := &Prediction{Length: length}
+	length, input := parts[0].Length, parts[0].Input
+	likelihood := Branching{Temperature: 1 / float64(input-1)} // of the mean loss
+	out := &Prediction{Length: length, Input: input}
 	for w := range parts[0].Windows() {
 		weights := likelihood.Weights(losses(parts, w))
 		best := slices.Index(weights, slices.Max(weights))
 		at := w * length
-		p := &Prediction{Length: length, LogProb: parts[best].LogProb[at:][:length], Correct: parts[best].Correct[at:][:length]}
+		p := &Prediction{Length: length, Input: input, LogProb: parts[best].LogProb[at:][:length], Correct: parts[best].Correct[at:][:length]}
 		if weights[best] < 0.999 {
 			soup, err := Soup(anchors, weights)
 			if err != nil {
 				return nil, err
 			}
-			if p, err = Predict(model.NewMixture(soup), ids[at:at+length+1], length); err != nil {
+			if p, err = Predict(model.NewMixture(soup), ids[at:at+length+1], length, input); err != nil {
 				return nil, err
 			}
 		}

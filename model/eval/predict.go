@@ -8,17 +8,19 @@ import (
 	"chorus/model"
 )
 
-// A Prediction is what a model made of a text, given as one run of token ids and cut into windows as by [BitsPerByte].
+// A Prediction is what a model made of a text, given as one run of token ids and cut into windows as by [BitsPerByte]. The first Input tokens of
+// a window are what is known of it: by them whoever merges models decides how, and they are not scored.
 type Prediction struct {
 	Length  int       // of a window, in tokens
+	Input   int       // tokens, at least 1
 	LogProb []float32 // (windows, Length) ln of the probability of the token that follows each of a window
 	Correct []bool    // (windows, Length) whether that was the likeliest
 }
 
-// Predict returns what m predicts of ids in windows of length tokens. It fails as [BitsPerByte] does.
-func Predict(m *model.Mixture, ids []int32, length int) (*Prediction, error) {
+// Predict returns what m predicts of ids in windows of length tokens, of which the first input are known. It fails as [BitsPerByte] does.
+func Predict(m *model.Mixture, ids []int32, length, input int) (*Prediction, error) {
 	vocab := m.Anchor.Config.VocabSize
-	p := &Prediction{Length: length}
+	p := &Prediction{Length: length, Input: input}
 	return p, forward(m, ids, length, func(logits []float32, targets []int32) {
 		logp := make([]float32, len(targets))
 		kernels.LogProb(logp, logits, targets, vocab, len(targets))
@@ -29,35 +31,43 @@ func Predict(m *model.Mixture, ids []int32, length int) (*Prediction, error) {
 	})
 }
 
-// BitsPerByte returns the bits per byte of a text of so many tokens and bytes: those not predicted count as the mean of the rest.
+// BitsPerByte returns the bits per byte of a text of so many tokens and bytes: those not scored count as the mean of the rest.
 func (p *Prediction) BitsPerByte(tokens int, bytes int64) float64 {
 	var nats float64
-	for _, v := range p.LogProb {
-		nats -= float64(v)
+	for w := range p.Windows() {
+		for _, v := range p.scored(w) {
+			nats -= float64(v)
+		}
 	}
-	return nats / math.Ln2 / float64(len(p.LogProb)) * float64(tokens) / float64(bytes)
+	return nats / math.Ln2 / float64(p.Windows()*(p.Length-p.Input+1)) * float64(tokens) / float64(bytes)
 }
 
-// Accuracy returns the share of tokens that were the likeliest.
+// Accuracy returns the share of scored tokens that were the likeliest.
 func (p *Prediction) Accuracy() float64 {
 	n := 0
-	for _, c := range p.Correct {
-		if c {
+	for i, c := range p.Correct {
+		if c && i%p.Length >= p.Input-1 {
 			n++
 		}
 	}
-	return float64(n) / float64(len(p.Correct))
+	return float64(n) / float64(p.Windows()*(p.Length-p.Input+1))
 }
 
 // Windows returns the number of windows.
 func (p *Prediction) Windows() int { return len(p.LogProb) / p.Length }
 
-// losses are the mean losses in nats of a window under each of several predictions.
+// scored are the scored ones of a window's LogProb.
+func (p *Prediction) scored(window int) []float32 {
+	return p.LogProb[window*p.Length:][p.Input-1 : p.Length]
+}
+
+// losses are the mean losses in nats on the input of a window under each of several predictions.
 func losses(parts []*Prediction, window int) []float64 {
 	l := make([]float64, len(parts))
 	for i, p := range parts {
-		for _, v := range p.LogProb[window*p.Length:][:p.Length] {
-			l[i] -= float64(v) / float64(p.Length)
+		n := p.Input - 1
+		for _, v := range p.LogProb[window*p.Length:][:n] {
+			l[i] -= float64(v) / float64(n)
 		}
 	}
 	return l
@@ -65,7 +75,7 @@ func losses(parts []*Prediction, window int) []float64 {
 
 // Select returns of each window what the prediction says that choose names.
 func Select(parts []*Prediction, choose func(window int) int) *Prediction {
-	out := &Prediction{Length: parts[0].Length}
+	out := &Prediction{Length: parts[0].Length, Input: parts[0].Input}
 	for w := range parts[0].Windows() {
 		p, at := parts[choose(w)], w*out.Length
 		out.LogProb = append(out.LogProb, p.LogProb[at:][:out.Length]...)

@@ -29,7 +29,7 @@ func AnchorConfig(vocab, eos int) model.Config {
 func AnchorRecipe(seed uint64) Recipe {
 	return Recipe{
 		Steps: 2000, WarmUp: 50, Sequences: 8, Length: 64, LR: 5e-3,
-		Beta1: 0.9, Beta2: 0.95, WeightDecay: 0.1, Clip: 1, ZLoss: 1e-5, Seed: seed, Mixed: kernels.Mixed(), Patience: 3,
+		Beta1: 0.9, Beta2: 0.95, WeightDecay: 0.1, Clip: 1, ZLoss: 1e-5, Topic: 0.3, Seed: seed, Mixed: kernels.Mixed(), Patience: 3,
 	}
 }
 
@@ -67,7 +67,7 @@ func Anchor(ctx context.Context, j AnchorJob) ([]model.Tensor, error) {
 		return nil, err
 	}
 	out, err := Job{
-		Anchor: anchor, Trained: func(_ int, name string) bool { return !isRouter(name) }, Texts: []Share{{j.Text, j.Recipe.Sequences}},
+		Anchor: anchor, Trained: func(_ int, name string) bool { return !isRouter(name) }, Texts: []Share{{Text: j.Text, Sequences: j.Recipe.Sequences}},
 		Valid: j.Valid, Key: j.Config, Recipe: j.Recipe, Memory: j.Memory, Checkpoint: j.Checkpoint, Report: j.Report, History: j.History,
 	}.Run(ctx)
 	if err != nil {

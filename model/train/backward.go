@@ -106,34 +106,40 @@ type scratch struct {
 	after func(l int, t *model.LayerPass) // if not nil, called when layer l's experts and router are done
 }
 
-// zLoss holds the weights of lse² of a row's logits and of its routers', the latter already divided by rows.
-type zLoss struct {
-	logits, router float32
+// aux says what a step minimises beside the cross-entropy of tokens. The weights of what routers do are already divided by rows.
+type aux struct {
+	logits, router float32 // of lse² of a row's logits and of its routers'
+	guide          float32 // of the cross-entropy of its routers against its slot
+	slots          []int8  // (rows) the slot that each row's text is of
+	topic          *topic
 	rows           int // of the batch that a pass is a part of; 0 if it is all of it
 }
 
 // backward stores in g, or adds to it, the gradients of the loss of the forward pass p of m over ids, up to the head, divided by the rows of
 // the batch, and returns the sum over rows of the cross-entropy against targets.
-func backward(m *model.Mixture, p *model.Pass, ids, targets []int32, z zLoss, g *gradients, s *scratch) float64 {
+func backward(m *model.Mixture, p *model.Pass, ids, targets []int32, x aux, g *gradients, s *scratch) float64 {
 	c := m.Anchor.Config
 	rows, h := p.Sequences*p.Length, c.HiddenSize
 	scale := float32(rows)
-	if z.rows > 0 {
-		scale = float32(z.rows)
+	if x.rows > 0 {
+		scale = float32(x.rows)
 	}
 	headLoss := kernels.HeadLossAdd
 	if !g.adds {
 		g.clear()
 		headLoss = kernels.HeadLoss
 	}
-	loss := headLoss(grow(&s.dFinal, rows*h), g.head, p.Final, m.Anchor.Head, targets, z.logits, scale, rows)
+	loss := headLoss(grow(&s.dFinal, rows*h), g.head, p.Final, m.Anchor.Head, targets, x.logits, scale, rows)
 	kernels.RMSNormGrad(grow(&s.dy, rows*h), g.norm, s.dFinal, p.Last, m.Anchor.Norm, p.LastInv, rows)
 	for l := len(p.Layers) - 1; l >= 0; l-- {
 		t, w, lg := m.Layer(p, l), &m.Anchor.Layers[l], &g.layers[l]
 		kernels.RMSNormGrad(grow(&s.dMoe, rows*h), lg.postFFN, s.dy, t.Moe, w.PostFFNNorm, t.MoeInv, rows)
 		s.dh, s.dy = s.dy, s.dh
 		below := g.needsAttention(l)
-		moeBackward(m, l, t, g, s, rows, z.router, below)
+		moeBackward(m, l, t, g, s, rows, x, below)
+		if x.topic != nil && l == 0 {
+			x.topic.backward(s.dh, t.Hidden, ids, p.Length, scale, g.adds)
+		}
 		if !below {
 			return loss
 		}
@@ -156,7 +162,7 @@ func backward(m *model.Mixture, p *model.Pass, ids, targets []int32, z zLoss, g 
 
 // moeBackward takes s.dMoe through layer l's experts and router, adding to s.dh if below asks
 // for the gradient of what the layer's attention put out.
-func moeBackward(m *model.Mixture, l int, t *model.LayerPass, g *gradients, s *scratch, rows int, routerZ float32, below bool) {
+func moeBackward(m *model.Mixture, l int, t *model.LayerPass, g *gradients, s *scratch, rows int, x aux, below bool) {
 	c, lg := m.Anchor.Config, &g.layers[l]
 	h, i, e := c.HiddenSize, c.IntermediateSize, len(m.Slots)
 	zero(&s.dP, rows*e)
@@ -188,7 +194,13 @@ func moeBackward(m *model.Mixture, l int, t *model.LayerPass, g *gradients, s *s
 	if e == 1 {
 		return // one slot always has probability 1
 	}
-	kernels.SoftmaxGrad(s.dP, s.dP, t.P, t.PLSE, routerZ, e, rows)
+	kernels.SoftmaxGrad(s.dP, s.dP, t.P, t.PLSE, x.router, e, rows)
+	if x.guide > 0 {
+		kernels.Axpy(s.dP, x.guide, t.P[:rows*e])
+		for r, slot := range x.slots {
+			s.dP[r*e+int(slot)] -= x.guide
+		}
+	}
 	grow(&s.routers, e)
 	grow(&s.dRouters, e)
 	for slot := range m.Slots {

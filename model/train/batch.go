@@ -1,6 +1,9 @@
 package train
 
-import "math/bits"
+import (
+	"math/bits"
+	"math/rand/v2"
+)
 
 // A batcher cuts a run of tokens into windows of one length and deals them out without
 // replacement, in an order that the seed and the epoch decide. What a step gets depends on
@@ -68,4 +71,53 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
+}
+
+// draw fills the batch of the step: the windows of each text, then those that are spliced of the first two.
+func (r *run) draw() error {
+	length, spliced := r.recipe.Length, r.recipe.SplicedSequences*r.recipe.Length
+	at := 0
+	for i := range r.batches {
+		b := &r.batches[i]
+		n, more := b.sequences*length, 0
+		if i < 2 {
+			more = spliced
+		}
+		if err := b.fill(grow(&b.ids, n+more), grow(&b.targets, n+more), r.step); err != nil {
+			return err
+		}
+		copy(r.ids[at:], b.ids[:n])
+		copy(r.targets[at:], b.targets[:n])
+		for row := at; row < at+n; row++ {
+			r.slots[row] = b.slot
+		}
+		at += n
+	}
+	for w := range r.recipe.SplicedSequences {
+		r.splice(at+w*length, w)
+	}
+	return nil
+}
+
+// spliceStream is the random stream that says where windows are spliced.
+const spliceStream = 3 << 61
+
+// splice stores in the batch, from row at, the w-th window of passages by turns of the last windows of the first two texts, each passage from where
+// the other ends.
+func (r *run) splice(at, w int) {
+	length, spliced := r.recipe.Length, r.recipe.SplicedSequences
+	rng := rand.New(rand.NewPCG(r.recipe.Seed, spliceStream+uint64(r.step*spliced+w)))
+	ids, targets := r.ids[at:at+length], r.targets[at:at+length]
+	turn := rng.IntN(2)
+	for i := 0; i < length; turn = 1 - turn {
+		b := &r.batches[turn]
+		window := len(b.ids) - (spliced-w)*length
+		end := min(length, i+length/8+rng.IntN(length*3/8+1))
+		copy(ids[i:end], b.ids[window+i:])
+		targets[length-1] = b.targets[window+length-1]
+		for ; i < end; i++ {
+			r.slots[at+i] = b.slot
+		}
+	}
+	copy(targets, ids[1:])
 }

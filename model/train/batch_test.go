@@ -159,3 +159,67 @@ func TestEncodeEndsEveryDocument(t *testing.T) {
 		}
 	}
 }
+
+func TestSplicedWindowsAreOfBothTextsByTurns(t *testing.T) {
+	const length, windows = 16, 40
+	one, two := counting(length*windows+1), counting(length*windows+1)
+	for i := range two.IDs {
+		two.IDs[i] += 1 << 20
+	}
+	recipe := Recipe{Sequences: 5, SplicedSequences: 2, Length: length, Seed: 3}
+	r := &run{recipe: recipe, batches: []share{
+		{batcher: newBatcher(one, length, 3), sequences: 2, slot: 1}, {batcher: newBatcher(two, length, 3), sequences: 1},
+	}}
+	rows := recipe.Sequences * length
+	r.ids, r.targets, r.slots = make([]int32, rows), make([]int32, rows), make([]int8, rows)
+	seen := make(map[int32]int)
+	share, starts := 0, 0
+	for r.step = range 8 {
+		if err := r.draw(); err != nil {
+			t.Fatal(err)
+		}
+		for row, id := range r.ids {
+			seen[id]++
+			slot := int8(1)
+			if id >= 1<<20 {
+				slot = 0
+			}
+			if r.slots[row] != slot {
+				t.Fatalf("token %d is of slot %d", id, r.slots[row])
+			}
+			window, spliced := row/length, row/length >= 3
+			if id&(1<<20-1)%length != int32(row%length) {
+				t.Fatalf("token %d is at place %d of its window", id, row%length)
+			}
+			if last := row%length == length-1; last && r.targets[row] != id+1 || !last && r.targets[row] != r.ids[row+1] {
+				t.Fatalf("token %d is followed by %d", id, r.targets[row])
+			}
+			if !spliced && slot != []int8{1, 1, 0}[window] {
+				t.Fatalf("window %d has a token of slot %d", window, slot)
+			}
+			if spliced {
+				share += int(slot)
+				if row%length == 0 {
+					starts += int(slot)
+				} else if r.slots[row-1] == slot {
+					continue
+				}
+				if run := slices.IndexFunc(r.slots[row:(window+1)*length], func(s int8) bool { return s != slot }); run >= 0 && (run < length/8 || run > length/2) {
+					t.Fatalf("a passage of %d tokens, expected %d to %d", run, length/8, length/2)
+				}
+			}
+		}
+	}
+	for id, n := range seen {
+		if n > 1 {
+			t.Errorf("token %d comes %d times in the first epoch", id, n)
+		}
+	}
+	if all := 8 * 2 * length; share < all/4 || share > all*3/4 || starts == 0 || starts == 16 {
+		t.Errorf("%d of %d spliced tokens and %d of 16 beginnings are of the first text", share, all, starts)
+	}
+	before := slices.Clone(r.ids)
+	if err := r.draw(); err != nil || !slices.Equal(before, r.ids) {
+		t.Errorf("the same step is drawn otherwise, %v", err)
+	}
+}

@@ -59,12 +59,12 @@ type PrivateRecipe struct {
 // of a step is as large whatever the number of units that it hides.
 func ExpertPrivately(seed uint64) PrivateRecipe {
 	r := PrivateRecipe{Recipe: ExpertRecipe(seed), Units: 256, Windows: 2}
-	r.Steps, r.WarmUp, r.LR, r.Clip, r.PublicSequences, r.Micro, r.Patience = 200, 10, 2e-3, 0.1, 16, 64, 0
+	r.Steps, r.WarmUp, r.LR, r.Clip, r.PublicSequences, r.SplicedSequences, r.Micro, r.Patience = 200, 10, 2e-3, 0.1, 16, 0, 64, 0
 	r.Sequences = r.Units*r.Windows + r.PublicSequences
 	return r
 }
 
-// ownShare is how much of a step's gradient is of the member's own text, as of the windows of [ExpertRecipe].
+// ownShare is how much of a step's gradient is of the member's own text, as of what [ExpertRecipe] sees.
 const ownShare = 5.0 / 8
 
 // startShare is which part of ε the router's start would cost alone. Together with the steps it costs much less than that.
@@ -150,7 +150,7 @@ func PrivateExpert(ctx context.Context, j PrivateJob) ([]model.Tensor, Guarantee
 	}
 	out, err := Job{
 		Anchor: j.Anchor, Experts: []*model.Expert{expert}, Trained: func(slot int, _ string) bool { return slot == 1 },
-		Texts: []Share{{j.Public, j.Recipe.PublicSequences}}, Key: []any{j.AnchorCID, g, j.Recipe, fingerprint(j.Text)},
+		Texts: []Share{{Text: j.Public, Sequences: j.Recipe.PublicSequences}}, Key: []any{j.AnchorCID, g, j.Recipe, fingerprint(j.Text)},
 		Recipe: j.Recipe.Recipe, Checkpoint: j.Checkpoint, Report: j.Report, History: j.History, private: p,
 	}.Run(ctx)
 	if err != nil {
@@ -173,6 +173,7 @@ type private struct {
 	layers    []unitBackward // (layers)
 
 	ids, targets []int32 // of a group of units
+	of           []int8  // the slot that each is of
 	group        []drawn
 }
 
@@ -221,7 +222,7 @@ func (p *private) once(r *run) (float64, error) {
 		return 0, err
 	}
 	r.working.ForwardToHead(&r.pass, p.ids, p.recipe.PublicSequences, p.recipe.Length)
-	loss += backward(r.working, &r.pass, p.ids, p.targets, r.zLoss(rows), r.grads, &r.scratch)
+	loss += backward(r.working, &r.pass, p.ids, p.targets, r.aux(rows, p.slots(0)), r.grads, &r.scratch)
 	p.sum.release(p.guarantee.Noise, ownShare/(p.guarantee.Rate*float64(len(p.text))), p.own...)
 	for i, g := range p.parts {
 		for k, v := range p.own[i] {
@@ -230,6 +231,14 @@ func (p *private) once(r *run) (float64, error) {
 	}
 	r.update(1)
 	return loss / float64(counted+rows), nil
+}
+
+// slots are those of the rows of p.ids, whose text is of one slot.
+func (p *private) slots(slot int8) []int8 {
+	for i := range grow(&p.of, len(p.ids)) {
+		p.of[i] = slot
+	}
+	return p.of
 }
 
 // fill puts the windows of the first units of a sample into one group, as many as there is room for, and returns the rest.
@@ -272,7 +281,7 @@ func (p *private) addGroup(r *run) float64 {
 	rows := len(p.ids)
 	r.working.ForwardToHead(&r.pass, p.ids, rows/p.recipe.Length, p.recipe.Length)
 	r.scratch.after = func(l int, t *model.LayerPass) { p.layers[l].record(t, &r.scratch) }
-	loss := backward(r.working, &r.pass, p.ids, p.targets, r.zLoss(rows), p.recorded, &r.scratch)
+	loss := backward(r.working, &r.pass, p.ids, p.targets, r.aux(rows, p.slots(1)), p.recorded, &r.scratch)
 	r.scratch.after = nil
 	for _, u := range p.group {
 		if u.counted == 0 {

@@ -31,7 +31,7 @@ func walkUnits(a, b int32, n int) (units []*Tokens) {
 
 func privateRecipe(steps int) PrivateRecipe {
 	r := PrivateRecipe{Recipe: expertRecipe(steps), Units: 20, Windows: 2}
-	r.Clip, r.PublicSequences = 0.1, 4
+	r.Clip, r.PublicSequences, r.SplicedSequences = 0.1, 4, 0
 	r.Sequences = r.Units*r.Windows + r.PublicSequences
 	return r
 }
@@ -91,7 +91,7 @@ func alone(r *run, p *private, u drawn) (parts [][]float64) {
 	rows, length := u.to-u.from, r.recipe.Length
 	ids, targets := p.ids[u.from:u.to], p.targets[u.from:u.to]
 	r.working.ForwardToHead(&pass, ids, rows/length, length)
-	backward(r.working, &pass, ids, targets, r.zLoss(rows), g, new(scratch))
+	backward(r.working, &pass, ids, targets, r.aux(rows, slices.Repeat([]int8{1}, rows)), g, new(scratch))
 	for _, q := range r.params {
 		var part []float64
 		for _, v := range q.m {

@@ -13,8 +13,8 @@ import (
 // ExpertRecipe is a recipe for an expert of [AnchorConfig]'s anchor.
 func ExpertRecipe(seed uint64) Recipe {
 	return Recipe{
-		Steps: 800, WarmUp: 40, Sequences: 8, PublicSequences: 3, Length: 64, LR: 4e-3,
-		Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: 1e-5, RouterZLoss: 1e-3, Seed: seed, Mixed: kernels.Mixed(), Patience: 3,
+		Steps: 800, WarmUp: 40, Sequences: 8, PublicSequences: 2, SplicedSequences: 2, Length: 64, LR: 4e-3,
+		Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: 1e-5, RouterZLoss: 1e-3, RouterRate: 4, Guide: 0.1, Seed: seed, Mixed: kernels.Mixed(), Patience: 3,
 	}
 }
 
@@ -40,10 +40,12 @@ type ExpertJob struct {
 // It differs from the paper in how the router learns. There, a row starts as the mean embedding of
 // the domain and sees nothing but the domain, so nothing teaches it when to stay out; at the size
 // of our models such rows leave the mixture worse than the anchor on some domains. Here a row
-// starts as a linear discriminant between the domain and public text, and some of each batch
-// is public. What a row then computes is an estimate of the log odds of its domain against the
+// starts as a linear discriminant between the domain and public text, some of each batch
+// is public, in windows and in passages between those of the member, and the router is told which is
+// which ([Recipe.Guide]). What a row then computes is an estimate of the log odds of its domain against the
 // public, and the softmax over such rows, the public one being zero, is the posterior over
 // all of them: rows learned apart fit together because they share what they are measured against.
+// That they can tell at all, in lower layers too, they owe to the anchor ([Recipe.Topic]).
 //
 // If ctx ends first, it leaves a checkpoint from which the same job goes on, and returns ctx's
 // error. The caller removes the checkpoint once it has saved the result.
@@ -60,7 +62,10 @@ func Expert(ctx context.Context, j ExpertJob) ([]model.Tensor, error) {
 	}
 	out, err := Job{
 		Anchor: j.Anchor, Experts: []*model.Expert{expert}, Trained: func(slot int, _ string) bool { return slot == 1 },
-		Texts: []Share{{j.Text, j.Recipe.Sequences - j.Recipe.PublicSequences}, {j.Public, j.Recipe.PublicSequences}},
+		Texts: []Share{
+			{Text: j.Text, Sequences: j.Recipe.Sequences - j.Recipe.PublicSequences - j.Recipe.SplicedSequences, Slot: 1},
+			{Text: j.Public, Sequences: j.Recipe.PublicSequences},
+		},
 		Valid: j.Valid, Key: j.AnchorCID, Recipe: j.Recipe, Memory: j.Memory, Checkpoint: j.Checkpoint, Report: j.Report, History: j.History,
 	}.Run(ctx)
 	if err != nil {

@@ -32,7 +32,10 @@ type gradientTest struct {
 	ref               *reference
 	sequences, length int
 	ids, targets      []int32
-	z, routerZ        float64
+	slots             []int8
+	z, routerZ, guide float64
+	topic             *topic
+	past              []int32  // what it has to tell
 	names             []string // of all tensors, as in the reference
 }
 
@@ -41,7 +44,7 @@ func newGradientTest(t *testing.T, c model.Config, slots, topK int) *gradientTes
 	r := rand.New(rand.NewPCG(1, 2))
 	g := &gradientTest{
 		sequences: 2, length: 5,
-		z: 0.02, routerZ: 0.05, // large, so that an error in either shows
+		z: 0.02, routerZ: 0.05, guide: 0.3, // large, so that an error in any shows
 		ref: &reference{
 			vocab: c.VocabSize, hidden: c.HiddenSize, intermediate: c.IntermediateSize, layers: c.Layers, heads: c.Heads, kvHeads: c.KVHeads,
 			slots: slots, topK: topK, eps: c.RMSNormEps, theta: c.Rope.Theta, w: make(map[string][]float64),
@@ -85,15 +88,25 @@ func newGradientTest(t *testing.T, c model.Config, slots, topK int) *gradientTes
 	}
 	g.mixture = model.NewMixture(a, experts...)
 	g.mixture.TopK = topK
+	g.topic = newTopic(Recipe{Topic: 0.4, Seed: 5}, c.VocabSize, c.HiddenSize)
+	for i, x := range g.topic.w {
+		g.topic.w[i] = 10 * x
+		g.ref.w[topicName] = append(g.ref.w[topicName], float64(10*x))
+	}
+	g.names = append(g.names, topicName)
 	for range g.sequences * g.length {
+		g.slots = append(g.slots, int8(r.IntN(slots)))
 		g.ids = append(g.ids, int32(r.IntN(c.VocabSize-1))) // the last token never comes
 		g.targets = append(g.targets, int32(r.IntN(c.VocabSize)))
 	}
+	g.topic.begin(Recipe{Seed: 5}, 0)
+	g.topic.draw(g.ids, g.length)
+	g.past = slices.Clone(g.topic.targets)
 	return g
 }
 
 // loss is the mean cross-entropy, and the mean of lse² of the logits and, layer by layer, of the
-// router's, by their weights.
+// router's, of the router's cross-entropy, and of the topic's, by their weights.
 func (g *gradientTest) loss() (sum float64) {
 	for s := range g.sequences {
 		t := g.ref.forward(g.ids[s*g.length:][:g.length])
@@ -102,9 +115,20 @@ func (g *gradientTest) loss() (sum float64) {
 			sum += lse - logits[g.targets[s*g.length+i]] + g.z*lse*lse
 		}
 		if g.ref.slots > 1 {
-			for _, rows := range t.routerLSE {
+			for l, rows := range t.routerLSE {
 				sum += g.routerZ * dot(rows, rows)
+				for i, p := range t.router[l] {
+					sum -= g.guide * math.Log(p[g.slots[s*g.length+i]])
+				}
 			}
+		}
+		for i, h := range t.hidden[0] {
+			var logits []float64
+			for v := range g.ref.vocab {
+				logits = append(logits, dot(g.ref.w[topicName][v*g.ref.hidden:][:g.ref.hidden], h))
+			}
+			_, lse := softmax(logits)
+			sum += float64(g.topic.weight) * (lse - logits[g.past[s*g.length+i]])
 		}
 	}
 	return sum / float64(g.sequences*g.length)
@@ -143,13 +167,18 @@ func (g *gradientTest) inParts(s *scratch, p *model.Pass, some int, trained func
 		return grads[name]
 	})
 	rows := g.sequences * g.length
-	z := zLoss{logits: float32(g.z), router: float32(g.routerZ / float64(rows)), rows: rows}
+	x := aux{logits: float32(g.z), router: float32(g.routerZ / float64(rows)), guide: float32(g.guide / float64(rows)), topic: g.topic, rows: rows}
+	g.topic.begin(Recipe{Seed: 5}, 0)
 	for at := 0; at < g.sequences; at += some {
 		n := min(some, g.sequences-at)
 		ids, targets := g.ids[at*g.length:][:n*g.length], g.targets[at*g.length:]
 		g.mixture.ForwardToHead(p, ids, n, g.length)
-		backward(g.mixture, p, ids, targets, z, into, s)
+		x.slots = g.slots[at*g.length:][:n*g.length]
+		backward(g.mixture, p, ids, targets, x, into, s)
 		into.adds = true
+	}
+	if trained(topicName) {
+		grads[topicName] = slices.Clone(g.topic.g)
 	}
 	return grads
 }

@@ -35,10 +35,11 @@ type Job struct {
 	private *private
 }
 
-// A Share is a text and how many windows of each step's batch are of it.
+// A Share is a text and how many windows of each step's batch are of it, beside those that [Recipe.SplicedSequences] splices of the first two.
 type Share struct {
 	Text      *Tokens
 	Sequences int
+	Slot      int // that the text is of, which [Recipe.Guide] teaches routers
 }
 
 // A Result is what a [Job] leaves: the mixture, and of each slot the tensors that were trained.
@@ -52,12 +53,19 @@ type Result struct {
 func (j Job) Run(ctx context.Context) (*Result, error) {
 	r := &run{recipe: j.Recipe, memory: cmp.Or(j.Memory, DefaultMemory), private: j.private}
 	var texts []*Tokens
+	windows := j.Recipe.SplicedSequences
 	for _, s := range j.Texts {
+		windows += s.Sequences
 		if s.Text.Len() == 0 {
 			return nil, fmt.Errorf("%w to train on", ErrNoText)
 		}
-		r.batches = append(r.batches, share{newBatcher(s.Text, j.Recipe.Length, j.Recipe.Seed), s.Sequences})
+		r.batches = append(r.batches, share{batcher: newBatcher(s.Text, j.Recipe.Length, j.Recipe.Seed), sequences: s.Sequences, slot: int8(s.Slot)})
 		texts = append(texts, s.Text)
+	}
+	for i, s := range j.Texts {
+		if s.Sequences < 0 || windows != j.Recipe.Sequences && j.private == nil || j.Recipe.SplicedSequences > 0 && len(j.Texts) < 2 {
+			return nil, fmt.Errorf("a batch of %d windows, %d of text %d and %d spliced of the first two: they do not add up", j.Recipe.Sequences, s.Sequences, i, j.Recipe.SplicedSequences)
+		}
 	}
 	if j.Valid != nil && len(j.Valid.IDs) > 1 {
 		r.valid = j.Valid
@@ -77,8 +85,10 @@ func (j Job) Run(ctx context.Context) (*Result, error) {
 		}
 	}
 	var err error
-	if all := anchor.Tensors(); j.trains(0, all) {
-		if anchor, err = model.BuildAnchor(anchor.Config, source(0, all)); err != nil {
+	public := anchor.Tensors()
+	whole := j.trains(0, public)
+	if whole {
+		if anchor, err = model.BuildAnchor(anchor.Config, source(0, public)); err != nil {
 			return nil, err
 		}
 	}
@@ -90,6 +100,10 @@ func (j Job) Run(ctx context.Context) (*Result, error) {
 		}
 	}
 	r.mixture = model.NewMixture(anchor, experts...)
+	if whole && j.Recipe.Topic > 0 {
+		r.topic = newTopic(j.Recipe, anchor.Config.VocabSize, anchor.Config.HiddenSize)
+		r.params = append(r.params, r.topic.parameter)
+	}
 	if err := r.run(ctx, j.Checkpoint, fingerprint(texts, j.Key, j.Recipe), j.Report); err != nil {
 		return nil, err
 	}
@@ -98,6 +112,9 @@ func (j Job) Run(ctx context.Context) (*Result, error) {
 	}
 	out := &Result{Mixture: r.mixture, Trained: make([][]model.Tensor, 1+len(experts))}
 	for _, p := range r.params {
+		if r.topic != nil && p == r.topic.parameter {
+			continue
+		}
 		out.Trained[p.slot] = append(out.Trained[p.slot], model.Tensor{Name: p.name, Shape: p.shape, Values: p.w})
 	}
 	return out, nil

@@ -37,7 +37,7 @@ func TestAJobTrainsWhatItNamesAndNothingElse(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			out, err := Job{
 				Anchor: anchor, Experts: experts, Trained: test.trained,
-				Texts:  []Share{{walkText(5, 3, 2000), 2}, {walkText(7, 1, 2000), 1}, {walkText(11, 4, 2000), 1}},
+				Texts:  []Share{{Text: walkText(5, 3, 2000), Sequences: 2}, {Text: walkText(7, 1, 2000), Sequences: 1}, {Text: walkText(11, 4, 2000), Sequences: 1}},
 				Recipe: smallRecipe(4), Checkpoint: filepath.Join(t.TempDir(), "checkpoint"),
 			}.Run(t.Context())
 			if err != nil {

@@ -13,7 +13,7 @@ import (
 // newRun is the training of an anchor whose tensors begin as weight says.
 func newRun(t testing.TB, c model.Config, recipe Recipe, text *Tokens, weight func(p *parameter)) *run {
 	t.Helper()
-	r := &run{recipe: recipe, memory: DefaultMemory, batches: []share{{newBatcher(text, recipe.Length, recipe.Seed), recipe.Sequences}}}
+	r := &run{recipe: recipe, memory: DefaultMemory, batches: []share{{batcher: newBatcher(text, recipe.Length, recipe.Seed), sequences: recipe.Sequences}}}
 	anchor, err := model.BuildAnchor(c, func(name string, shape ...int) ([]float32, error) {
 		p := newParameter(0, name, shape)
 		p.decay = len(shape) > 1
@@ -85,8 +85,8 @@ func TestAStepTakesTheWholeLossOfItsRecipe(t *testing.T) {
 	g := newGradientTest(t, gradientConfig(2, 4, 2), 2, 2)
 	text, public := &Tokens{IDs: g.ids}, &Tokens{IDs: g.targets}
 	r := &run{
-		recipe:  Recipe{Steps: 2, Sequences: g.sequences, Length: g.length, LR: 1e-3, Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: g.z, RouterZLoss: g.routerZ},
-		mixture: g.mixture, memory: DefaultMemory, batches: []share{{newBatcher(text, g.length, 1), 1}, {newBatcher(public, g.length, 2), 1}},
+		recipe:  Recipe{Steps: 2, Sequences: g.sequences, Length: g.length, LR: 1e-3, Beta1: 0.9, Beta2: 0.95, Clip: 1, ZLoss: g.z, RouterZLoss: g.routerZ, Guide: g.guide},
+		mixture: g.mixture, memory: DefaultMemory, batches: []share{{batcher: newBatcher(text, g.length, 1), sequences: 1, slot: 1}, {batcher: newBatcher(public, g.length, 2), sequences: 1}},
 	}
 	for _, name := range g.names {
 		if name, ok := strings.CutPrefix(name, "1:"); ok { // what training does to them is not looked at
@@ -99,7 +99,7 @@ func TestAStepTakesTheWholeLossOfItsRecipe(t *testing.T) {
 	r.batches[0].fill(ids[:half], targets[:half], 0)
 	r.batches[1].fill(ids[half:], targets[half:], 0)
 	r.once()
-	g.ids, g.targets = ids, targets
+	g.ids, g.targets, g.slots = ids, targets, append(slices.Repeat([]int8{1}, half), make([]int8, half)...)
 	want := g.backward(new(scratch), ofExpert)
 	for _, p := range r.params {
 		if !slices.Equal(p.g, want["1:"+p.name]) {
@@ -170,7 +170,7 @@ func BenchmarkStep(b *testing.B) {
 			}
 			if r == nil {
 				r = &run{recipe: recipe, memory: DefaultMemory, batches: []share{
-					{newBatcher(text, recipe.Length, 1), recipe.Sequences - recipe.PublicSequences}, {newBatcher(text, recipe.Length, 2), recipe.PublicSequences},
+					{batcher: newBatcher(text, recipe.Length, 1), sequences: recipe.Sequences - recipe.PublicSequences, slot: 1}, {batcher: newBatcher(text, recipe.Length, 2), sequences: recipe.PublicSequences},
 				}}
 				source := func(slot int, trained bool) model.Source {
 					return func(name string, shape ...int) ([]float32, error) {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"chorus/kernels"
@@ -23,14 +24,21 @@ import (
 type Recipe struct {
 	Steps, WarmUp     int
 	Sequences, Length int // of each step's batch, in windows and tokens
-	PublicSequences   int // how many of the windows are of public text, when an expert is trained
-	LR                float64
-	Beta1, Beta2      float64
-	WeightDecay       float64 // of matrices; never of embeddings, norms, router rows and biases
-	Clip              float64 // the largest norm of a step's gradient
-	ZLoss             float64 // weight of lse² of the logits
-	RouterZLoss       float64 // weight of lse² of the router's logits
-	Seed              uint64
+
+	// When an expert is trained, so many of the windows are of public text, and so many others of passages of the member's own and of public
+	// text by turns: documents do cross domains, and routers are to follow them.
+	PublicSequences, SplicedSequences int
+
+	LR           float64
+	RouterRate   float64 // times LR is the learning rate of an expert's router rows and biases; 0 says 1
+	Beta1, Beta2 float64
+	WeightDecay  float64 // of matrices; never of embeddings, norms, router rows and biases
+	Clip         float64 // the largest norm of a step's gradient
+	ZLoss        float64 // weight of lse² of the logits
+	RouterZLoss  float64 // weight of lse² of the router's logits
+	Guide        float64 // weight of the routers' cross-entropy against the slot that a token's text is of, see [Share]
+	Topic        float64 // weight of telling from the first layer what the text so far is about, when an anchor is trained
+	Seed         uint64
 
 	// Mixed says that products round what they read to bfloat16, see [kernels.Matrix.Mixed]. Weights, gradients, sums and all else stay float32.
 	Mixed bool
@@ -95,16 +103,20 @@ type run struct {
 	state   state
 
 	private *private // nil unless the run is private
+	topic   *topic   // nil unless there is one
 
 	pass         model.Pass
 	scratch      scratch
-	ids, targets []int32
+	ids, targets []int32 // (rows)
+	slots        []int8  // (rows)
 }
 
 // A share is the windows of a step's batch that are of one text.
 type share struct {
 	*batcher
-	sequences int
+	sequences    int
+	slot         int8
+	ids, targets []int32 // its windows, and then those that it is spliced of
 }
 
 // begin prepares the memory of steps.
@@ -122,7 +134,7 @@ func (r *run) begin() {
 		r.working = r.mixture.Mixed()
 	}
 	rows := r.recipe.Sequences * r.recipe.Length
-	r.ids, r.targets = make([]int32, rows), make([]int32, rows)
+	r.ids, r.targets, r.slots = make([]int32, rows), make([]int32, rows), make([]int8, rows)
 	r.pass.Inputs = r.mixture.PassBytes(r.recipe.micro()*r.recipe.Length) > r.memory
 	if r.private != nil {
 		r.private.begin(r)
@@ -199,13 +211,11 @@ func (r *run) once() (float64, error) {
 		return r.private.once(r)
 	}
 	c, rows := r.recipe, len(r.ids)
-	at := 0
-	for _, b := range r.batches {
-		n := b.sequences * c.Length
-		if err := b.fill(r.ids[at:at+n], r.targets[at:at+n], r.step); err != nil {
-			return 0, err
-		}
-		at += n
+	if err := r.draw(); err != nil {
+		return 0, err
+	}
+	if r.topic != nil {
+		r.topic.begin(c, r.step)
 	}
 	if err := check(r.mixture, r.ids, r.targets); err != nil {
 		return 0, err
@@ -216,7 +226,7 @@ func (r *run) once() (float64, error) {
 		ids, targets := r.ids[s*c.Length:][:n*c.Length], r.targets[s*c.Length:]
 		r.working.ForwardToHead(&r.pass, ids, n, c.Length)
 		r.grads.adds = s > 0
-		loss += backward(r.working, &r.pass, ids, targets, r.zLoss(rows), r.grads, &r.scratch)
+		loss += backward(r.working, &r.pass, ids, targets, r.aux(rows, r.slots[s*c.Length:][:n*c.Length]), r.grads, &r.scratch)
 	}
 	var norm float64
 	for _, p := range r.params {
@@ -234,9 +244,13 @@ func (r *run) once() (float64, error) {
 	return loss / float64(rows), nil
 }
 
-// zLoss is that of a batch of so many rows.
-func (r *run) zLoss(rows int) zLoss {
-	return zLoss{logits: float32(r.recipe.ZLoss), router: float32(r.recipe.RouterZLoss / float64(rows)), rows: rows}
+// aux is that of rows whose text is of the given slots, in a batch of so many rows.
+func (r *run) aux(rows int, slots []int8) aux {
+	c := r.recipe
+	return aux{
+		logits: float32(c.ZLoss), router: float32(c.RouterZLoss / float64(rows)), guide: float32(c.Guide / float64(rows)),
+		slots: slots, topic: r.topic, rows: rows,
+	}
 }
 
 // update ends a step: it changes all parameters by clip times their gradients.
@@ -244,6 +258,9 @@ func (r *run) update(clip float32) {
 	c := r.recipe
 	for _, p := range r.params {
 		a := kernels.Adam{LR: c.rate(r.step), Beta1: c.Beta1, Beta2: c.Beta2, Eps: 1e-8, Step: r.step + 1, Clip: clip}
+		if c.RouterRate > 0 && p.slot > 0 && strings.Contains(p.name, ".router.") {
+			a.LR *= c.RouterRate
+		}
 		if p.decay {
 			a.WeightDecay = c.WeightDecay
 		}

@@ -45,13 +45,13 @@ func smallConfig() model.Config {
 func smallRecipe(steps int) Recipe {
 	return Recipe{
 		Steps: steps, WarmUp: 3, Sequences: 4, Length: 16, LR: 1e-2, Beta1: 0.9, Beta2: 0.95,
-		WeightDecay: 0.1, Clip: 1, ZLoss: 1e-5, Seed: 1,
+		WeightDecay: 0.1, Clip: 1, ZLoss: 1e-5, Topic: 0.2, Seed: 1,
 	}
 }
 
 func expertRecipe(steps int) Recipe {
 	r := smallRecipe(steps)
-	r.PublicSequences, r.WeightDecay, r.RouterZLoss = 1, 0, 1e-3
+	r.PublicSequences, r.SplicedSequences, r.WeightDecay, r.RouterZLoss, r.RouterRate, r.Guide = 1, 1, 0, 1e-3, 2, 0.1
 	return r
 }
 
@@ -238,7 +238,7 @@ func sameOnAnyProcessors(t *testing.T, mixed bool) {
 		}
 		j := expertJob(t, a, ExpertRecipe(1))
 		j.Recipe.Mixed = mixed
-		j.Recipe.Steps, j.Recipe.WarmUp, j.Recipe.Sequences, j.Recipe.PublicSequences = 3, 1, 2, 1
+		j.Recipe.Steps, j.Recipe.WarmUp, j.Recipe.Sequences, j.Recipe.PublicSequences, j.Recipe.SplicedSequences = 3, 1, 3, 1, 1
 		tuned, err := Expert(t.Context(), j)
 		if err != nil {
 			t.Fatal(err)
@@ -565,5 +565,64 @@ func TestARouterRowStartsHalfWayBetweenItsTextAndThePublic(t *testing.T) {
 	}
 	if bias := discriminant(row, []float32{1, 2}, []float32{1, 2}); bias != 0 || row[0] != 0 || row[1] != 0 {
 		t.Errorf("texts that do not differ give row %v, bias %v", row, bias)
+	}
+}
+
+func TestATopicTeachesTheAnchorAndStaysOutOfIt(t *testing.T) {
+	var all [2][]model.Tensor
+	for i, weight := range []float64{0, 0.2} {
+		r := smallRecipe(6)
+		r.Topic = weight
+		tensors, err := Anchor(t.Context(), anchorJob(t, r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[i] = tensors
+	}
+	without, with := all[0], all[1]
+	if len(with) != len(without) {
+		t.Fatalf("%d tensors with a topic, %d without", len(with), len(without))
+	}
+	for i, v := range with {
+		if v.Name != without[i].Name {
+			t.Fatalf("%s in place of %s", v.Name, without[i].Name)
+		}
+		// The first layer's attention is what a topic teaches.
+		if strings.Contains(v.Name, "layers.0.self_attn.v_proj") && slices.Equal(v.Values, without[i].Values) {
+			t.Errorf("%s learns nothing of topics", v.Name)
+		}
+	}
+}
+
+func TestRoutersLearnWhichTextIsWhose(t *testing.T) {
+	a := trainedAnchor(t, 60)
+	own := func(guide float64) (p float64) {
+		r := expertRecipe(300)
+		r.Guide = guide
+		j := expertJob(t, a, r)
+		tensors, err := Expert(t.Context(), j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := model.BuildExpert(a.Config, among(tensors))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pass model.Pass
+		const length, windows = 16, 20
+		for slot, text := range []*Tokens{j.Public, j.Text} {
+			model.NewMixture(a, e).Forward(&pass, text.IDs[:windows*length], windows, length)
+			for _, l := range pass.Layers {
+				for r := range windows * length {
+					p += float64(l.P[r*2+slot]) / (2 * windows * length) / float64(len(pass.Layers))
+				}
+			}
+		}
+		return p
+	}
+	if with, without := own(1), own(0); with < without+0.05 {
+		t.Errorf("a guided router gives %.2f of its weight to the right slot, another %.2f", with, without)
+	} else {
+		t.Logf("%.3f against %.3f", with, without)
 	}
 }
