@@ -60,6 +60,7 @@ type PrivateRecipe struct {
 func ExpertPrivately(seed uint64) PrivateRecipe {
 	r := PrivateRecipe{Recipe: ExpertRecipe(seed), Units: 256, Windows: 2}
 	r.Steps, r.WarmUp, r.LR, r.Clip, r.PublicSequences, r.SplicedSequences, r.Micro, r.Patience = 200, 10, 2e-3, 0.1, 16, 0, 64, 0
+	r.Guide, r.RouterRate = 0, 0 // what the router's rows learn of units would take from what clipping leaves to the FFNs
 	r.Sequences = r.Units*r.Windows + r.PublicSequences
 	return r
 }

@@ -31,7 +31,7 @@ func walkUnits(a, b int32, n int) (units []*Tokens) {
 
 func privateRecipe(steps int) PrivateRecipe {
 	r := PrivateRecipe{Recipe: expertRecipe(steps), Units: 20, Windows: 2}
-	r.Clip, r.PublicSequences, r.SplicedSequences = 0.1, 4, 0
+	r.Clip, r.PublicSequences, r.SplicedSequences, r.Guide, r.RouterRate = 0.1, 4, 0, 0, 0
 	r.Sequences = r.Units*r.Windows + r.PublicSequences
 	return r
 }

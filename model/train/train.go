@@ -265,6 +265,9 @@ func (r *run) update(clip float32) {
 			a.WeightDecay = c.WeightDecay
 		}
 		kernels.AdamW(p.w, p.m, p.v, p.g, a)
+		if strings.HasSuffix(p.name, "router.bias") { // one above 0 counts as 0, and would never come back
+			p.w[0] = min(0, p.w[0])
+		}
 	}
 	if r.recipe.Mixed {
 		r.grads.refill(r.working, r.mixture)
