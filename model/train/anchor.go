@@ -107,7 +107,7 @@ func newParameter(slot int, name string, shape []int) *parameter {
 	n := size(shape)
 	buf := make([]float32, 4*n)
 	return &parameter{
-		slot: slot, name: name, shape: shape, decay: len(shape) > 1 && name != embedding && !isRouter(name),
+		slot: slot, name: name, shape: shape, decay: len(shape) > 1 && name != embedding && !isRouter(name), router: strings.Contains(name, ".router."),
 		w: buf[:n:n], g: buf[n : 2*n : 2*n], m: buf[2*n : 3*n : 3*n], v: buf[3*n:],
 	}
 }

@@ -87,6 +87,7 @@ type parameter struct {
 	w, g, m, v []float32
 	best       []float32 // w when the loss on text to choose by was lowest; nil without such text
 	decay      bool
+	router     bool // a row or a bias of an expert's router
 }
 
 // A run is a training run under way.
@@ -258,14 +259,14 @@ func (r *run) update(clip float32) {
 	c := r.recipe
 	for _, p := range r.params {
 		a := kernels.Adam{LR: c.rate(r.step), Beta1: c.Beta1, Beta2: c.Beta2, Eps: 1e-8, Step: r.step + 1, Clip: clip}
-		if c.RouterRate > 0 && p.slot > 0 && strings.Contains(p.name, ".router.") {
+		if c.RouterRate > 0 && p.router {
 			a.LR *= c.RouterRate
 		}
 		if p.decay {
 			a.WeightDecay = c.WeightDecay
 		}
 		kernels.AdamW(p.w, p.m, p.v, p.g, a)
-		if strings.HasSuffix(p.name, "router.bias") { // one above 0 counts as 0, and would never come back
+		if strings.HasSuffix(p.name, ".router.bias") { // one above 0 counts as 0, and would never come back
 			p.w[0] = min(0, p.w[0])
 		}
 	}

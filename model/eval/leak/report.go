@@ -193,18 +193,24 @@ func (r *Report) judgeControl() {
 	r.find(Verdict{"control", Block, 0, "the attack was not tried on an expert that it must catch"})
 }
 
-func (r *Report) judgeMembership() {
-	worst := -1
-	for i, m := range r.Membership {
-		if m.Subject != TheBase && (worst < 0 || m.At1Percent.Value > r.Membership[worst].At1Percent.Value) {
-			worst = i
+// worst returns the index of the element with the highest rate that is not of the base, -1 if there is none.
+func worst[T any](all []T, of func(T) (subject string, rate float64)) int {
+	at, highest := -1, 0.0
+	for i, v := range all {
+		if subject, rate := of(v); subject != TheBase && (at < 0 || rate > highest) {
+			at, highest = i, rate
 		}
 	}
-	if worst < 0 {
+	return at
+}
+
+func (r *Report) judgeMembership() {
+	at := worst(r.Membership, func(m MembershipScore) (string, float64) { return m.Subject, m.At1Percent.Value })
+	if at < 0 {
 		r.find(Verdict{"membership", Warn, 0, "there are no documents to compare"})
 		return
 	}
-	m := r.Membership[worst]
+	m := r.Membership[at]
 	if m.Others < leastOthers {
 		r.find(Verdict{"membership", Warn, m.At1Percent.Value, fmt.Sprintf("only %d documents of the same source that it was not trained on to compare with, expected %d", m.Others, leastOthers)})
 		return
@@ -213,17 +219,12 @@ func (r *Report) judgeMembership() {
 }
 
 func (r *Report) judgePersonal() {
-	worst := -1
-	for i, p := range r.Personal {
-		if p.Subject != TheBase && (worst < 0 || p.Own.Value > r.Personal[worst].Own.Value) {
-			worst = i
-		}
-	}
-	if worst < 0 {
+	at := worst(r.Personal, func(p PersonalSubject) (string, float64) { return p.Subject, p.Own.Value })
+	if at < 0 {
 		r.find(Verdict{"personal data", Warn, 0, "nothing was generated"})
 		return
 	}
-	p := r.Personal[worst]
+	p := r.Personal[at]
 	r.rate("personal data", p.Own, r.Limits.Personal, fmt.Sprintf("in %d of %d texts by the %s, from the training text and not public", p.Own.Count, p.Own.Of, p.Subject))
 }
 
