@@ -21,6 +21,14 @@ func halves(v reg.VecVirtual, combine func(a, b, dst Op)) reg.VecVirtual {
 	return t
 }
 
+// quarters combines the lanes of four registers into the lowest of one.
+func quarters(v [4]reg.VecVirtual, combine func(a, b, dst Op)) reg.VecVirtual {
+	combine(v[1], v[0], v[0])
+	combine(v[3], v[2], v[2])
+	combine(v[2], v[0], v[0])
+	return halves(v[0], combine)
+}
+
 // largestMagnitude emits the first reading of a span of inputs.
 func largestMagnitude() {
 	name := "magnitudewide"
@@ -46,11 +54,8 @@ func largestMagnitude() {
 	ADDQ(U32(256), x)
 	SUBQ(U32(64), n)
 	JG(at("loop"))
-	VPMAXUD(top[1], top[0], top[0])
-	VPMAXUD(top[3], top[2], top[2])
-	VPMAXUD(top[2], top[0], top[0])
 	largest := GP32()
-	VMOVD(halves(top[0], func(a, b, dst Op) { VPMAXUD(a, b, dst) }), largest)
+	VMOVD(quarters(top, func(a, b, dst Op) { VPMAXUD(a, b, dst) }), largest)
 	VZEROUPPER()
 	Store(largest, ReturnIndex(0))
 	RET()
@@ -86,11 +91,8 @@ func roundBytes() {
 	ADDQ(U32(64), dst)
 	SUBQ(U32(64), n)
 	JG(at("loop"))
-	VPADDD(sum[1], sum[0], sum[0])
-	VPADDD(sum[3], sum[2], sum[2])
-	VPADDD(sum[2], sum[0], sum[0])
 	total := GP32()
-	VMOVD(halves(sum[0], func(a, b, dst Op) { VPADDD(a, b, dst) }), total)
+	VMOVD(quarters(sum, func(a, b, dst Op) { VPADDD(a, b, dst) }), total)
 	VZEROUPPER()
 	Store(total, ReturnIndex(0))
 	RET()
