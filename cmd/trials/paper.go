@@ -43,6 +43,11 @@ var paperScales = map[string]paperScale{
 	},
 }
 
+// denseSteps is how many steps a dense model takes to see as much of a member's text as its expert does.
+func (s paperScale) denseSteps() int {
+	return s.expertSteps * (2*(s.sequences-s.publicSequences) - s.splicedSequences) / (2 * s.sequences)
+}
+
 // input is how many tokens of a window that is evaluated are known.
 func (s paperScale) input() int { return s.length / 2 }
 
@@ -136,10 +141,10 @@ Rows (* for core):
 	}
 	b.WriteString(`
 A dense model is the anchor, all of which is trained on one member's text. The first half of each window is its input, and what is scored is how well the
-second half is predicted: Branch-Train-Merge, the weighted soup and prompt routing weigh models once, by the input. Branch-Train-Merge averages
-probabilities, not logits.
+second half is predicted: Branch-Train-Merge, the weighted soup and prompt routing weigh models once, by the input. A dense model sees as much
+of its member's text as the expert does, as in the paper; a row has those that take an expert's compute.
 
-A unit of training is the compute of all experts together: the control, the dense models, each ablation and the unrestricted mixture
+A unit of training is the compute of all experts together: the control, each ablation and the unrestricted mixture
 take one each, BTX a quarter, router tuning a tenth, as counted in floating-point operations.
 `)
 	for _, name := range []string{"small", "full"} {

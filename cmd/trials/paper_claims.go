@@ -19,7 +19,7 @@ func (p *paper) claims(t *paperTable, figures []*paperFigures) {
 	mixed := t.texts[len(t.texts)-1:]
 	ours := t.together(rowFlexOlmo)
 	for _, name := range t.names() {
-		if !slices.Contains([]string{rowAverage, rowWeighted, rowTop1, rowTop2, rowBTM, rowRouting, rowBTX}, name) {
+		if !slices.Contains([]string{rowAverage, rowWeighted, rowTop1, rowTop2, rowBTM, rowProbabilities, rowRouting, rowBTX}, name) {
 			continue
 		}
 		theirs := t.together(name)

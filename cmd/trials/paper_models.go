@@ -116,24 +116,34 @@ func (p *paper) membersFLOPs() float64 {
 	return float64((len(p.data.domains)-1)*s.expertSteps) * s.stepFLOPs(2, s.sequences, s.ffnWeights())
 }
 
-// dense is the anchor trained on a member's text alone with the compute of an expert: all of it, or if ffn is set its FFN, which is what members
-// put together in FlexOlmo. Domain 0 is the anchor itself.
-func (s *paperSeed) dense(ffn bool, domain int) (*training, error) {
+// A denseKind is which dense models are meant.
+type denseKind int
+
+const (
+	whole        denseKind = iota // all of each is trained, on as much of the member's text as its expert
+	wholeCompute                  // and for the compute of its expert
+	ffnAlone                      // the FFN is trained, which is what members put together in FlexOlmo, on as much of the member's text
+)
+
+// dense is the anchor trained on a member's text alone. Domain 0 is the anchor itself.
+func (s *paperSeed) dense(kind denseKind, domain int) (*training, error) {
 	if domain == 0 {
 		return s.anchor()
 	}
 	d, sc := s.data.domains[domain], s.scale
-	name, trained, weights, rate := "dense-"+d.name, everything, sc.everything(1), sc.wholeRate
-	if ffn {
+	name, trained, weights, rate, steps := "dense-"+d.name, everything, sc.everything(1), sc.wholeRate, sc.denseSteps()
+	switch kind {
+	case wholeCompute:
+		steps = int(s.membersFLOPs() / float64(len(s.data.domains)-1) / sc.stepFLOPs(1, sc.sequences, weights))
+	case ffnAlone:
 		name, trained, weights = "ffn-"+d.name, func(_ int, name string) bool { return isPublicFFN(name) }, sc.ffnWeights()
 		rate = sc.expertRate
 	}
-	return s.once(name, func() (*training, error) {
+	return s.once(fmt.Sprint(kind, name), func() (*training, error) {
 		a, err := s.anchor()
 		if err != nil {
 			return nil, err
 		}
-		steps := int(s.membersFLOPs() / float64(len(s.data.domains)-1) / sc.stepFLOPs(1, sc.sequences, weights))
 		return s.train(name, train.Job{
 			Anchor: a.anchor(), Trained: trained, Texts: []train.Share{{Text: d.train, Sequences: sc.sequences}}, Recipe: s.recipe(steps, rate),
 		}, weights, a.key)
@@ -141,9 +151,9 @@ func (s *paperSeed) dense(ffn bool, domain int) (*training, error) {
 }
 
 // denses are the anchor and all dense models.
-func (s *paperSeed) denses(ffn bool) (all []*training, err error) {
+func (s *paperSeed) denses(kind denseKind) (all []*training, err error) {
 	for i := range s.data.domains {
-		t, err := s.dense(ffn, i)
+		t, err := s.dense(kind, i)
 		if err != nil {
 			return nil, err
 		}
@@ -212,7 +222,7 @@ func (s *paperSeed) expert(v variant, domain int) (*training, error) {
 			}
 		}
 		if v.alone {
-			t, err := s.dense(true, domain)
+			t, err := s.dense(ffnAlone, domain)
 			if err != nil {
 				return nil, err
 			}
@@ -298,7 +308,7 @@ func (s *paperSeed) upcycled(name string, ffn func(domain int) []model.FFN) (exp
 // (Sukhbaatar et al. 2024, arXiv 2403.07816; FlexOlmo, section 4.2).
 func (s *paperSeed) btx() (*training, error) {
 	return s.once("btx", func() (*training, error) {
-		all, err := s.denses(false)
+		all, err := s.denses(whole)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"chorus/durable"
@@ -44,6 +45,7 @@ const (
 	rowNoGuide, rowNoSplicing, rowNoTopic, rowPaper = "− guide", "− splicing", "− topic", "as in the paper"
 	rowAverage, rowWeighted, rowRouting             = "soup, average", "soup, weighted", "prompt routing"
 	rowTop1, rowTop2, rowBTX                        = "BTM, top 1", "BTM, top 2", "BTX"
+	rowProbabilities                                = "BTM, probabilities"
 )
 
 var paperRowKinds = []paperRowKind{
@@ -57,17 +59,20 @@ var paperRowKinds = []paperRowKind{
 		return []paperRow{row}, err
 	}},
 	{"control", "the anchor trained on for the experts' compute on public text", true, 1, one("anchor, continued", (*paperSeed).control)},
-	{"experts", "each member's dense model: the anchor, all of it trained on the member's text", true, 1,
-		memberRows("expert alone: ", func(s *paperSeed, i int) (*training, error) { return s.dense(false, i) })},
+	{"experts", "each member's dense model: the anchor, all of it trained on the member's text", true, 0.45,
+		memberRows("expert alone: ", func(s *paperSeed, i int) (*training, error) { return s.dense(whole, i) })},
 	{"soup", "the average of the dense models' weights, and of weights by each input's likelihood", true, 0, soupRows},
-	{"btm", "Branch-Train-Merge: their predictions averaged, weighted by their losses on each input; top 1, top 2, all", true, 0, branchRows},
+	{"btm", "Branch-Train-Merge: their logits averaged, weighted by their losses on each input; top 1, top 2, all; and all, probabilities averaged", true, 0, branchRows},
 	{"routing", "each window to the dense model that a classifier of its input's tokens names", true, 0, routingRow},
 	{"btx", "Branch-Train-MiX: their FFNs as a mixture, the rest averaged, then trained on public text", true, 0.25, one(rowBTX, (*paperSeed).btx)},
 	{"flexolmo", "the anchor and the experts, put together", true, 1, variantRow(rowFlexOlmo, ours)},
 	{"pairs", "each expert beside the public FFN alone, as it was trained", false, 0,
 		memberRows("public and ", func(s *paperSeed, i int) (*training, error) { return s.expert(ours, i) })},
-	{"ffn", "Branch-Train-Merge of models of which the FFN alone was trained", false, 1, func(s *paperSeed) ([]paperRow, error) {
-		return s.branches(true, []string{"FFNs alone, BTM"}, 0)
+	{"ffn", "Branch-Train-Merge of models of which the FFN alone was trained", false, 0.4, func(s *paperSeed) ([]paperRow, error) {
+		return s.branches(ffnAlone, []string{"FFNs alone, BTM", "FFNs alone, BTM, probabilities"}, eval.Branching{}, eval.Branching{Probabilities: true})
+	}},
+	{"btm-compute", "Branch-Train-Merge of dense models trained for an expert's compute", false, 1, func(s *paperSeed) ([]paperRow, error) {
+		return s.branches(wholeCompute, []string{"BTM, experts' compute", "BTM, experts' compute, probabilities"}, eval.Branching{}, eval.Branching{Probabilities: true})
 	}},
 	{"no-coordination", "FlexOlmo of FFNs trained without the public one beside them: those models'", false, 0,
 		variantRow(rowNoCoordination, variant{name: "alone", alone: true})},
@@ -173,7 +178,7 @@ func one(name string, make func(*paperSeed) (*training, error)) func(*paperSeed)
 		}
 		row, err := s.mixtureRow(name, t.mixture, t)
 		if name == rowBTX {
-			all, err := s.denses(false)
+			all, err := s.denses(whole)
 			if err != nil {
 				return nil, err
 			}
@@ -226,12 +231,12 @@ func memberRows(what string, train func(s *paperSeed, member int) (*training, er
 }
 
 // predictions are what the dense models predict of a text, the anchor first.
-func (s *paperSeed) predictions(ffn bool, t *paperText) ([]*eval.Prediction, error) {
-	at := fmt.Sprint(ffn, t.digest)
+func (s *paperSeed) predictions(kind denseKind, t *paperText) ([]*eval.Prediction, error) {
+	at := fmt.Sprint(kind, t.digest)
 	if p := s.parts[at]; p != nil {
 		return p, nil
 	}
-	all, err := s.denses(ffn)
+	all, err := s.denses(kind)
 	if err != nil {
 		return nil, err
 	}
@@ -251,15 +256,15 @@ func (s *paperSeed) predictions(ffn bool, t *paperText) ([]*eval.Prediction, err
 }
 
 // mergedRow is the row of a way to merge the dense models.
-func (s *paperSeed) mergedRow(ffn bool, name string, predict func(*paperText) (*eval.Prediction, error)) (row paperRow, err error) {
-	all, err := s.denses(ffn)
+func (s *paperSeed) mergedRow(kind denseKind, name string, predict func(*paperText) (*eval.Prediction, error)) (row paperRow, err error) {
+	all, err := s.denses(kind)
 	if err != nil {
 		return row, err
 	}
 	row = paperRow{Name: name, Parameters: all[0].anchor().Parameters()}
 	row.spent(all[1:])
 	for _, t := range all[1:] {
-		if ffn {
+		if kind == ffnAlone {
 			row.Parameters += int64(s.scale.ffnWeights() - s.scale.layers*s.scale.hidden)
 		} else {
 			row.Parameters += t.anchor().Parameters()
@@ -271,7 +276,7 @@ func (s *paperSeed) mergedRow(ffn bool, name string, predict func(*paperText) (*
 }
 
 func soupRows(s *paperSeed) ([]paperRow, error) {
-	all, err := s.denses(false)
+	all, err := s.denses(whole)
 	if err != nil {
 		return nil, err
 	}
@@ -279,13 +284,13 @@ func soupRows(s *paperSeed) ([]paperRow, error) {
 	if err != nil {
 		return nil, err
 	}
-	average, err := s.mergedRow(false, rowAverage, s.of(model.NewMixture(soup)))
+	average, err := s.mergedRow(whole, rowAverage, s.of(model.NewMixture(soup)))
 	if err != nil {
 		return nil, err
 	}
 	average.Parameters, average.Active = soup.Parameters(), soup.Parameters()
-	weighted, err := s.mergedRow(false, rowWeighted, func(t *paperText) (*eval.Prediction, error) {
-		parts, err := s.predictions(false, t)
+	weighted, err := s.mergedRow(whole, rowWeighted, func(t *paperText) (*eval.Prediction, error) {
+		parts, err := s.predictions(whole, t)
 		if err != nil {
 			return nil, err
 		}
@@ -297,33 +302,40 @@ func soupRows(s *paperSeed) ([]paperRow, error) {
 // temperatures are what is tried on valid.
 var temperatures = []float64{0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2}
 
-// temperature returns that with which the dense models predict valid best: the mean of the domains and the mixed set together.
-func (s *paperSeed) temperature(ffn bool, top int) (best float64, err error) {
-	least := 0.0
-	for _, tau := range temperatures {
-		var sum float64
-		for i, t := range s.data.valid {
-			parts, err := s.predictions(ffn, t)
-			if err != nil {
-				return 0, err
-			}
-			p := eval.Prediction{Length: s.scale.length, Input: s.scale.input(), LogProb: eval.Branching{Temperature: tau, Top: top}.LogProb(parts)}
-			bits := p.BitsPerByte(len(t.ids), t.bytes)
-			if i < len(s.data.domains) {
-				bits /= float64(len(s.data.domains))
-			}
-			sum += bits
+// tempered returns ways to mix the dense models, each with the temperature with which it predicts valid best: the mean of the domains and the mixed set
+// together.
+func (s *paperSeed) tempered(kind denseKind, mixtures []*model.Mixture, ways []eval.Branching) ([]eval.Branching, error) {
+	var tried []eval.Branching
+	for _, b := range ways {
+		for _, b.Temperature = range temperatures {
+			tried = append(tried, b)
 		}
-		if best == 0 || sum < least {
-			best, least = tau, sum
+	}
+	bits := make([]float64, len(tried))
+	for i, t := range s.data.valid {
+		parts, err := s.predictions(kind, t)
+		if err != nil {
+			return nil, err
 		}
+		share := 1.0
+		if i < len(s.data.domains) {
+			share /= float64(len(s.data.domains))
+		}
+		for j, p := range eval.PredictBranches(mixtures, parts, t.ids, tried...) {
+			bits[j] += share * p.BitsPerByte(len(t.ids), t.bytes)
+		}
+	}
+	var best []eval.Branching
+	for i, n := 0, len(temperatures); i < len(tried); i += n {
+		of := bits[i : i+n]
+		best = append(best, tried[i+slices.Index(of, slices.Min(of))])
 	}
 	return best, nil
 }
 
-// branches are the rows of mixing the dense models' predictions with the top so many of them.
-func (s *paperSeed) branches(ffn bool, names []string, tops ...int) (rows []paperRow, err error) {
-	all, err := s.denses(ffn)
+// branches are the rows of mixing what the dense models predict in several ways.
+func (s *paperSeed) branches(kind denseKind, names []string, ways ...eval.Branching) (rows []paperRow, err error) {
+	all, err := s.denses(kind)
 	if err != nil {
 		return nil, err
 	}
@@ -331,25 +343,22 @@ func (s *paperSeed) branches(ffn bool, names []string, tops ...int) (rows []pape
 	for _, t := range all {
 		mixtures = append(mixtures, s.inPrecision(t.mixture))
 	}
+	var tuned []eval.Branching
 	predicted := make(map[string][]*eval.Prediction)
 	for i, name := range names {
-		row, err := s.mergedRow(ffn, name, func(t *paperText) (*eval.Prediction, error) {
-			if predicted[t.name] != nil {
-				return predicted[t.name][i], nil
+		row, err := s.mergedRow(kind, name, func(t *paperText) (*eval.Prediction, error) {
+			if tuned == nil {
+				if tuned, err = s.tempered(kind, mixtures, ways); err != nil {
+					return nil, err
+				}
 			}
-			parts, err := s.predictions(ffn, t)
-			if err != nil {
-				return nil, err
-			}
-			var ways []eval.Branching
-			for _, top := range tops {
-				tau, err := s.temperature(ffn, top)
+			if predicted[t.name] == nil {
+				parts, err := s.predictions(kind, t)
 				if err != nil {
 					return nil, err
 				}
-				ways = append(ways, eval.Branching{Temperature: tau, Top: top})
+				predicted[t.name] = eval.PredictBranches(mixtures, parts, t.ids, tuned...)
 			}
-			predicted[t.name] = eval.PredictBranches(mixtures, parts, t.ids, ways...)
 			return predicted[t.name][i], nil
 		})
 		if err != nil {
@@ -361,12 +370,13 @@ func (s *paperSeed) branches(ffn bool, names []string, tops ...int) (rows []pape
 }
 
 func branchRows(s *paperSeed) ([]paperRow, error) {
-	return s.branches(false, []string{rowTop1, rowTop2, rowBTM}, 1, 2, 0)
+	return s.branches(whole, []string{rowTop1, rowTop2, rowBTM, rowProbabilities},
+		eval.Branching{Top: 1}, eval.Branching{Top: 2}, eval.Branching{}, eval.Branching{Probabilities: true})
 }
 
 func routingRow(s *paperSeed) ([]paperRow, error) {
-	row, err := s.mergedRow(false, rowRouting, func(t *paperText) (*eval.Prediction, error) {
-		parts, err := s.predictions(false, t)
+	row, err := s.mergedRow(whole, rowRouting, func(t *paperText) (*eval.Prediction, error) {
+		parts, err := s.predictions(whole, t)
 		if err != nil {
 			return nil, err
 		}

@@ -11,10 +11,12 @@ import (
 
 // A Branching is how Branch-Train-Merge (Li et al. 2022, arXiv 2208.03306; FlexOlmo, section 4.2) mixes whole models that were trained apart:
 // each input x decides once how much each counts, by softmax(−L(x)/Temperature) of their mean losses L on it in nats,
-// and the probabilities that they give to each next token of the window are averaged with these weights.
+// and what they predict of the rest of the window is averaged with these weights: their logits, as FlexOlmo's paper does, or the
+// probabilities that they give to each next token.
 type Branching struct {
-	Temperature float64
-	Top         int // how many models count, those with the least loss; 0 for all
+	Temperature   float64
+	Top           int // how many models count, those with the least loss; 0 for all
+	Probabilities bool
 }
 
 // Weights returns how much each model counts, given their losses on an input.
@@ -39,42 +41,25 @@ func (b Branching) Weights(losses []float64) []float64 {
 	return w
 }
 
-// LogProb returns what the models give together to each token, as [Prediction.LogProb], from what each gave to it: which is the likeliest
-// token cannot be known from that, see [PredictBranches].
-func (b Branching) LogProb(parts []*Prediction) []float32 {
-	length := parts[0].Length
-	out := make([]float32, 0, len(parts[0].LogProb))
-	for w := range parts[0].Windows() {
-		weights := b.Weights(losses(parts, w))
-		for i := w * length; i < (w+1)*length; i++ {
-			var p float64
-			for m, part := range parts {
-				p += weights[m] * math.Exp(float64(part.LogProb[i]))
-			}
-			out = append(out, float32(math.Log(p)))
-		}
-	}
-	return out
-}
-
 // PredictBranches returns what models of one vocabulary predict of ids together, for each of several ways to mix them. parts is what each model
 // predicts alone.
 func PredictBranches(models []*model.Mixture, parts []*Prediction, ids []int32, ways ...Branching) []*Prediction {
 	length, vocab := parts[0].Length, models[0].Anchor.Config.VocabSize
 	out := make([]*Prediction, len(ways))
-	for i, b := range ways {
-		out[i] = &Prediction{Length: length, Input: parts[0].Input, LogProb: b.LogProb(parts)}
+	for i := range ways {
+		out[i] = &Prediction{Length: length, Input: parts[0].Input}
 	}
 	var pass model.Pass
 	per := max(1, batchTokens/length)
 	sum := make([]float32, vocab)
-	probabilities := make([][]float32, len(models))
+	logits, probabilities := make([][]float32, len(models)), make([][]float32, len(models))
 	windows := parts[0].Windows()
 	for w := 0; w < windows; w += per {
 		n, at := min(per, windows-w), w*length
+		targets := ids[at+1 : at+1+n*length]
 		for i, m := range models {
 			m.Forward(&pass, ids[at:at+n*length], n, length)
-			targets := ids[at+1 : at+1+n*length]
+			logits[i] = append(logits[i][:0], pass.Logits...)
 			kernels.CrossEntropy(pass.Logits, targets, 0, 1, vocab, n*length) // leaves probabilities, less 1 at the targets
 			for r, t := range targets {
 				pass.Logits[r*vocab+int(t)]++
@@ -82,19 +67,37 @@ func PredictBranches(models []*model.Mixture, parts []*Prediction, ids []int32, 
 			probabilities[i] = append(probabilities[i][:0], pass.Logits...)
 		}
 		for i, b := range ways {
+			from := logits
+			if b.Probabilities {
+				from = probabilities
+			}
 			for v := range n {
 				weights := b.Weights(losses(parts, w+v))
 				for r := v * length; r < (v+1)*length; r++ {
 					clear(sum)
 					for m, weight := range weights {
 						if weight > 0 {
-							kernels.Axpy(sum, float32(weight), probabilities[m][r*vocab:][:vocab])
+							kernels.Axpy(sum, float32(weight), from[m][r*vocab:][:vocab])
 						}
 					}
-					out[i].Correct = append(out[i].Correct, likeliest(sum) == int(ids[at+r+1]))
+					out[i].Correct = append(out[i].Correct, likeliest(sum) == int(targets[r]))
+					out[i].LogProb = append(out[i].LogProb, b.logProb(parts, weights, at+r, sum, targets[r:r+1]))
 				}
 			}
 		}
 	}
 	return out
+}
+
+// logProb returns what the models give together to the token at place i of their predictions, the target, from the logits averaged, which it overwrites, or
+// from what each gave to it.
+func (b Branching) logProb(parts []*Prediction, weights []float64, i int, logits []float32, target []int32) float32 {
+	if !b.Probabilities {
+		return float32(-kernels.CrossEntropy(logits, target, 0, 1, len(logits), 1))
+	}
+	var p float64
+	for m, part := range parts {
+		p += weights[m] * math.Exp(float64(part.LogProb[i]))
+	}
+	return float32(math.Log(p))
 }

@@ -100,10 +100,13 @@ func TestWeightsOfBranchesAreASoftmaxOfTheirLosses(t *testing.T) {
 	}
 }
 
-func TestBranchesAverageTheProbabilitiesOfEachToken(t *testing.T) {
+func TestBranchesAverageTheLogitsOrTheProbabilitiesOfEachToken(t *testing.T) {
 	_, mixtures, parts, ids := branches(t)
 	vocab := config().VocabSize
-	ways := []Branching{{Temperature: 0.7}, {Temperature: 0.7, Top: 2}, {Temperature: 0.7, Top: 1}}
+	ways := []Branching{
+		{Temperature: 0.7}, {Temperature: 0.7, Top: 2}, {Temperature: 0.7, Top: 1},
+		{Temperature: 0.7, Probabilities: true}, {Temperature: 0.7, Top: 2, Probabilities: true},
+	}
 	got := PredictBranches(mixtures, parts, ids, ways...)
 	for w := range parts[0].Windows() {
 		at := w * testWindow
@@ -117,9 +120,23 @@ func TestBranchesAverageTheProbabilitiesOfEachToken(t *testing.T) {
 			weights := b.Weights(losses(parts, w))
 			for r := range testWindow {
 				mixed := make([]float64, vocab)
-				for m := range mixtures {
+				for token := range mixed {
+					for m := range mixtures {
+						if b.Probabilities {
+							mixed[token] += weights[m] * math.Exp2(-bitsOf(logits[m][r*vocab:][:vocab], int32(token)))
+						} else {
+							mixed[token] += weights[m] * float64(logits[m][r*vocab+token])
+						}
+					}
+				}
+				if !b.Probabilities {
+					var sum float64
+					for token, l := range mixed {
+						mixed[token] = math.Exp(l)
+						sum += mixed[token]
+					}
 					for token := range mixed {
-						mixed[token] += weights[m] * math.Exp2(-bitsOf(logits[m][r*vocab:][:vocab], int32(token)))
+						mixed[token] /= sum
 					}
 				}
 				target := ids[at+r+1]
