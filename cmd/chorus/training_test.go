@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -33,6 +34,11 @@ func TestAReportIsWrittenWhateverItsCurve(t *testing.T) {
 		var got trainingReport
 		if err := json.Unmarshal(b, &got); err != nil || len(got.Curve) != len(curve) || got.TokensPerSecond != 10*8*64/2 || got.Recipe != r.Recipe {
 			t.Errorf("%s: report.json holds %s, %v", name, b, err)
+		}
+		for _, key := range regexp.MustCompile(`"([^"]*)": `).FindAllSubmatch(b, -1) {
+			if !regexp.MustCompile(`^[a-z][a-z0-9_]*$`).Match(key[1]) {
+				t.Errorf("%s: report.json has a key %q", name, key[1])
+			}
 		}
 		svg, err := os.ReadFile(filepath.Join(dir, "curve.svg"))
 		if err != nil {

@@ -22,34 +22,39 @@ import (
 // A Recipe says how to train. The learning rate warms up linearly over WarmUp steps and then
 // falls along a cosine to a tenth.
 type Recipe struct {
-	Steps, WarmUp     int
-	Sequences, Length int // of each step's batch, in windows and tokens
+	Steps     int `json:"steps"`
+	WarmUp    int `json:"warm_up"`
+	Sequences int `json:"sequences"` // of each step's batch, in windows
+	Length    int `json:"length"`    // of each of them, in tokens
 
 	// When an expert is trained, so many of the windows are of public text, and so many others of passages of the member's own and of public
 	// text by turns: documents do cross domains, and routers are to follow them.
-	PublicSequences, SplicedSequences int
+	PublicSequences  int `json:"public_sequences"`
+	SplicedSequences int `json:"spliced_sequences"`
 
-	LR           float64
-	RouterRate   float64 // times LR is the learning rate of an expert's router rows and biases; 0 says 1
-	Beta1, Beta2 float64
-	WeightDecay  float64 // of matrices; never of embeddings, norms, router rows and biases
-	Clip         float64 // the largest norm of a step's gradient
-	ZLoss        float64 // weight of lse² of the logits
-	RouterZLoss  float64 // weight of lse² of the router's logits
-	Guide        float64 // weight of the routers' cross-entropy against the slot that a token's text is of, see [Share]
-	Topic        float64 // weight of telling from the first layer what the text so far is about, when an anchor is trained
-	Seed         uint64
+	LR          float64 `json:"lr"`
+	RouterRate  float64 `json:"router_rate"` // times LR is the learning rate of an expert's router rows and biases; 0 says 1
+	Beta1       float64 `json:"beta1"`
+	Beta2       float64 `json:"beta2"`
+	WeightDecay float64 `json:"weight_decay"`  // of matrices; never of embeddings, norms, router rows and biases
+	Clip        float64 `json:"clip"`          // the largest norm of a step's gradient
+	ZLoss       float64 `json:"z_loss"`        // weight of lse² of the logits
+	RouterZLoss float64 `json:"router_z_loss"` // weight of lse² of the router's logits
+	Guide       float64 `json:"guide"`         // weight of the routers' cross-entropy against the slot that a token's text is of, see [Share]
+	Topic       float64 `json:"topic"`         // weight of telling from the first layer what the text so far is about, when an anchor is trained
+	Seed        uint64  `json:"seed"`
 
 	// Mixed says that products round what they read to bfloat16, see [kernels.Matrix.Mixed]. Weights, gradients, sums and all else stay float32.
-	Mixed bool
+	Mixed bool `json:"mixed"`
 
 	// Micro is how many of a batch's windows are computed at a time, if that is not 0: the gradients of all add up to the batch's, in the
 	// memory of so few. Only rounding tells it from a batch that is computed at once.
-	Micro int
+	Micro int `json:"micro"`
 
 	// Evaluate is after how many steps the loss on text to choose by is measured, if there is such text; 0 means a tenth of all. Patience is after how
 	// many measurements without a better one training stops; 0 means never. What comes out are the weights that were best.
-	Evaluate, Patience int
+	Evaluate int `json:"evaluate"`
+	Patience int `json:"patience"`
 }
 
 // micro is how many windows are computed at a time.
