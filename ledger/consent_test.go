@@ -68,7 +68,7 @@ func aCharter(t testing.TB, name string) *notice.Notice {
 	t.Helper()
 	c := &notice.Charter{
 		Name: name, Version: 1, Anchor: blob("anchor"), Stewards: []string{"alpha"}, Quorum: 1,
-		LeaseSeconds: 24 * 3600, LeaseCeilingSeconds: 48 * 3600, MaxBlobBytes: 1 << 30,
+		LeaseSeconds: 24 * 3600, LeaseCeilingSeconds: 48 * 3600, MaxBlobBytes: 1 << 30, OffersPerDay: 100,
 	}
 	for i, m := range []string{"alpha", "beta", "gamma"} {
 		c.Members = append(c.Members, notice.Member{

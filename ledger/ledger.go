@@ -236,6 +236,9 @@ func (l *Ledger) check(n *notice.Notice) error {
 	if h.Charter != l.Root() {
 		return fmt.Errorf("%s %s %w, %s", n.Kind, n.CID, ErrWrongCharter, h.Charter)
 	}
+	if r, ok := n.Body.(*notice.Revocation); n.Detached() || ok && (r.Member != "" || !r.RevokedKey.IsZero()) {
+		return fmt.Errorf("%s %s: %w: %s", n.Kind, n.CID, ErrNotMember, h.Key)
+	}
 	if _, ok := l.consent.members[h.Key]; !ok {
 		return fmt.Errorf("%s %s: %w: %s", n.Kind, n.CID, ErrNotMember, h.Key)
 	}

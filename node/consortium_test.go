@@ -123,7 +123,7 @@ func found(t *testing.T, with terms, names ...string) *consortium {
 	c := &consortium{T: t, homes: make(map[string]Home), nodes: make(map[string]*Node)}
 	charter := &notice.Charter{
 		Name: "test", Version: 1, Stewards: names[:1], Quorum: 1,
-		LeaseSeconds: 3600, LeaseCeilingSeconds: 7200, MaxBlobBytes: 1 << 20,
+		LeaseSeconds: 3600, LeaseCeilingSeconds: 7200, MaxBlobBytes: 1 << 20, OffersPerDay: 100,
 	}
 	if with.leaseSeconds > 0 {
 		charter.LeaseSeconds = with.leaseSeconds

@@ -26,6 +26,7 @@ import (
 //	charter.json        version 1 of the charter, as the stewards signed it
 //	publishing.key      signs notices; whoever has it can publish and revoke
 //	node.key            identifies the node on the network
+//	recovery.key        names new keys and revokes when the others are lost; to be kept elsewhere
 //	ledger.db           what is known and what was done
 //	blobs/              experts and the anchor, by CID
 //	anchor/             the anchor's folder, of files in blobs/
@@ -69,17 +70,26 @@ var (
 )
 
 // Init makes a home: its folder, keys and configuration. What exists is kept, so it can be
-// repeated after an interruption. It refuses the home of another member.
+// repeated after an interruption. A recovery key is made once: whoever took it out of the home to keep it
+// elsewhere does not find another in its place. Init refuses the home of another member, and a name that
+// no charter accepts.
 func (h Home) Init(c Config) error {
-	if old, err := h.Config(); err == nil && old.Member != c.Member {
+	if err := notice.CheckName(c.Member); err != nil {
+		return err
+	}
+	keys := []string{publishingKey, nodeKey}
+	switch old, err := h.Config(); {
+	case err == nil && old.Member != c.Member:
 		return fmt.Errorf("%s belongs to the member %s: use a new data folder", h, old.Member)
-	} else if err != nil && !errors.Is(err, ErrNoHome) {
+	case errors.Is(err, ErrNoHome):
+		keys = append(keys, recoveryKey)
+	case err != nil:
 		return err
 	}
 	if err := os.MkdirAll(h.Training(), 0o700); err != nil {
 		return err
 	}
-	for _, name := range []string{publishingKey, nodeKey} {
+	for _, name := range keys {
 		if err := createKey(h.path(name)); err != nil {
 			return err
 		}
@@ -135,7 +145,8 @@ func (h Home) SetCharter(n *notice.Notice) error {
 	if err != nil {
 		return err
 	}
-	if m, ok := n.Body.(*notice.Charter).Member(me.Publishing); !ok || m != me {
+	m, ok := n.Body.(*notice.Charter).Named(me.Name)
+	if !ok || m.Publishing != me.Publishing || m.Node != me.Node || !me.Recovery.IsZero() && m.Recovery != me.Recovery {
 		return fmt.Errorf("the charter does not list %s with this node's keys: give its stewards what `chorus init` printed", c.Member)
 	}
 	if old, err := h.LoadCharter(); err == nil && old.CID != n.CID {
@@ -167,7 +178,7 @@ func ReadNotice(path string) (*notice.Notice, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > notice.MaxSize {
+	if info.Size() > notice.MaxCharterSize {
 		return nil, fmt.Errorf("%s: %w", path, notice.ErrTooLarge)
 	}
 	b, err := os.ReadFile(path)
@@ -181,7 +192,8 @@ func ReadNotice(path string) (*notice.Notice, error) {
 	return n, nil
 }
 
-// Member returns the home's public keys under a name, as a charter lists them.
+// Member returns the home's public keys under a name, as a charter lists them. Without a recovery key in
+// the home, none is named.
 func (h Home) Member(name string) (notice.Member, error) {
 	publishing, err := h.PublishingKey()
 	if err != nil {
@@ -191,12 +203,21 @@ func (h Home) Member(name string) (notice.Member, error) {
 	if err != nil {
 		return notice.Member{}, err
 	}
-	return notice.Member{Name: name, Publishing: notice.PublicKeyOf(publishing), Node: notice.PublicKeyOf(node)}, nil
+	m := notice.Member{Name: name, Publishing: notice.PublicKeyOf(publishing), Node: notice.PublicKeyOf(node), Revokers: []notice.PublicKey{}}
+	recovery, err := loadKey(h.path(recoveryKey))
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	} else if err != nil {
+		return notice.Member{}, err
+	}
+	m.Recovery = notice.PublicKeyOf(recovery)
+	return m, nil
 }
 
 const (
 	publishingKey = "publishing.key"
 	nodeKey       = "node.key"
+	recoveryKey   = "recovery.key"
 	pemType       = "PRIVATE KEY" // PKCS #8
 )
 

@@ -45,7 +45,7 @@ func contents(t *testing.T, h Home) map[string]string {
 func TestInitCanBeRepeatedAndKeepsWhatIsThere(t *testing.T) {
 	h := newHome(t, "alpha")
 	before := contents(t, h)
-	if len(before) != 3 {
+	if len(before) != 4 {
 		t.Fatalf("a new home has %v", before)
 	}
 	if err := h.Init(Config{Member: "alpha", API: "127.0.0.1:1"}); err != nil {
@@ -63,7 +63,20 @@ func TestInitCanBeRepeatedAndKeepsWhatIsThere(t *testing.T) {
 	if err := h.Init(Config{Member: "alpha"}); err != nil {
 		t.Fatal(err)
 	}
+	// The recovery key was taken to a safe place.
+	if err := os.Remove(h.path(recoveryKey)); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Init(Config{Member: "alpha"}); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := h.Member("alpha"); err != nil || !m.Recovery.IsZero() {
+		t.Errorf("without its recovery key the home has the keys %+v, error %v", m, err)
+	}
 	after := contents(t, h)
+	if after[recoveryKey] != "" {
+		t.Error("Init made another recovery key in place of the one that is kept elsewhere")
+	}
 	if after[publishingKey] != before[publishingKey] || after[nodeKey] == before[nodeKey] || after[nodeKey] == "" {
 		t.Error("Init did not make the key that was missing, and only that")
 	}
@@ -81,6 +94,18 @@ func TestInitRefusesTheHomeOfAnotherMember(t *testing.T) {
 	}
 }
 
+func TestInitRefusesNamesThatNoCharterAccepts(t *testing.T) {
+	for _, name := range []string{"", "Clinic", "clinic a", "-clinic", "klinik_nord", strings.Repeat("c", 41)} {
+		h := Home(filepath.Join(t.TempDir(), "home"))
+		if err := h.Init(Config{Member: name}); !errors.Is(err, notice.ErrMalformed) {
+			t.Errorf("%q: %v, expected %v", name, err, notice.ErrMalformed)
+		}
+		if _, err := os.Stat(string(h)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%q: it made a folder", name)
+		}
+	}
+}
+
 func TestFilesOfAHomeAreTheOwnersAlone(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no such modes")
@@ -88,7 +113,7 @@ func TestFilesOfAHomeAreTheOwnersAlone(t *testing.T) {
 	c := found(t, terms{}, "alpha")
 	c.start("alpha", Options{Serve: true})
 	h := c.homes["alpha"]
-	for _, name := range []string{publishingKey, nodeKey, "config.toml", "control.json", "ledger.db"} {
+	for _, name := range []string{publishingKey, nodeKey, recoveryKey, "config.toml", "control.json", "ledger.db"} {
 		info, err := os.Stat(h.path(name))
 		if err != nil {
 			t.Fatal(err)
@@ -187,7 +212,7 @@ func TestSetCharterTakesOneCharterWithThisMember(t *testing.T) {
 		}
 		n, err := notice.Sign(&notice.Charter{
 			Name: name, Version: 1, Anchor: anchor, Members: members, Stewards: stewards, Quorum: quorum,
-			LeaseSeconds: 60, LeaseCeilingSeconds: 60, MaxBlobBytes: 1,
+			LeaseSeconds: 60, LeaseCeilingSeconds: 60, MaxBlobBytes: 1, OffersPerDay: 10,
 		}, key)
 		if err != nil {
 			t.Fatal(err)
@@ -248,7 +273,7 @@ func TestSetCharterTakesOneCharterWithThisMember(t *testing.T) {
 			t.Errorf("a node started with another %s", field)
 		}
 	}
-	if err := os.WriteFile(beta.Charter(), bytes.Repeat([]byte(" "), notice.MaxSize+1), 0o600); err != nil {
+	if err := os.WriteFile(beta.Charter(), bytes.Repeat([]byte(" "), notice.MaxCharterSize+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := beta.LoadCharter(); !errors.Is(err, notice.ErrTooLarge) {

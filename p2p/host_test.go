@@ -142,7 +142,7 @@ func found(t testing.TB, names ...string) *consortium {
 	}
 	charter := &notice.Charter{
 		Name: "test", Version: 1, Anchor: newCID(cid.Raw, digest{}), Stewards: names[:1], Quorum: 1,
-		LeaseSeconds: 3600, LeaseCeilingSeconds: 7200, MaxBlobBytes: 1 << 30,
+		LeaseSeconds: 3600, LeaseCeilingSeconds: 7200, MaxBlobBytes: 1 << 30, OffersPerDay: 100,
 	}
 	for _, name := range names {
 		c.publishing[name], c.node[name] = keyOf(name+" publishing"), keyOf(name+" node")

@@ -30,12 +30,18 @@ func (a *app) initCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init NAME",
 		Short: "Make a member's data folder and keys",
-		Long: `Makes the data folder, two keys and a configuration, and prints the member's card: name and
-public keys, for the stewards to put on the charter. What exists is kept.`,
+		Long: `Makes the data folder, three keys and a configuration, and prints the member's card: name and
+public keys, for the stewards to put on the charter. What exists is kept.
+
+The recovery key, recovery.key, replaces the others if they are lost or stolen. The node does not need
+it: move it to a place that is not on this machine.`,
 		Example: `  chorus init clinic > clinic.json      send clinic.json to your steward`,
 		Args:    args(cobra.ExactArgs(1)),
-		RunE: func(_ *cobra.Command, names []string) error {
+		RunE: func(c *cobra.Command, names []string) error {
 			config.Member = names[0]
+			if err := a.keepsConfig(c, config); err != nil {
+				return err
+			}
 			if err := a.node().Init(config); err != nil {
 				return err
 			}
@@ -53,6 +59,31 @@ public keys, for the stewards to put on the charter. What exists is kept.`,
 	return c
 }
 
+// keepsConfig refuses flags of init that say something else than the configuration that is there: it is kept, and
+// a flag that nobody minds is worse than an error.
+func (a *app) keepsConfig(c *cobra.Command, want node.Config) error {
+	have, err := a.node().Config()
+	if errors.Is(err, node.ErrNoHome) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		same bool
+	}{
+		{"listen", slices.Equal(have.Listen, want.Listen)},
+		{"peer", slices.Equal(have.Peers, want.Peers)},
+		{"api", have.API == want.API},
+	} {
+		if c.Flags().Changed(f.name) && !f.same {
+			config := filepath.Join(a.home, "config.toml")
+			return withHint(fmt.Errorf("%s is set up already, and --%s is not what %s says", a.home, f.name, config), "change it in "+config)
+		}
+	}
+	return nil
+}
+
 func (a *app) charterCommand() *cobra.Command {
 	c := &cobra.Command{Use: "charter", Short: "Found a consortium, or take its charter into use"}
 	group(c)
@@ -65,6 +96,7 @@ const (
 	leaseSeconds   = 24 * 60 * 60
 	leaseCeiling   = 7 * leaseSeconds
 	maxExpertBytes = 16 << 30
+	offersPerDay   = 20
 )
 
 func (a *app) charterNew() *cobra.Command {
@@ -163,7 +195,7 @@ func (a *app) foundCharter(name string, anchor cid.Cid, lease int64, leaks notic
 	slices.SortFunc(members, func(a, b notice.Member) int { return strings.Compare(a.Name, b.Name) })
 	return notice.Sign(&notice.Charter{
 		Name: name, Version: 1, Anchor: anchor, Members: members, Stewards: []string{me.Name}, Quorum: 1,
-		LeaseSeconds: lease, LeaseCeilingSeconds: max(leaseCeiling, lease), MaxBlobBytes: maxExpertBytes, Leak: leaks,
+		LeaseSeconds: lease, LeaseCeilingSeconds: max(leaseCeiling, lease), MaxBlobBytes: maxExpertBytes, OffersPerDay: offersPerDay, Leak: leaks,
 	}, key)
 }
 
@@ -221,7 +253,7 @@ func (a *app) charterShow() *cobra.Command {
 			return a.result(c, func() {
 				a.say("%s, version %d, charter %s", c.Name, c.Version, n.CID)
 				a.say("anchor %s", c.Anchor)
-				a.say("leases of %d s, at most %d s; experts of at most %s; quorum %d of %d stewards", c.LeaseSeconds, c.LeaseCeilingSeconds, megabytes(c.MaxBlobBytes), c.Quorum, len(c.Stewards))
+				a.say("leases of %d s, at most %d s; experts of at most %s, %d offers a day; quorum %d of %d stewards", c.LeaseSeconds, c.LeaseCeilingSeconds, megabytes(c.MaxBlobBytes), c.OffersPerDay, c.Quorum, len(c.Stewards))
 				if c.Leak != (notice.LeakLimits{}) {
 					a.say("audits warn and block above: extraction %v, membership %v, epsilon %v, personal data %v", c.Leak.Extraction, c.Leak.Membership, c.Leak.Epsilon, c.Leak.Personal)
 				}

@@ -174,3 +174,11 @@ func checkTime(field string, t time.Time) error {
 	}
 	return nil
 }
+
+// checkAfter compares whole seconds.
+func checkAfter(field string, t, than time.Time) error {
+	if t.Unix() <= than.Unix() {
+		return malformed("%s %s is not later than time %s", field, t.UTC().Format(timeLayout), than.UTC().Format(timeLayout))
+	}
+	return nil
+}

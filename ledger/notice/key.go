@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/multiformats/go-multibase"
 )
@@ -41,6 +42,10 @@ func ParsePublicKey(s string) (PublicKey, error) {
 func PublicKeyOf(k ed25519.PrivateKey) PublicKey {
 	return PublicKey(k.Public().(ed25519.PublicKey))
 }
+
+// CompareKey orders keys by their text form, which is the order of a notice's
+// lists. It is a function for slices.SortFunc.
+func CompareKey(a, b PublicKey) int { return strings.Compare(a.String(), b.String()) }
 
 // IsZero reports whether k is the zero value, which is nobody's key.
 func (k PublicKey) IsZero() bool { return k == PublicKey{} }

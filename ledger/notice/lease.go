@@ -7,9 +7,9 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// Lease promises that some offers of its key still stand until NotAfter. Only
-// the newest lease of a feed counts, so leaving an offer out of the next one
-// ends it.
+// Lease promises that some offers of its member still stand until NotAfter.
+// Only the newest lease of a feed counts, so leaving an offer out of the next
+// one ends what this feed promised for it.
 type Lease struct {
 	Header
 	Offers   []cid.Cid `json:"offers"`    // notices of kind offer, sorted by CompareCID, no two the same; may be empty
@@ -31,13 +31,8 @@ func (l *Lease) validate() error {
 	if err := l.Header.validate(); err != nil {
 		return err
 	}
-	for i, c := range l.Offers {
-		if err := checkRef("offers", c); err != nil {
-			return err
-		}
-		if i > 0 && CompareCID(l.Offers[i-1], c) >= 0 {
-			return malformed("offers must be sorted by CID, each once")
-		}
+	if err := checkOffers(l.Offers); err != nil {
+		return err
 	}
 	for i, h := range l.Heads {
 		if err := checkRef("heads", h.CID); err != nil {
@@ -49,15 +44,25 @@ func (l *Lease) validate() error {
 		if h.Key == l.Key || h.Key.IsZero() {
 			return malformed("heads: %s is not the key of another feed", h.Key)
 		}
-		if i > 0 && strings.Compare(l.Heads[i-1].Key.String(), h.Key.String()) >= 0 {
+		if i > 0 && CompareKey(l.Heads[i-1].Key, h.Key) >= 0 {
 			return malformed("heads must be sorted by key, each once")
 		}
 	}
 	if err := checkTime("not_after", l.NotAfter); err != nil {
 		return err
 	}
-	if l.NotAfter.Unix() <= l.Time.Unix() {
-		return malformed("not_after %s is not later than time %s", l.NotAfter.UTC().Format(timeLayout), l.Time.UTC().Format(timeLayout))
+	return checkAfter("not_after", l.NotAfter, l.Time)
+}
+
+// checkOffers checks a list of offers.
+func checkOffers(offers []cid.Cid) error {
+	for i, c := range offers {
+		if err := checkRef("offers", c); err != nil {
+			return err
+		}
+		if i > 0 && CompareCID(offers[i-1], c) >= 0 {
+			return malformed("offers must be sorted by CID, each once")
+		}
 	}
 	return nil
 }

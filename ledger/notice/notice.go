@@ -1,5 +1,6 @@
 // Package notice has the documents that members of a consortium sign and that
-// travel between their nodes: [Charter], [Offer], [Lease] and [Revocation].
+// travel between their nodes: [Charter], [Offer], [Lease], [Revocation],
+// [Delegation], [Rotation] and [Statement].
 //
 // [Sign] makes a notice and [Parse] reads one. Both return a [Notice], whose
 // signatures have been verified. Begin with Parse: every byte that arrives
@@ -40,8 +41,11 @@ import (
 )
 
 const (
-	// MaxSize is the size in bytes of the largest envelope.
+	// MaxSize is the size in bytes of the largest envelope but a charter's.
 	MaxSize = 64 << 10
+
+	// MaxCharterSize is the size in bytes of a charter's largest envelope.
+	MaxCharterSize = 1 << 20
 
 	// MaxSeq is the last sequence number of a feed, and the bound of every
 	// other integer in a notice: the largest that each JSON reader can hold.
@@ -50,7 +54,7 @@ const (
 
 // Errors that Parse, Sign and VerifyCharter wrap.
 var (
-	ErrTooLarge  = errors.New("notice is larger than 64 KiB")
+	ErrTooLarge  = errors.New("notice is too large")
 	ErrMalformed = errors.New("malformed notice")
 	ErrSignature = errors.New("notice is not signed by the right key")
 )
@@ -64,6 +68,9 @@ const (
 	KindOffer      Kind = "offer"
 	KindLease      Kind = "lease"
 	KindRevocation Kind = "revocation"
+	KindDelegation Kind = "delegation"
+	KindRotation   Kind = "rotation"
+	KindStatement  Kind = "statement"
 )
 
 // payloadType returns the DSSE payload type of k.
@@ -80,12 +87,17 @@ func newBody(payloadType string) Body {
 		return new(Lease)
 	case KindRevocation.payloadType():
 		return new(Revocation)
+	case KindDelegation.payloadType():
+		return new(Delegation)
+	case KindRotation.payloadType():
+		return new(Rotation)
+	case KindStatement.payloadType():
+		return new(Statement)
 	}
 	return nil
 }
 
-// Body is what a notice says: a *[Charter], *[Offer], *[Lease] or
-// *[Revocation].
+// Body is what a notice says: a pointer to one of the documents.
 type Body interface {
 	Kind() Kind
 	header() *Header // nil for a charter
@@ -93,29 +105,34 @@ type Body interface {
 }
 
 // Header is how every notice of a feed begins. A feed is the chain of one
-// key's notices.
+// key's notices. A detached notice, of seq 0, stands in no chain: a revocation
+// of an offer or a key that was signed ahead of its need and put away.
 type Header struct {
 	Charter cid.Cid   `json:"charter"`       // version 1 of the charter: binds the notice to one consortium
 	Key     PublicKey `json:"key"`           // whose feed this is; also who signed
-	Seq     uint64    `json:"seq"`           // place in the feed, from 1 to MaxSeq
-	Prev    cid.Cid   `json:"prev,omitzero"` // the notice at Seq-1; undefined exactly when Seq is 1
+	Seq     uint64    `json:"seq"`           // place in the feed, from 1 to MaxSeq; 0: detached
+	Prev    cid.Cid   `json:"prev,omitzero"` // the notice at Seq-1; undefined exactly when Seq is at most 1
 	Time    time.Time `json:"time"`          // when it was signed, by the signer's clock; UTC, whole seconds
 }
 
 func (h *Header) header() *Header { return h }
 
-func (h *Header) validate() error {
+// validate is for notices that stand in a feed.
+func (h *Header) validate() error { return h.validateSeq(1) }
+
+// validateSeq checks a header whose seq is at least low.
+func (h *Header) validateSeq(low uint64) error {
 	if err := checkRef("charter", h.Charter); err != nil {
 		return err
 	}
 	if h.Key.IsZero() {
 		return malformed("key is missing")
 	}
-	if h.Seq < 1 || h.Seq > MaxSeq {
-		return malformed("seq is %d, want 1 to %d", h.Seq, uint64(MaxSeq))
+	if h.Seq < low || h.Seq > MaxSeq {
+		return malformed("seq is %d, want %d to %d", h.Seq, low, uint64(MaxSeq))
 	}
-	if h.Seq == 1 && h.Prev.Defined() {
-		return malformed("the first notice of a feed has no prev")
+	if h.Seq <= 1 && h.Prev.Defined() {
+		return malformed("neither a detached notice nor the first of a feed has a prev")
 	}
 	if h.Seq > 1 {
 		if err := checkRef("prev", h.Prev); err != nil {
@@ -141,6 +158,18 @@ func WithHeader(b Body, h Header) (Body, error) {
 		c := *b
 		c.Header = h
 		return &c, nil
+	case *Delegation:
+		c := *b
+		c.Header = h
+		return &c, nil
+	case *Rotation:
+		c := *b
+		c.Header = h
+		return &c, nil
+	case *Statement:
+		c := *b
+		c.Header = h
+		return &c, nil
 	}
 	return nil, malformed("a %s does not stand in a feed", b.Kind())
 }
@@ -151,13 +180,19 @@ type Notice struct {
 	CID      cid.Cid // identity: CIDv1, json, sha2-256 of the payload
 	Kind     Kind
 	Body     Body
-	Envelope []byte // the bytes to store and forward; at most MaxSize
+	Envelope []byte // the bytes to store and forward
 
 	signers []PublicKey // sorted by text form
 }
 
 // Header returns the header of a feed's notice, and nil for a charter.
 func (n *Notice) Header() *Header { return n.Body.header() }
+
+// Detached reports whether n belongs to a key but stands in no chain.
+func (n *Notice) Detached() bool {
+	h := n.Header()
+	return h != nil && h.Seq == 0
+}
 
 // Signers returns the keys whose signatures verified, in the order of their
 // text form: the feed's key alone, or those who signed a charter.
@@ -248,9 +283,16 @@ func Parse(envelope []byte) (*Notice, error) {
 	return &Notice{CID: id, Kind: body.Kind(), Body: body, Envelope: bytes.Clone(envelope), signers: signers}, nil
 }
 
+// charterPrefix is how the one spelling of a charter's envelope begins.
+var charterPrefix = []byte(`{"payloadType":"` + KindCharter.payloadType() + `"`)
+
 // openEnvelope checks the form of an envelope and decodes its payload.
 func openEnvelope(envelope []byte) (*dsse.Envelope, []byte, error) {
-	if len(envelope) > MaxSize {
+	limit := MaxSize
+	if bytes.HasPrefix(envelope, charterPrefix) {
+		limit = MaxCharterSize
+	}
+	if len(envelope) > limit {
 		return nil, nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(envelope))
 	}
 	env := new(dsse.Envelope)

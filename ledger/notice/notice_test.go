@@ -49,6 +49,16 @@ func sorted(ids ...cid.Cid) []cid.Cid {
 	return ids
 }
 
+// sortedKeys returns public keys in the order of a list.
+func sortedKeys(seeds ...byte) []PublicKey {
+	var keys []PublicKey
+	for _, s := range seeds {
+		keys = append(keys, PublicKeyOf(key(s)))
+	}
+	slices.SortFunc(keys, CompareKey)
+	return keys
+}
+
 // The bodies that the tests begin with. Each call makes new ones.
 func anOffer() *Offer {
 	return &Offer{
@@ -78,16 +88,40 @@ func aRevocation() *Revocation {
 	return &Revocation{Header: header(3), Offer: ref("a"), Reason: "the contract ended"}
 }
 
+func aDetachedRevocation() *Revocation {
+	return &Revocation{Header: header(0), RevokedKey: PublicKeyOf(key(12)), Reason: "put away in March"}
+}
+
+func aVote() *Revocation {
+	return &Revocation{Header: header(3), Member: "beta", All: true, Through: Through{Key: PublicKeyOf(key(2)), Seq: 7}, Reason: "left the association"}
+}
+
+func aDelegation() *Delegation {
+	return &Delegation{Header: header(2), Delegate: PublicKeyOf(key(9)), Revoke: true, Renew: true, Offers: sorted(ref("a"), ref("b")), NotAfter: day.Add(24 * time.Hour)}
+}
+
+func aRotation() *Rotation {
+	r := NewRotation(ref("charter"), PublicKeyOf(key(1)), RotatePublishing, PublicKeyOf(key(31)), key(32))
+	r.Header = header(2)
+	return r
+}
+
+func aStatement() *Statement {
+	drops := []Drop{{Revocation: ref("r"), Offer: ref("a"), Time: day}, {Revocation: ref("r"), Offer: ref("b"), Time: day.Add(-time.Hour)}, {Revocation: ref("s"), Time: day}}
+	slices.SortFunc(drops, CompareDrop)
+	return &Statement{Header: header(1), Dropped: drops}
+}
+
 func aCharter() *Charter {
 	return &Charter{
 		Name: "Gerichte", Version: 1, Anchor: blob("anchor"),
 		Members: []Member{
-			{Name: "alpha", Publishing: PublicKeyOf(key(1)), Node: PublicKeyOf(key(11))},
+			{Name: "alpha", Publishing: PublicKeyOf(key(1)), Node: PublicKeyOf(key(11)), Recovery: PublicKeyOf(key(21)), Revokers: sortedKeys(41, 42)},
 			{Name: "beta", Publishing: PublicKeyOf(key(2)), Node: PublicKeyOf(key(12))},
 			{Name: "gamma", Publishing: PublicKeyOf(key(3)), Node: PublicKeyOf(key(13))},
 		},
 		Stewards: []string{"alpha", "beta"}, Quorum: 2,
-		LeaseSeconds: 86400, LeaseCeilingSeconds: 604800, MaxBlobBytes: 1 << 32,
+		LeaseSeconds: 86400, LeaseCeilingSeconds: 604800, MaxBlobBytes: 1 << 32, OffersPerDay: 20,
 	}
 }
 
@@ -106,11 +140,16 @@ var golden = []struct {
 	body      Body
 	keys      []ed25519.PrivateKey
 }{
-	{"charter.json", "bagaaierawuy4r6zeeyoiia3qtkc6som4nk5n4wrfaayonvavb3citmjtsraq", aCharter(), []ed25519.PrivateKey{key(1), key(2)}},
+	{"charter.json", "bagaaieranadumaynpvvkxizqjsmn5oizp2vybma3ojwgyjg3vqqlvfx47ida", aCharter(), []ed25519.PrivateKey{key(1), key(2)}},
 	{"offer.json", "bagaaierawkju4arwrnmakbywg6ufhle5bppsb5sdkekfqfq23i25uo7tu43q", anOffer(), []ed25519.PrivateKey{key(1)}},
 	{"offer-private.json", "bagaaieratolsnsnmotsd5ylalyqphngqg5ejwtyoevmtx6tzh7gp7636473q", aPrivateOffer(), []ed25519.PrivateKey{key(1)}},
 	{"lease.json", "bagaaierakxz67tvu64bhnbhmblmmhgffqmhhbldqak32xq2wqttkznwrywlq", aLease(), []ed25519.PrivateKey{key(1)}},
 	{"revocation.json", "bagaaieraje2jl4e2gragdobhggifrk62iby2a5afqouvpvnb7h4t3bq5q7ea", aRevocation(), []ed25519.PrivateKey{key(1)}},
+	{"revocation-detached.json", "bagaaieras2rvavfywkfewkuh4ikvdrptjjb5efzhlqspveluhwz6lyp3dz4a", aDetachedRevocation(), []ed25519.PrivateKey{key(1)}},
+	{"revocation-vote.json", "bagaaieraty5djajcobve3rb7pvex3bf3ffsvhvl6burzssloc6sehvpuda7q", aVote(), []ed25519.PrivateKey{key(1)}},
+	{"delegation.json", "bagaaieraqy4npsi3vsuke5o573enverep3jengsafihd2mu4fskjfperkg7q", aDelegation(), []ed25519.PrivateKey{key(1)}},
+	{"rotation.json", "bagaaiera2arubiyc5p4v3t4wl6n4gxaaknzrplhfzgsjiz5wcg2pbr6hjlga", aRotation(), []ed25519.PrivateKey{key(1)}},
+	{"statement.json", "bagaaierad6gt4xjcxva4i6yvbxnag4aaztxrvzaanxoywpw3qjqgbksclhga", aStatement(), []ed25519.PrivateKey{key(1)}},
 }
 
 func TestGoldenEnvelopesDoNotDrift(t *testing.T) {

@@ -21,6 +21,13 @@ func TestParseRefusesPayloadsThatASignerMightHaveMadeBadly(t *testing.T) {
 	revocation := payloadOf(t, aRevocation())
 	charter := payloadOf(t, aCharter())
 	private := payloadOf(t, aPrivateOffer())
+	detached := payloadOf(t, aDetachedRevocation())
+	vote := payloadOf(t, aVote())
+	delegation := payloadOf(t, aDelegation())
+	rotation := payloadOf(t, aRotation())
+	statement := payloadOf(t, aStatement())
+	revokers := sortedKeys(41, 42)
+	text := func(seed byte) string { return PublicKeyOf(key(seed)).String() }
 	longCID := strings.ToUpper(blob("expert").String())
 	tests := []struct {
 		name, kind, payload, old, new string
@@ -142,6 +149,52 @@ func TestParseRefusesPayloadsThatASignerMightHaveMadeBadly(t *testing.T) {
 		{"lease above its ceiling", "charter", charter, `"lease_seconds":86400`, `"lease_seconds":604801`},
 		{"ceiling above 366 days", "charter", charter, `604800`, `31622401`},
 		{"no ceiling", "charter", charter, `604800`, `0`},
+		{"no offers per day", "charter", charter, `"offers_per_day":20`, `"offers_per_day":0`},
+		{"offers per day without end", "charter", charter, `"offers_per_day":20`, `"offers_per_day":10001`},
+		{"offers per day missing", "charter", charter, `"offers_per_day":20`, `"x":20`},
+		{"recovery key that is empty", "charter", charter, `"recovery":"` + text(21) + `"`, `"recovery":""`},
+		{"recovery key null", "charter", charter, `"recovery":"` + text(21) + `"`, `"recovery":null`},
+		{"recovery key that publishes", "charter", charter, `"recovery":"` + text(21) + `"`, `"recovery":"` + text(1) + `"`},
+		{"revoker that is a node", "charter", charter, text(42), text(13)},
+		{"revokers null", "charter", charter, `"revokers":[]`, `"revokers":null`},
+		{"revokers missing", "charter", charter, `,"revokers":[]`, ``},
+		{"revokers unsorted", "charter", charter, revokers[0].String() + `","` + revokers[1].String(), revokers[1].String() + `","` + revokers[0].String()},
+		{"drawn that is empty", "charter", charter, `"offers_per_day":20`, `"offers_per_day":20,"drawn":""`},
+		{"drawn at the zero time", "charter", charter, `"offers_per_day":20`, `"offers_per_day":20,"drawn":"0001-01-01T00:00:00Z"`},
+		{"detached offer", "offer", offer, `"seq":1`, `"seq":0`},
+		{"detached delegation", "delegation", payloadOf(t, &Delegation{Header: header(1), Delegate: aDelegation().Delegate, Renew: true, NotAfter: day.Add(1e9)}), `"seq":1`, `"seq":0`},
+		{"detached with a prev", "revocation", detached, `"seq":0`, `"seq":0,"prev":"` + ref("prev").String() + `"`},
+		{"detached revocation of all", "revocation", detached, `"revoked_key":"` + text(12) + `"`, `"all":true`},
+		{"detached vote", "revocation", detached, `"revoked_key"`, `"member":"beta","revoked_key"`},
+		{"revocation of a key and an offer", "revocation", detached, `"revoked_key"`, `"offer":"` + ref("a").String() + `","revoked_key"`},
+		{"revoked key that is empty", "revocation", detached, text(12), ``},
+		{"vote against nobody", "revocation", vote, `"beta"`, `""`},
+		{"vote against no name", "revocation", vote, `"beta"`, `"Beta"`},
+		{"through without all", "revocation", vote, `"all":true`, `"offer":"` + ref("a").String() + `"`},
+		{"through of its own feed", "revocation", vote, text(2), text(1)},
+		{"through of nobody", "revocation", vote, `"key":"` + text(2) + `"`, `"key":""`},
+		{"through seq 0", "revocation", vote, `"seq":7`, `"seq":0`},
+		{"through out of range", "revocation", vote, `"seq":7`, `"seq":9007199254740992`},
+		{"through null", "revocation", vote, vote[strings.Index(vote, `"through":`):strings.Index(vote, `,"reason"`)], `"through":null`},
+		{"delegation to itself", "delegation", delegation, text(9), text(1)},
+		{"delegation to nobody", "delegation", delegation, text(9), ``},
+		{"delegation of nothing", "delegation", delegation, `"revoke":true,"renew":true`, `"revoke":false,"renew":false`},
+		{"delegation without offers", "delegation", delegation, `"offers":[`, `"offers":null,"x":[`},
+		{"delegation that has ended when it begins", "delegation", delegation, `2026-03-02T12:00:00Z`, `2026-03-01T12:00:00Z`},
+		{"delegated offer twice", "delegation", delegation, `"offers":[`, `"offers":["` + sorted(ref("a"), ref("b"))[0].String() + `",`},
+		{"rotation of another role", "rotation", rotation, `"publishing"`, `"recovery"`},
+		{"rotation of a node key under a proof for a publishing key", "rotation", rotation, `"publishing"`, `"node"`},
+		{"rotation of another key than the proof's", "rotation", rotation, text(31), text(33)},
+		{"rotation to another key than the proof's", "rotation", rotation, text(32), text(33)},
+		{"rotation to the key itself", "rotation", rotation, text(32), text(1)},
+		{"rotation that changes nothing", "rotation", rotation, text(32), text(31)},
+		{"rotation under another charter than the proof's", "rotation", rotation, ref("charter").String(), ref("other").String()},
+		{"rotation without proof", "rotation", rotation, `"proof":"`, `"proof":"","x":"`},
+		{"statement that says nothing", "statement", statement, statement[strings.Index(statement, `"dropped":`):], `"dropped":[]}`},
+		{"drop twice", "statement", payloadOf(t, &Statement{Header: header(1), Dropped: aStatement().Dropped[:1]}), `"dropped":[`, `"dropped":[` + dropped(t, 0) + `,`},
+		{"drops unsorted", "statement", statement, dropped(t, 0) + `,` + dropped(t, 1), dropped(t, 1) + `,` + dropped(t, 0)},
+		{"drop after the statement", "statement", statement, `"time":"2026-03-01T12:00:00Z"}]`, `"time":"2026-03-01T12:00:01Z"}]`},
+		{"drop without a time", "statement", statement, `,"time":"2026-03-01T12:00:00Z"}]`, `}]`},
 		{"payload of another kind", "lease", offer, ``, ``},
 	}
 	for _, tt := range tests {
@@ -167,6 +220,16 @@ func payloadOf(t testing.TB, b Body) string {
 	return string(p)
 }
 
+// dropped returns how the statement spells its drop number i.
+func dropped(t testing.TB, i int) string {
+	t.Helper()
+	b, err := encode(aStatement().Dropped[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 func otherHash(t testing.TB) cid.Cid {
 	t.Helper()
 	h, err := multihash.Sum([]byte("x"), multihash.SHA2_512, -1)
@@ -178,6 +241,7 @@ func otherHash(t testing.TB) cid.Cid {
 
 func TestParseRefusesEnvelopes(t *testing.T) {
 	good := string(mustSign(t, anOffer(), key(1)).Envelope)
+	charter := string(mustSign(t, aCharter(), key(1)).Envelope)
 	payload := payloadOf(t, anOffer())
 	offer := KindOffer.payloadType()
 	b64 := base64.StdEncoding.EncodeToString([]byte(payload))
@@ -197,6 +261,9 @@ func TestParseRefusesEnvelopes(t *testing.T) {
 		{"null", "null", ErrMalformed},
 		{"a list", "[]", ErrMalformed},
 		{"too large", good + strings.Repeat(" ", MaxSize), ErrTooLarge},
+		{"a charter that is too large", charter + strings.Repeat(" ", MaxCharterSize), ErrTooLarge},
+		{"a charter that is as large as may be", charter + strings.Repeat(" ", MaxCharterSize-len(charter)), ErrMalformed},
+		{"an offer that is as large as a charter may be", good + strings.Repeat(" ", MaxCharterSize-len(good)), ErrTooLarge},
 		{"trailing line feed", good + "\n", ErrMalformed},
 		{"white space", replace(`,"payload"`, `, "payload"`), ErrMalformed},
 		{"byte order mark", "\ufeff" + good, ErrMalformed},
@@ -291,6 +358,9 @@ func TestSignRefusesWhatParseWould(t *testing.T) {
 		{"an empty offer", new(Offer), []ed25519.PrivateKey{key(1)}, ErrMalformed},
 		{"an empty lease", new(Lease), []ed25519.PrivateKey{key(1)}, ErrMalformed},
 		{"an empty revocation", new(Revocation), []ed25519.PrivateKey{key(1)}, ErrMalformed},
+		{"an empty delegation", new(Delegation), []ed25519.PrivateKey{key(1)}, ErrMalformed},
+		{"an empty rotation", new(Rotation), []ed25519.PrivateKey{key(1)}, ErrMalformed},
+		{"an empty statement", new(Statement), []ed25519.PrivateKey{key(1)}, ErrMalformed},
 		{"an empty charter", new(Charter), []ed25519.PrivateKey{key(1)}, ErrMalformed},
 		{"NaN", bad(func(o *Offer) { o.Metrics.ExpertBitsPerByte = math.NaN() }), []ed25519.PrivateKey{key(1)}, ErrMalformed},
 		{"infinity", bad(func(o *Offer) { o.Metrics.ExpertBitsPerByte = math.Inf(1) }), []ed25519.PrivateKey{key(1)}, ErrMalformed},
@@ -365,7 +435,7 @@ func TestPublicKeyHasOneSpelling(t *testing.T) {
 }
 
 func TestWithHeaderCopies(t *testing.T) {
-	for _, b := range []Body{anOffer(), aLease(), aRevocation()} {
+	for _, b := range []Body{anOffer(), aLease(), aRevocation(), aDelegation(), aRotation(), aStatement()} {
 		got, err := WithHeader(b, header(7))
 		if err != nil {
 			t.Fatal(err)
