@@ -38,7 +38,7 @@ var paperScales = map[string]paperScale{
 	},
 	"full": {
 		hidden: 192, intermediate: 768, layers: 5, heads: 6, vocab: 1024, sequences: 4, publicSequences: 1, splicedSequences: 1, length: 256,
-		anchorSteps: 5000, expertSteps: 500, anchorRate: 4e-3, wholeRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
+		anchorSteps: 5000, expertSteps: 800, anchorRate: 4e-3, wholeRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
 		trainTokens: 4 << 20, evalBytes: 80_000, ranks: []int{16, 64},
 	},
 }
