@@ -19,10 +19,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"chorus": func() {
-		reachWithin = time.Second
-		main()
-	}})
+	testscript.Main(m, map[string]func(){
+		"chorus": func() {
+			reachWithin = time.Second
+			main()
+		},
+		"chorus-talkative": func() { // says each step of long work
+			plainEvery = 0
+			main()
+		},
+	})
 }
 
 // scriptPatience is how long a script waits for what must happen in the end.

@@ -103,6 +103,11 @@ func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public doma
 	if err != nil {
 		return nil, d.hint(err)
 	}
+	others := documents(units.Heldout)
+	heldout, err := d.reportOn(others, tok, eos)
+	if err != nil {
+		return nil, err
+	}
 	common, err := a.prepare(ctx, filepath.Join(work, publicDomain), public, tok, eos)
 	if err != nil {
 		return nil, err
@@ -111,7 +116,7 @@ func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public doma
 	text := train.EncodeUnits(units.Train, tok.Encode, eos)
 	report := newReport(d.name, r.Recipe)
 	report.Public = &common.Counts
-	report.Text = train.Counts{Documents: documents(units.Train), Heldout: documents(units.Heldout), Skipped: train.Skipped{Malformed: units.Skipped}}
+	report.Text = train.Counts{Documents: len(documents(units.Train)), Heldout: len(others), Skipped: train.Skipped{Malformed: units.Skipped}}
 	for _, t := range text {
 		report.Text.Bytes += t.Bytes
 		report.Text.Tokens += int64(t.Len())
@@ -126,22 +131,18 @@ func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public doma
 	if err != nil {
 		return nil, err
 	}
-	var heldout []string
-	for _, u := range units.Heldout {
-		heldout = append(heldout, u.Documents...)
-	}
 	report.Privacy = claim(g)
-	if err := report.keep(path, id, tensors, anchor, train.Encode(heldout, tok.Encode, eos, heldoutTokens)); err != nil {
+	if err := report.keep(path, id, tensors, anchor, heldout); err != nil {
 		return nil, err
 	}
 	return report, errors.Join(common.Close(), os.RemoveAll(work))
 }
 
-func documents(units []train.Unit) (n int) {
+func documents(units []train.Unit) (all []string) {
 	for _, u := range units {
-		n += len(u.Documents)
+		all = append(all, u.Documents...)
 	}
-	return n
+	return all
 }
 
 // apart refuses text that is at once private and public.

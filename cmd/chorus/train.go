@@ -109,6 +109,10 @@ func (a *app) trainAnchor(ctx context.Context, public domain, r train.Recipe, di
 		return nil, err
 	}
 	defer text.Close()
+	heldout, err := public.reportOn(text.Heldout, tok, eos)
+	if err != nil {
+		return nil, err
+	}
 	report := newReport("anchor", r)
 	report.Text = text.Counts
 	job := train.AnchorJob{
@@ -129,7 +133,7 @@ func (a *app) trainAnchor(ctx context.Context, public domain, r train.Recipe, di
 	if err != nil {
 		return nil, err
 	}
-	own := encoded{heldout: train.Encode(text.Heldout, tok.Encode, eos, heldoutTokens)}
+	own := encoded{heldout: heldout}
 	report.Metrics.TrainTokens, report.Metrics.HeldoutBytes = report.tokens(), own.heldout.Bytes
 	if report.Metrics.AnchorBitsPerByte, err = own.bitsPerByte(model.NewMixture(anchor)); err != nil {
 		return nil, err
@@ -285,6 +289,10 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 		return nil, err
 	}
 	defer text.Close()
+	heldout, err := d.reportOn(text.Heldout, tok, eos)
+	if err != nil {
+		return nil, err
+	}
 	common, err := a.prepare(ctx, filepath.Join(work, publicDomain), public, tok, eos)
 	if err != nil {
 		return nil, err
@@ -301,7 +309,7 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 	if err != nil {
 		return nil, err
 	}
-	if err := report.keep(path, id, tensors, anchor, train.Encode(text.Heldout, tok.Encode, eos, heldoutTokens)); err != nil {
+	if err := report.keep(path, id, tensors, anchor, heldout); err != nil {
 		return nil, err
 	}
 	return report, errors.Join(text.Close(), common.Close(), os.RemoveAll(work))
@@ -313,6 +321,16 @@ func (a *app) prepare(ctx context.Context, dir string, d domain, tok *tokenizer.
 	defer end()
 	p, err := train.Prepare(ctx, dir, d.source(), tok, eos, report)
 	return p, d.hint(err)
+}
+
+// reportOn makes tokens of what d holds out, and says before the training, not after it, if they are too few to report on.
+func (d domain) reportOn(documents []string, tok *tokenizer.Tokenizer, eos int) (*train.Tokens, error) {
+	t := train.Encode(documents, tok.Encode, eos, heldoutTokens)
+	if t.Len() <= windowTokens {
+		return nil, withHint(fmt.Errorf("the documents of %s that are held out to report on have %d tokens, expected more than %d", d.name, t.Len(), windowTokens),
+			fmt.Sprintf("name more text with --data %s=PATH: a tenth of it is held out", d.name))
+	}
+	return t, nil
 }
 
 // encoded is what a domain holds out, as tokens and as text.

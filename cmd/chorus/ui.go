@@ -140,8 +140,8 @@ func (u *ui) fail(err error) int {
 	return code
 }
 
-// plainEvery is how often long work is mentioned where there is no terminal.
-const plainEvery = 10 * time.Second
+// plainEvery is how often long work is mentioned where there is no terminal. Only tests change it.
+var plainEvery = 10 * time.Second
 
 // A task is long work with a known total.
 type task struct {

@@ -23,8 +23,8 @@ func streamTrial() *cobra.Command {
 		Use:   "stream",
 		Short: "Train on more text than memory is meant to hold, and interrupt training",
 		Long: `Makes up a text of two gigabytes, with some of it broken, trains an anchor on it, and measures the memory. Then it
-interrupts a training on less text again and again, and compares what comes out with that of one which ran undisturbed. It takes ten minutes and
-8 GB of disk.`,
+interrupts a training on less text again and again, and compares what comes out with that of one which ran undisturbed. It takes five minutes and
+5 GB of disk.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runStream(c.Context(), gigabytes) },
 	}

@@ -195,7 +195,8 @@ func (r *run) train(ctx context.Context, save func() error, report func(Progress
 	}
 }
 
-const saveEvery = 10 * time.Second
+// saveEvery is how much of a run an accident may cost. Only tests change it.
+var saveEvery = 10 * time.Second
 
 // bitsPerByte turns the loss of a batch into bits per byte.
 func (r *run) bitsPerByte(loss float64) float64 {
