@@ -157,7 +157,7 @@ func nested(dir string) error {
 
 func TestFolderAppearsWhole(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("a link takes a privilege there, and a file that is read-only cannot be synced")
+		t.Skip("on Windows a link takes a privilege, and a file that is read-only cannot be synced: run it on another system")
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "d")

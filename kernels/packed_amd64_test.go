@@ -9,7 +9,7 @@ import (
 func TestPackedProductsDoWithoutInstructionsForBytesAndBFloat16(t *testing.T) {
 	best := tiers()[0]
 	if best.name != "avx512" {
-		t.Skip("needs AVX-512")
+		t.Skip("this processor lacks AVX-512: run it on one that has it")
 	}
 	defer func(before tier) { active = before }(active)
 	r := source()

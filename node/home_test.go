@@ -108,7 +108,7 @@ func TestInitRefusesNamesThatNoCharterAccepts(t *testing.T) {
 
 func TestFilesOfAHomeAreTheOwnersAlone(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("Windows has no such modes")
+		t.Skip("Windows has no such modes: run it on another system")
 	}
 	c := found(t, terms{}, "alpha")
 	c.start("alpha", Options{Serve: true})

@@ -150,7 +150,7 @@ func mapped(t *testing.T, path string) bool {
 func onLinux(t *testing.T) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
-		t.Skip("what a process has mapped is known on Linux alone")
+		t.Skip("what a process has mapped is known on Linux alone: run it there")
 	}
 }
 

@@ -149,7 +149,7 @@ func TestAFileThatIsNamedIsReadWhateverItsName(t *testing.T) {
 
 func TestALinkToAFolderIsReadAsTheFolder(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("links need a privilege there")
+		t.Skip("on Windows a link takes a privilege: run it on another system")
 	}
 	docs := prose(60, 200)
 	files := make(map[string][]byte)
