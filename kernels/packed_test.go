@@ -390,3 +390,33 @@ func BenchmarkPackedFewRows(b *testing.B) {
 		}
 	}
 }
+
+func TestAnArenaComputesTheSameAndGoesAtOnce(t *testing.T) {
+	const out, in = 70, 90
+	r := source()
+	w, x := normals(r, out*in), normals(r, in)
+	var a Arena
+	for f := range formats {
+		m := NewMatrix(out, in, w)
+		want, got := make([]float32, out), make([]float32, out)
+		Linear(want, x, m.Pack(f), 1)
+		if Linear(got, x, a.Pack(m, f), 1); !slices.Equal(got, want) {
+			t.Errorf("format %d: an arena changes results", f)
+		}
+	}
+	large := a.Pack(NewMatrix(1100, 8000, make([]float32, 1100*8000)), Float32) // more than is left of the first stretch
+	other := NewMatrix(out, in, w).Pack(Float32)
+	want, got := make([]float32, out), make([]float32, out)
+	Linear(want, x, other, 1)
+	a.Release()
+	a.Release()
+	if Linear(got, x, other, 1); !slices.Equal(got, want) {
+		t.Error("what is not in the arena went with it")
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("a matrix can be used after its arena is gone")
+		}
+	}()
+	Linear(make([]float32, 1100), make([]float32, 8000), large, 1)
+}

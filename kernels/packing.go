@@ -12,11 +12,13 @@ import (
 // system has them. Rounding aside, see [Format], it stands for the same matrix; writes to the weights under m are not
 // seen by it. Nothing keeps the packed form in a file: packing takes less time than reading the weights from a disk does, see
 // CONTRIBUTING.md, and an expert that is withdrawn leaves no copy.
-func (m Matrix) Pack(f Format) Matrix { return m.pack(f, false) }
+func (m Matrix) Pack(f Format) Matrix { return m.pack(nil, f, false) }
 
 // Packed returns m in the layout that products read fastest, with the same results to the bit: by [Matrix.Pack], in the format that
 // changes no weight, or as it is where that is as fast.
-func (m Matrix) Packed() Matrix {
+func (m Matrix) Packed() Matrix { return m.packedIn(nil) }
+
+func (m Matrix) packedIn(a *Arena) Matrix {
 	f := Float32
 	if m.h != nil {
 		f = BFloat16
@@ -24,14 +26,14 @@ func (m Matrix) Packed() Matrix {
 	if m.packed != nil || active.tiles[f] == nil {
 		return m
 	}
-	return m.Pack(f)
+	return m.pack(a, f, false)
 }
 
 // PackTransposed returns what [Matrix.Pack] returns for the transpose of m, of shape (In, Out): with it [Linear] computes
 // the gradient of the input of a product with m.
-func (m Matrix) PackTransposed(f Format) Matrix { return m.pack(f, true) }
+func (m Matrix) PackTransposed(f Format) Matrix { return m.pack(nil, f, true) }
 
-func (m Matrix) pack(f Format, transposed bool) Matrix {
+func (m Matrix) pack(a *Arena, f Format, transposed bool) Matrix {
 	if f < 0 || f >= formats {
 		panic("kernels: no such format")
 	}
@@ -39,7 +41,12 @@ func (m Matrix) pack(f Format, transposed bool) Matrix {
 	if transposed {
 		p.out, p.in = m.In, m.Out
 	}
-	p.data, p.memory = allocate(p.panels() * f.panelBytes(f.words(p.in)))
+	size := p.panels() * f.panelBytes(f.words(p.in))
+	if a != nil {
+		a.allocate(p, size)
+	} else {
+		p.data, p.memory = allocate(size)
+	}
 	p.fill(m)
 	return Matrix{Out: p.out, In: p.in, packed: p}
 }

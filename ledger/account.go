@@ -28,6 +28,7 @@ const (
 	EventRefused  EventKind = "refused"  // the expert failed admission
 	EventDropped  EventKind = "dropped"  // the expert left the mixture
 	EventDeleted  EventKind = "deleted"  // the expert's blob left the disk
+	EventExported EventKind = "exported" // the expert was written to the folder that Detail names
 )
 
 // Record appends e to the node's account. The account only grows.

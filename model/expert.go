@@ -28,6 +28,12 @@ func LoadExpert(path string, a *Anchor) (*Expert, error) {
 	if err != nil {
 		return nil, err
 	}
+	loaded := false
+	defer func() {
+		if !loaded {
+			_ = w.close()
+		}
+	}()
 	if got := w.meta[metaFormat]; got != formatName {
 		return nil, fmt.Errorf("%s: metadata %q is %q, expected %q", path, metaFormat, got, formatName)
 	}
@@ -58,7 +64,19 @@ func LoadExpert(path string, a *Anchor) (*Expert, error) {
 	if err := cmp.Or(r.err, w.only(known)); err != nil {
 		return nil, err
 	}
+	loaded = true
 	return e, nil
+}
+
+// Close gives back at once what the expert takes: its packed matrices and the mapping of its file. Nothing may compute
+// with the expert, or with a mixture that it stands in, any more. A second Close does nothing.
+func (e *Expert) Close() error {
+	e.Slot = Slot{}
+	e.packed.Release()
+	if e.weights == nil {
+		return nil
+	}
+	return e.weights.close()
 }
 
 // wholeProjection is where a blob has a matrix of full rank.

@@ -71,13 +71,15 @@ type Anchor struct {
 	ropeOnce sync.Once
 }
 
-// An Expert is what one member contributes. It is read-only and may stand in many mixtures.
+// An Expert is what one member contributes. It is read-only and may stand in many mixtures. What it takes is given back
+// by [Expert.Close], or when it is garbage.
 type Expert struct {
 	Slot
 	Anchor   string            // CID of the anchor it was trained against
 	Metadata map[string]string // as its blob carries it
 
 	weights *weights // where it was loaded from; nil if it was built
+	packed  kernels.Arena
 }
 
 // A Mixture is the model that runs: the anchor and some experts. It is immutable and cheap to

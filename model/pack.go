@@ -29,35 +29,36 @@ func (w Weights) Check() error {
 	return nil
 }
 
-// pack returns m in the form w.
-func (w Weights) pack(m kernels.Matrix) kernels.Matrix {
+// pack returns m in the form w, which is in the arena if it is a copy.
+func (w Weights) pack(in *kernels.Arena, m kernels.Matrix) kernels.Matrix {
 	if f, ok := packedFormats[w]; ok {
-		return m.Pack(f)
+		return in.Pack(m, f)
 	} else if w == Stored {
 		return m
 	}
-	return m.Packed()
+	return in.Packed(m)
 }
 
 // Pack changes the form of the anchor's matrices, except the embedding, of which rows are read one by one. It must
 // be called before anything else uses the anchor, and before low-rank experts are loaded, which share them.
 func (a *Anchor) Pack(w Weights) {
-	a.Head = w.pack(a.Head)
+	in := new(kernels.Arena) // an anchor stays
+	a.Head = w.pack(in, a.Head)
 	for l := range a.Layers {
 		x := &a.Layers[l]
-		x.Q, x.K, x.V, x.O = w.pack(x.Q), w.pack(x.K), w.pack(x.V), w.pack(x.O)
+		x.Q, x.K, x.V, x.O = w.pack(in, x.Q), w.pack(in, x.K), w.pack(in, x.V), w.pack(in, x.O)
 	}
-	a.Public.pack(w)
+	a.Public.pack(in, w)
 }
 
 // Pack changes the form of the expert's matrices of full rank. It must be called before anything else uses the expert.
-func (e *Expert) Pack(w Weights) { e.pack(w) }
+func (e *Expert) Pack(w Weights) { e.pack(&e.packed, w) }
 
-func (s *Slot) pack(w Weights) {
+func (s *Slot) pack(in *kernels.Arena, w Weights) {
 	for l := range s.FFN {
 		for _, p := range []*Projection{&s.FFN[l].Gate, &s.FFN[l].Up, &s.FFN[l].Down} {
 			if p.Rank() == 0 {
-				p.Matrix = w.pack(p.Matrix)
+				p.Matrix = w.pack(in, p.Matrix)
 			}
 		}
 	}

@@ -77,3 +77,43 @@ func TestOnlyKnownFormsOfWeightsPass(t *testing.T) {
 		}
 	}
 }
+
+func TestAClosedExpertLeavesTheOthersAndTheAnchorAlone(t *testing.T) {
+	f := flexFolder(t, 3, func(c *Config) { c.HiddenSize, c.IntermediateSize = 96, 80 })
+	source, parts := f.write(t), t.TempDir()
+	anchorDir := filepath.Join(parts, "anchor")
+	if err := ImportAnchor(t.Context(), anchorDir, source, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []Weights{Stored, Packed, Int8} {
+		a, _, err := LoadAnchor(anchorDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Pack(w)
+		var experts []*Expert
+		for slot := 1; slot <= 2; slot++ {
+			path := filepath.Join(parts, fmt.Sprint(w, slot))
+			if err := ImportExpert(t.Context(), path, source, slot, a, "", nil); err != nil {
+				t.Fatal(err)
+			}
+			e, err := LoadExpert(path, a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.Pack(w)
+			experts = append(experts, e)
+		}
+		alone, one := logitsOf(NewMixture(a)), logitsOf(NewMixture(a, experts[1]))
+		for range 2 {
+			if err := experts[0].Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sameBits(t, string(w)+", the anchor", logitsOf(NewMixture(a)), alone)
+		sameBits(t, string(w)+", the other expert", logitsOf(NewMixture(a, experts[1])), one)
+		if experts[0].FFN != nil || experts[0].Router != nil {
+			t.Errorf("%s: weights are left", w)
+		}
+	}
+}

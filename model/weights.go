@@ -32,7 +32,7 @@ const (
 var ErrMisfit = errors.New("does not fit the model")
 
 // weights are the tensors of one safetensors file, or of several with an index, mapped into memory. They are
-// released when the last matrix over them is garbage.
+// released by close, or when the last matrix over them is garbage.
 type weights struct {
 	path    string // the file, or the folder of several
 	files   []*safetensors.File
@@ -83,6 +83,16 @@ func openWeights(dir string) (*weights, error) {
 		}
 	}
 	return w, nil
+}
+
+// close unmaps the files at once. No matrix over them may be used any more.
+func (w *weights) close() error {
+	var errs []error
+	for _, f := range w.files {
+		errs = append(errs, f.Close())
+	}
+	w.files, w.tensors = nil, nil
+	return errors.Join(errs...)
 }
 
 func (w *weights) has(name string) bool {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -66,6 +67,9 @@ func (n *Node) publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	if err != nil {
 		return cid.Undef, err
 	}
+	if err := expert.Close(); err != nil {
+		return cid.Undef, err
+	}
 	if expert.Anchor != charter.Anchor.String() {
 		return cid.Undef, fmt.Errorf("%s was trained against anchor %s, the charter's is %s", p.Path, expert.Anchor, charter.Anchor)
 	}
@@ -80,41 +84,50 @@ func (n *Node) publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	if err != nil {
 		return cid.Undef, err
 	}
-	n.signing.Lock()
-	defer n.signing.Unlock()
-	at := now()
-	offers, lease := n.own(at)
-	offer := cid.Undef
-	for id, o := range offers {
-		if o.Blob == blob {
-			offer = id
-		}
+	offer, err := n.offer(ctx, key, &notice.Offer{
+		Blob: blob, Size: size, Anchor: charter.Anchor, Domain: p.Domain, Licence: p.Licence,
+		TopK: 2, Bias: true, Metrics: p.Metrics, Privacy: p.Privacy, LeakReport: p.LeakReport,
+	})
+	if err != nil {
+		return cid.Undef, err
 	}
-	if !offer.Defined() {
-		signed, err := n.ledger.Append(key, at, &notice.Offer{
-			Blob: blob, Size: size, Anchor: charter.Anchor, Domain: p.Domain, Licence: p.Licence,
-			TopK: 2, Bias: true, Metrics: p.Metrics, Privacy: p.Privacy, LeakReport: p.LeakReport,
-		})
-		if err != nil {
-			return cid.Undef, err
-		}
-		offer = signed.CID
-		if err := n.host.Publish(ctx, signed); err != nil {
-			return cid.Undef, err
-		}
-	}
-	// Only now, since a blob that no offer names is swept away, such as that of a revoked one.
+	// Only now, since the steward deletes a blob that no offer names, such as that of a revoked one.
 	if stored, _, err := n.blobs.Put(ctx, p.Path); err != nil {
 		return cid.Undef, err
 	} else if stored != blob {
 		return cid.Undef, fmt.Errorf("%s changed while it was being published: publish it again", p.Path)
 	}
-	if !slices.Contains(lease, offer) {
+	n.signing.Lock()
+	defer n.signing.Unlock()
+	at := now()
+	offers, lease := n.own(at)
+	switch {
+	case offers[offer] == nil:
+		return offer, fmt.Errorf("%s was revoked while it was being published", offer)
+	case !slices.Contains(lease, offer):
 		lease = append(lease, offer)
-	} else if n.active(offer, at) {
+	case n.active(offer, at):
 		return offer, nil
 	}
-	return offer, n.sign(ctx, now(), lease)
+	return offer, n.sign(ctx, at, lease)
+}
+
+// offer returns the member's offer of o's blob: the one that is there, or o, which it signs.
+func (n *Node) offer(ctx context.Context, key ed25519.PrivateKey, o *notice.Offer) (cid.Cid, error) {
+	n.signing.Lock()
+	defer n.signing.Unlock()
+	at := now()
+	offers, _ := n.own(at)
+	for id, there := range offers {
+		if there.Blob == o.Blob {
+			return id, nil
+		}
+	}
+	signed, err := n.ledger.Append(key, at, o)
+	if err != nil {
+		return cid.Undef, err
+	}
+	return signed.CID, n.host.Publish(ctx, signed)
 }
 
 // blobOf returns the CID and the size that a file has as a blob.
@@ -161,8 +174,8 @@ func (n *Node) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 	}
 }
 
-// revoke signs, stores and gossips. It does not wait for n.signing, which a publication holds while it
-// copies its blob: a lease that lists what is revoked meanwhile changes nothing.
+// revoke signs, stores and gossips. It does not wait for n.signing: a lease that lists what is
+// revoked meanwhile changes nothing.
 func (n *Node) revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
 	key, err := n.home.PublishingKey()
 	if err != nil {
@@ -223,30 +236,6 @@ func (n *Node) sign(ctx context.Context, at time.Time, offers []cid.Cid) error {
 		return err
 	}
 	return n.host.Publish(ctx, signed)
-}
-
-// renewLease renews this member's lease once a third of it has passed, and returns when to look
-// again. Only the steward calls it, after the node has reconciled, holding n.signing.
-func (n *Node) renewLease(at time.Time) time.Time {
-	length := time.Duration(n.ledger.Charter().LeaseSeconds) * time.Second
-	_, leased := n.own(at)
-	if len(leased) == 0 {
-		return at.Add(length)
-	}
-	var until time.Time
-	for _, st := range n.ledger.Standings(at) {
-		if st.Notice == leased[0] {
-			until = st.Until
-		}
-	}
-	if due := until.Add(-length * 2 / 3); at.Before(due) {
-		return due
-	}
-	if err := n.sign(context.Background(), at, leased); err != nil {
-		n.log.Error("renewing the lease", slog.Any("error", err))
-		return at.Add(checkEvery)
-	}
-	return at.Add(length / 3)
 }
 
 // awaitReconciled waits until the node has reconciled with another member, if there is one. A limit of

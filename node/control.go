@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,15 @@ type Control interface {
 	Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error)
 	// Account returns the notices, usage and events of the ledger, for people and programs to read.
 	Account(ctx context.Context) (Account, error)
+	// RecordExport writes to the ledger that an export is about to be made. It refuses one with an expert whose
+	// owner does not consent at this moment.
+	RecordExport(ctx context.Context, e Export) error
+}
+
+// An Export is a folder that holds a copy of the mixture: no revocation reaches it, so that people must.
+type Export struct {
+	Folder string    `json:"folder"` // absolute
+	Offers []cid.Cid `json:"offers"` // whose experts it holds
 }
 
 // Status is how a node is doing.
@@ -66,6 +76,7 @@ type Expert struct {
 	LastUsed time.Time       `json:"last_used,omitzero"`
 	Path     string          `json:"path"`              // of the blob
 	Privacy  *notice.Privacy `json:"privacy,omitempty"` // as its member claims; nil for none
+	Exports  []string        `json:"exports,omitempty"` // folders on this machine that were exported with it and are still there
 }
 
 // Account is a node's ledger in a form to read.
@@ -122,6 +133,8 @@ func OfflineStatus(home Home, l *ledger.Ledger) Status {
 			refusals[v.Offer] = v.Reason
 		}
 	}
+	events, _ := l.Events() // what cannot be read is not shown, here as above
+	folders := exports(events)
 	for _, st := range l.Standings(now()) {
 		e := Expert{
 			Offer: st.Notice, Blob: st.Offer.Blob, Member: st.Member, Domain: st.Offer.Domain, Size: st.Offer.Size,
@@ -129,12 +142,36 @@ func OfflineStatus(home Home, l *ledger.Ledger) Status {
 		}
 		_, err := os.Stat(e.Path)
 		e.Held = err == nil
+		for _, dir := range folders[st.Notice] {
+			if _, err := os.Stat(dir); err == nil {
+				e.Exports = append(e.Exports, dir)
+			}
+		}
 		if st.Revocation != nil {
 			e.Reason = st.Revocation.Reason
 		}
 		s.Experts = append(s.Experts, e)
 	}
 	return s
+}
+
+// RecordExport implements [Control].
+func (n *Node) RecordExport(_ context.Context, e Export) error { return RecordExport(n.ledger, e) }
+
+// RecordExport does on a ledger what [Control] says.
+func RecordExport(l *ledger.Ledger, e Export) error {
+	standings := l.Standings(now())
+	for _, offer := range e.Offers {
+		i := slices.IndexFunc(standings, func(st ledger.Standing) bool { return st.Notice == offer && st.State == ledger.Active })
+		if i < 0 {
+			return fmt.Errorf("the offer %s does not stand, so its expert may not be exported", offer)
+		}
+		err := l.Record(ledger.Event{Time: now(), Kind: ledger.EventExported, Expert: standings[i].Offer.Blob, Offer: offer, Detail: e.Folder})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Account implements [Control].
@@ -282,6 +319,9 @@ func controlHandler(c Control, log *slog.Logger) http.Handler {
 	mux.Handle("POST /chorus/v1/publish", respond(log, func(r *http.Request, p Publication) (cid.Cid, error) { return c.Publish(r.Context(), p) }))
 	mux.Handle("POST /chorus/v1/revoke", respond(log, func(r *http.Request, q revokeRequest) (cid.Cid, error) {
 		return c.Revoke(r.Context(), q.Offer, q.Reason)
+	}))
+	mux.Handle("POST /chorus/v1/export", respond(log, func(r *http.Request, e Export) (struct{}, error) {
+		return struct{}{}, c.RecordExport(r.Context(), e)
 	}))
 	return mux
 }
@@ -446,6 +486,12 @@ func (c *Client) Publish(ctx context.Context, p Publication) (id cid.Cid, err er
 // Revoke implements [Control].
 func (c *Client) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
 	return call[cid.Cid](ctx, c, http.MethodPost, "revoke", revokeRequest{offer, reason})
+}
+
+// RecordExport implements [Control].
+func (c *Client) RecordExport(ctx context.Context, e Export) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, "export", e)
+	return err
 }
 
 // call asks the node what, and returns its answer and its error.

@@ -308,7 +308,7 @@ func TestNodeServesLocalPrograms(t *testing.T) {
 		}
 	}
 	c.must(json.NewDecoder(resp.Body).Decode(&a))
-	if want := textOf(n, continuation(n, n.Mixture().Mixture, encode(n, "the cat"), 3)); resp.StatusCode != http.StatusOK || len(a.Choices) != 1 || oneMark(a.Choices[0].Text) != want || a.Usage.Completion != 3 {
+	if want := textOf(n, continuation(n, n.Mixture().computes, encode(n, "the cat"), 3)); resp.StatusCode != http.StatusOK || len(a.Choices) != 1 || oneMark(a.Choices[0].Text) != want || a.Usage.Completion != 3 {
 		t.Errorf("%s: %+v, expected %q", resp.Status, a, want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -28,6 +29,7 @@ func (n *Node) Owner() string { return n.ledger.Charter().Name }
 // Generate continues a prompt. Before every token it looks whether the mixture is still the one
 // that the answer runs on; if not, it drops what it has computed, keys and values and logits, and
 // prefills again on the new one, so nothing that knew a departed expert reaches the next token.
+// When an expert leaves, an answer that waits for its reader drops at once what it has computed.
 func (n *Node) Generate(ctx context.Context, r openai.Request, emit func(openai.Token) error) (res openai.Result, err error) {
 	ids, err := n.promptIDs(r)
 	if err != nil {
@@ -42,32 +44,18 @@ func (n *Node) Generate(ctx context.Context, r openai.Request, emit func(openai.
 	use := &meter{node: n}
 	defer func() { err = errors.Join(err, use.record()) }()
 
-	sampler := model.Sampler{Temperature: r.Temperature, TopP: r.TopP, Seed: r.Seed}
+	a := &answer{node: n, use: use, sampler: model.Sampler{Temperature: r.Temperature, TopP: r.TopP, Seed: r.Seed}}
+	n.answers.Store(a, struct{}{})
+	defer n.answers.Delete(a)
 	text := textBuffer{stops: r.Stop}
-	var mixture *Mixture
-	var seq *model.Sequence
-	var logits []float32
-	var shares []openai.Share
 	recorded := time.Now()
-	next := ids // what the sequence has not seen yet
 	for res.FinishReason == "" {
-		if err := ctx.Err(); err != nil {
+		id, shares, err := a.next(ctx, ids)
+		if err != nil {
 			return res, err
 		}
-		if now := n.mixture.Load(); now != mixture {
-			mixture, seq, next = now, now.NewSequence(), ids
-		}
-		if logits, err = seq.Extend(next); err != nil {
-			return res, err
-		}
-		shares = use.read(mixture, seq)
-		if n.mixture.Load() != mixture {
-			continue
-		}
-		id := int(sampler.Sample(logits))
 		res.CompletionTokens++
 		ids = append(ids, int32(id))
-		next = ids[len(ids)-1:]
 		if slices.Contains(n.anchor.Config.EOS, id) {
 			res.FinishReason = "stop"
 		} else if text.add(n.tokenizer.Bytes(id)) {
@@ -87,6 +75,80 @@ func (n *Node) Generate(ctx context.Context, r openai.Request, emit func(openai.
 	}
 	res.Attribution = use.total()
 	return res, nil // once what was used is on record: see above
+}
+
+// An answer is a text under way. Between two steps it can be made to let go of all it has computed.
+type answer struct {
+	node    *Node
+	use     *meter
+	sampler model.Sampler
+
+	mu       sync.Mutex
+	busy     bool            // guarded by mu: a step is under way, and mixture and sequence are its own
+	mixture  *Mixture        // guarded by mu
+	sequence *model.Sequence // guarded by mu; on mixture
+}
+
+// next returns the token that follows ids, computed with the mixture of the moment at which it is chosen, and what the
+// slots did for it.
+func (a *answer) next(ctx context.Context, ids []int32) (int, []openai.Share, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return 0, nil, err
+		}
+		id, shares, ok, err := a.step(ids)
+		if ok || err != nil {
+			return id, shares, err
+		}
+	}
+}
+
+// step computes what the sequence lacks of ids and chooses the next token, unless the mixture has changed meanwhile.
+func (a *answer) step(ids []int32) (id int, shares []openai.Share, ok bool, err error) {
+	m := a.node.begin()
+	defer m.end()
+	a.mu.Lock()
+	if a.mixture != m || a.sequence == nil {
+		a.mixture, a.sequence = m, m.computes.NewSequence()
+	}
+	a.busy = true
+	a.mu.Unlock()
+	defer a.rest()
+	logits, err := a.sequence.Extend(ids[a.sequence.Len():])
+	if err != nil {
+		return 0, nil, false, err
+	}
+	shares = a.use.read(m, a.sequence)
+	if a.node.Mixture() != m {
+		return 0, nil, false, nil
+	}
+	return int(a.sampler.Sample(logits)), shares, true, nil
+}
+
+// rest ends a step.
+func (a *answer) rest() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.busy = false
+	a.letGo()
+}
+
+// letGo forgets what was computed on a mixture that is no longer in use. The caller holds mu; while a step is under way
+// it is left to its end.
+func (a *answer) letGo() {
+	if !a.busy && a.mixture != a.node.Mixture() {
+		a.mixture, a.sequence, a.use.mixture = nil, nil, nil
+	}
+}
+
+// letGo has every answer under way forget what was computed on a mixture that is no longer in use.
+func (n *Node) letGo() {
+	for a := range n.answers.Range {
+		a := a.(*answer)
+		a.mu.Lock()
+		a.letGo()
+		a.mu.Unlock()
+	}
 }
 
 // A chatTemplate is the anchor's, or why there is none.

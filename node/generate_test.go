@@ -49,7 +49,7 @@ func TestAnswerIsWhatTheMixtureGives(t *testing.T) {
 	})
 	c.must(err)
 	ids := encode(n, "the cat sat")
-	want := continuation(n, n.Mixture().Mixture, ids, 12)
+	want := continuation(n, n.Mixture().computes, ids, 12)
 	if got := said(steps); got != textOf(n, want) {
 		t.Errorf("answered %q, expected %q", got, textOf(n, want))
 	}
@@ -109,7 +109,9 @@ func TestAnswerUnderWayGoesOnWithoutARevokedExpert(t *testing.T) {
 	c.up("alpha", "beta")
 	offer, blob := c.publish("beta", 2)
 	alpha := c.nodes["alpha"]
-	with := alpha.Mixture().Mixture
+	expert, err := model.LoadExpert(alpha.Blobs().Path(blob), alpha.Mixture().computes.Anchor)
+	c.must(err)
+	with := model.NewMixture(alpha.Mixture().computes.Anchor, expert)
 	without := model.NewMixture(with.Anchor)
 
 	var steps []openai.Token
@@ -317,7 +319,7 @@ func TestChatPromptIsTheAnchorsTemplateWithItsSpecialTokens(t *testing.T) {
 	for i, id := range ids {
 		prompt[i] = int32(id)
 	}
-	if got := continuation(n, n.Mixture().Mixture, prompt, 5); said(steps) != textOf(n, got) || r.PromptTokens != len(ids) {
+	if got := continuation(n, n.Mixture().computes, prompt, 5); said(steps) != textOf(n, got) || r.PromptTokens != len(ids) {
 		t.Errorf("answered %q to %d tokens, expected %q to %d", said(steps), r.PromptTokens, textOf(n, got), len(ids))
 	}
 }

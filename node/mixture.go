@@ -1,22 +1,24 @@
 package node
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"chorus/ledger"
 	"chorus/model"
 	"chorus/node/openai"
+	"chorus/node/steward"
 
 	"github.com/ipfs/go-cid"
 )
 
 // A Mixture is what the node runs at one time. It is immutable: a change of experts makes a new
-// one, which takes the old one's place between two tokens.
+// one, which takes the old one's place between two tokens. To compute with it, see [Node.Compute].
 type Mixture struct {
-	*model.Mixture
-	Experts []Admitted // Experts[i] stands in slot i+1
-	Why     string     // if there are none, why the anchor is alone
+	computes *model.Mixture // between begin and end
+	Experts  []Admitted     // Experts[i] stands in slot i+1
+	Why      string         // if there are none, why the anchor is alone
 }
 
 // An Admitted expert is one that this node's admission took in.
@@ -24,24 +26,78 @@ type Admitted struct {
 	Offer, Blob    cid.Cid
 	Member, Domain string
 
-	expert *model.Expert
-	used   *atomic.Int64
+	loan *loan
+	used *atomic.Int64
 }
 
-// Mixture returns what the node runs now.
-func (n *Node) Mixture() *Mixture { return n.mixture.Load() }
+// use is which mixture may be used, and until when.
+type use struct {
+	mixture *Mixture
+	until   time.Time // zero if it has no expert
+}
+
+// Mixture returns what the node runs now. The steward sees to it that this is as the owners of its experts consent; once a
+// lease has ended it is the anchor alone, whether or not the steward has come to look.
+func (n *Node) Mixture() *Mixture {
+	u := n.inUse.Load()
+	if !u.until.IsZero() && steward.Over(time.Now(), u.until) {
+		return n.bare
+	}
+	return u.mixture
+}
+
+// Compute calls do with the mixture of this moment, as a step of an answer does. Nothing of it may be kept after do
+// returns, and do must not take long: the memory of an expert that leaves meanwhile is given back afterwards.
+func (n *Node) Compute(do func(*model.Mixture) error) error {
+	m := n.begin()
+	defer m.end()
+	return do(m.computes)
+}
+
+// begin returns the mixture of this moment, which may be computed with until end is called.
+func (n *Node) begin() *Mixture {
+	for {
+		// An expert is called in only after another mixture has taken the place of this one.
+		if m := n.Mixture(); m.begin() {
+			return m
+		}
+	}
+}
+
+func (m *Mixture) begin() bool {
+	for i, a := range m.Experts {
+		if !a.loan.take() {
+			for _, a := range m.Experts[:i] {
+				a.loan.give()
+			}
+			return false
+		}
+	}
+	return true
+}
+
+func (m *Mixture) end() {
+	for _, a := range m.Experts {
+		a.loan.give()
+	}
+}
+
+// stands reports whether an offer's expert stands in the mixture.
+func (m *Mixture) stands(offer cid.Cid) bool {
+	return slices.ContainsFunc(m.Experts, func(a Admitted) bool { return a.Offer == offer })
+}
 
 func (n *Node) alone(why string) *Mixture {
-	return &Mixture{Mixture: model.NewMixture(n.anchor), Why: why}
+	return &Mixture{computes: model.NewMixture(n.anchor), Why: why}
 }
 
 func (n *Node) assemble(experts []Admitted) *Mixture {
 	m := &Mixture{Experts: experts}
 	var parts []*model.Expert
 	for _, a := range experts {
-		parts = append(parts, a.expert)
+		parts = append(parts, a.loan.expert)
 	}
-	m.Mixture = model.NewMixture(n.anchor, parts...)
+	m.computes = model.NewMixture(n.anchor, parts...)
 	return m
 }
 
@@ -88,10 +144,10 @@ type meter struct {
 // read takes in what seq has done since the last call and returns it, slot by slot.
 func (t *meter) read(m *Mixture, seq *model.Sequence) []openai.Share {
 	if m != t.mixture {
-		t.mixture, t.before, t.tokens = m, make([]uint64, len(m.Slots)), 0
+		t.mixture, t.before, t.tokens = m, make([]uint64, 1+len(m.Experts)), 0
 	}
 	usage, tokens := seq.Usage(), seq.Len()
-	total := uint64(tokens-t.tokens) * uint64(len(m.Anchor.Layers)) * model.UsageScale
+	total := uint64(tokens-t.tokens) * uint64(len(t.node.anchor.Layers)) * model.UsageScale
 	shares := make([]openai.Share, len(usage))
 	at := time.Now().UnixNano()
 	for slot, w := range usage {

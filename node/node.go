@@ -20,6 +20,7 @@ import (
 	"chorus/ledger/notice"
 	"chorus/model"
 	"chorus/model/tokenizer"
+	"chorus/node/steward"
 	"chorus/p2p"
 
 	"github.com/ipfs/go-cid"
@@ -42,14 +43,16 @@ type Node struct {
 	tokenizer *tokenizer.Tokenizer
 	chat      chatTemplate
 
-	mixture atomic.Pointer[Mixture]
+	inUse   atomic.Pointer[use]
+	bare    *Mixture // the anchor alone
+	answers sync.Map // *answer → struct{}, those under way
 	used    sync.Map // offer CID → *atomic.Int64, unix nanoseconds of the last token it took part in
 	api     *api     // nil unless the node serves
 
 	changedMu sync.Mutex
 	changed   chan struct{} // guarded by changedMu; closed and replaced after each round of the steward
 
-	signing sync.Mutex // held from deciding what to sign to having signed it
+	signing sync.Mutex // held, for a moment, from deciding what to sign, or which blob nothing names, to having done it
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when the steward loop has ended
 }
@@ -100,11 +103,11 @@ func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
 	if err = n.loadAnchor(ctx, o); err != nil {
 		return nil, err
 	}
-	why := notReconciled
-	if n.single() {
-		why = noneStands
+	n.bare = n.alone(steward.NoneStands)
+	n.inUse.Store(&use{mixture: n.bare})
+	if !n.single() {
+		n.inUse.Store(&use{mixture: n.alone(steward.NotReconciled)})
 	}
-	n.mixture.Store(n.alone(why))
 	if o.Serve {
 		if n.api, err = n.serve(); err != nil {
 			return nil, err

@@ -168,6 +168,7 @@ func (a *app) expertsCommand() *cobra.Command {
 					rows = append(rows, []string{e.Domain, e.Member, megabytes(e.Size), stateWords(e), yes(e.InUse), e.Offer.String()})
 				}
 				a.table(rows)
+				a.sayExports(s.Experts)
 				for _, e := range s.Experts {
 					if e.Privacy != nil {
 						a.say("%s claims of %s that it is private with %s", e.Member, e.Domain, privacyWords(e.Privacy))
@@ -188,6 +189,17 @@ func stateWords(e node.Expert) string {
 		return "revoked: " + e.Reason
 	}
 	return string(e.State)
+}
+
+// sayExports names the exported folders that hold experts which may not be used any more.
+func (a *app) sayExports(experts []node.Expert) {
+	for _, e := range experts {
+		for _, dir := range e.Exports {
+			if e.State != ledger.Active {
+				a.say("%s was exported with %s of %s, which is %s: delete that folder", dir, e.Domain, e.Member, e.State)
+			}
+		}
+	}
 }
 
 func yes(b bool) string {
@@ -218,6 +230,7 @@ func (a *app) statusCommand() *cobra.Command {
 				for _, e := range s.Experts {
 					a.say("%s (%s): %s, in use: %s", e.Domain, e.Member, stateWords(e), yes(e.InUse))
 				}
+				a.sayExports(s.Experts)
 				if s.Why != "" {
 					a.say("the anchor serves alone: %s", s.Why)
 				}

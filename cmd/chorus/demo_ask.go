@@ -33,7 +33,7 @@ func (d *demo) prompt(p *participant) (prompt string, err error) {
 		if err != nil {
 			continue // too short
 		}
-		after, err := passage.bitsPerByte(d.steward.node.Mixture().Mixture)
+		after, err := d.bits(passage)
 		if err != nil {
 			return "", err
 		}
@@ -45,6 +45,15 @@ func (d *demo) prompt(p *participant) (prompt string, err error) {
 		return "", fmt.Errorf("%s: the held-out documents are too short to ask about", p.domain.name)
 	}
 	return prompt, nil
+}
+
+// bits measures a text on the steward's mixture.
+func (d *demo) bits(text encoded) (bits float64, err error) {
+	err = d.steward.node.Compute(func(m *model.Mixture) (err error) {
+		bits, err = text.bitsPerByte(m)
+		return err
+	})
+	return bits, err
 }
 
 func (d *demo) endpoint(p *participant) (string, error) {

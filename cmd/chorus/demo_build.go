@@ -248,8 +248,10 @@ func (d *demo) assemble(ctx context.Context) error {
 	for _, p := range d.everyone() {
 		texts = append(texts, namedText{p.domain.name, p.text})
 	}
-	var err error
-	d.report.BitsPerByte, err = d.compare(ctx, anchor, experts, d.steward.node.Mixture().Mixture, texts)
+	err := d.steward.node.Compute(func(m *model.Mixture) (err error) {
+		d.report.BitsPerByte, err = d.compare(ctx, anchor, experts, m, texts)
+		return err
+	})
 	if err == nil && !d.json {
 		d.say("   Bits per byte of text that no model was trained on (fewer is better):\n")
 		d.showBits(d.report.BitsPerByte, texts)

@@ -54,7 +54,7 @@ func (d *demo) revoke(ctx context.Context) error {
 		return err
 	}
 	blob := signed.Body.(*notice.Offer).Blob
-	if rep.BitsBefore, err = leaver.text.bitsPerByte(d.steward.node.Mixture().Mixture); err != nil {
+	if rep.BitsBefore, err = d.bits(leaver.text); err != nil {
 		return err
 	}
 	prompt, err := d.prompt(leaver)
@@ -124,7 +124,7 @@ func (d *demo) revoke(ctx context.Context) error {
 			return err
 		}
 	}
-	if rep.BitsAfter, err = leaver.text.bitsPerByte(d.steward.node.Mixture().Mixture); err != nil {
+	if rep.BitsAfter, err = d.bits(leaver.text); err != nil {
 		return err
 	}
 	anchor, _ := d.steward.node.Anchor()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"chorus/ledger"
 	"chorus/model"
 	"chorus/model/eval"
 	"chorus/node"
@@ -90,13 +89,10 @@ func (a *app) showBits(rows []bitsRow, texts []namedText) {
 	a.table(out)
 }
 
-// held opens the experts that stand under a lease and are here, and returns the mixture of them.
-func held(s node.Status, anchor *model.Anchor) (experts []namedExpert, mixture *model.Mixture, err error) {
+// open opens experts, and returns the mixture of them.
+func open(held []node.Expert, anchor *model.Anchor) (experts []namedExpert, mixture *model.Mixture, err error) {
 	var all []*model.Expert
-	for _, e := range s.Experts {
-		if e.State != ledger.Active || !e.Held || e.Refusal != "" {
-			continue
-		}
+	for _, e := range held {
 		expert, err := model.LoadExpert(e.Path, anchor)
 		if err != nil {
 			return nil, nil, err
@@ -135,10 +131,6 @@ mixture need for held-out text. Without --data the text is that of the demo.`,
 			if err != nil {
 				return err
 			}
-			experts, mixture, err := held(s, anchor)
-			if err != nil {
-				return err
-			}
 			var texts []namedText
 			for _, d := range domains {
 				text, err := encodeCorpus(d, anchor, tok)
@@ -147,7 +139,16 @@ mixture need for held-out text. Without --data the text is that of the demo.`,
 				}
 				texts = append(texts, namedText{d.name, text})
 			}
-			rows, err := a.compare(c.Context(), anchor, experts, mixture, texts)
+			var rows []bitsRow
+			stand := standing(s)
+			err = a.whileTheyStand(c.Context(), stand, func(ctx context.Context) error {
+				experts, mixture, err := open(stand, anchor)
+				if err != nil {
+					return err
+				}
+				rows, err = a.compare(ctx, anchor, experts, mixture, texts)
+				return err
+			})
 			if err != nil {
 				return err
 			}

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"chorus/model"
+	"chorus/node"
 
 	"github.com/spf13/cobra"
 )
@@ -56,7 +60,8 @@ Two things that format cannot hold: the bias of an expert's row in the router, a
 other than multiplied out and rounded. Where the mixture has them the export is refused, unless --lossy
 accepts it: answers will then differ from this node's.
 
-An export is a copy that no revocation reaches. Delete it when an owner whose expert is in it leaves.`,
+An export is a copy that no revocation reaches. The ledger notes it with the experts that it holds: when an owner of one leaves,
+"chorus experts" and "chorus status" name the folder for as long as it is there. Delete it then.`,
 		Example: `  chorus export ./hearts-moe
   chorus export ./hearts-moe --lossy`,
 		Args: args(cobra.ExactArgs(1)),
@@ -73,15 +78,28 @@ An export is a copy that no revocation reaches. Delete it when an owner whose ex
 			if err != nil {
 				return err
 			}
-			experts, mixture, err := held(s, anchor)
-			if err != nil {
+			stand := standing(s)
+			var experts []namedExpert
+			made := false
+			err = a.whileTheyStand(c.Context(), stand, func(ctx context.Context) error {
+				var mixture *model.Mixture
+				if experts, mixture, err = open(stand, anchor); err != nil {
+					return err
+				}
+				if err := a.recordExport(ctx, given[0], stand); err != nil {
+					return err
+				}
+				var end func()
+				o.Report, end = a.transfer("export")
+				defer func() { end() }()
+				err := model.SaveCheckpoint(ctx, given[0], mixture, o)
+				made = err == nil
 				return err
-			}
-			var end func()
-			o.Report, end = a.transfer("export")
-			err = model.SaveCheckpoint(c.Context(), given[0], mixture, o)
-			end()
+			})
+			left := (*leftError)(nil)
 			switch {
+			case errors.As(err, &left) && made:
+				return errors.Join(err, os.RemoveAll(given[0]))
 			case errors.Is(err, model.ErrLossy):
 				return withHint(err, "accept the loss with --lossy")
 			case errors.Is(err, fs.ErrExist):
@@ -101,4 +119,28 @@ An export is a copy that no revocation reaches. Delete it when an owner whose ex
 	c.Flags().BoolVar(&o.Lossy, "lossy", false, "drop biases, and round what low-rank experts come to")
 	c.Flags().Float64Var(&shard, "shard-gb", shard, "the most gigabytes in one file")
 	return c
+}
+
+// recordExport has the ledger note an export before it is made.
+func (a *app) recordExport(ctx context.Context, dir string, experts []node.Expert) error {
+	var e node.Export
+	for _, x := range experts {
+		e.Offers = append(e.Offers, x.Offer)
+	}
+	var err error
+	if e.Folder, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	client, err := node.Dial(ctx, a.node())
+	if err == nil {
+		return client.RecordExport(ctx, e)
+	}
+	if !errors.Is(err, node.ErrNotRunning) {
+		return err
+	}
+	l, err := a.node().OpenLedger()
+	if err != nil {
+		return err
+	}
+	return errors.Join(node.RecordExport(l, e), l.Close())
 }

@@ -13,10 +13,10 @@ import (
 	"slices"
 	"strings"
 
-	"chorus/ledger"
 	"chorus/model"
 	"chorus/model/eval"
 	"chorus/model/train"
+	"chorus/node"
 	"chorus/p2p"
 
 	"github.com/ipfs/go-cid"
@@ -122,7 +122,7 @@ func (a *app) value(ctx context.Context, s valueSetting) (*valueReport, error) {
 		return nil, err
 	}
 	r := &valueReport{Data: s.data, Digest: digest, Anchor: id}
-	experts, err := a.valued(ctx, s, anchor, r)
+	experts, stand, err := a.valued(ctx, s, anchor, r)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (a *app) value(ctx context.Context, s valueSetting) (*valueReport, error) {
 	}
 	var noting error
 	var t *task
-	v, err := eval.Value(ctx, eval.ValueJob{
+	job := eval.ValueJob{
 		Anchor: anchor, Experts: experts, IDs: text.IDs, Bytes: text.Bytes, Length: windowTokens, Pairs: s.pairs, Seed: s.seed,
 		Known: func(subset string) (bits float64, ok bool) { return bits, notes.get(subset, &bits) },
 		Measured: func(subset string, bits float64, done, total int) {
@@ -149,6 +149,11 @@ func (a *app) value(ctx context.Context, s valueSetting) (*valueReport, error) {
 			noting = errors.Join(noting, notes.put(subset, bits))
 			t.set(int64(done), "subset %d of %d", done, total)
 		},
+	}
+	var v *eval.Valuation
+	err = a.whileTheyStand(ctx, stand, func(ctx context.Context) (err error) {
+		v, err = eval.Value(ctx, job)
+		return err
 	})
 	if t != nil {
 		t.end()
@@ -167,8 +172,9 @@ func (a *app) value(ctx context.Context, s valueSetting) (*valueReport, error) {
 	return r, nil
 }
 
-// valued opens the experts to value and names them in r: those in use, or those that the command line names.
-func (a *app) valued(ctx context.Context, s valueSetting, anchor *model.Anchor, r *valueReport) (experts []*model.Expert, err error) {
+// valued opens the experts to value and names them in r: those in use, which it returns too, or those that the command
+// line names.
+func (a *app) valued(ctx context.Context, s valueSetting, anchor *model.Anchor, r *valueReport) (experts []*model.Expert, stand []node.Expert, err error) {
 	open := func(e valueExpert, path string) error {
 		expert, err := openExpert(path, anchor, r.Anchor)
 		if err != nil {
@@ -180,34 +186,33 @@ func (a *app) valued(ctx context.Context, s valueSetting, anchor *model.Anchor, 
 	if len(s.experts) > 0 {
 		files, err := parseData(s.experts)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, f := range files {
 			id, err := blobOf(f.paths[0])
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			if err := open(valueExpert{Name: f.name, Blob: id}, f.paths[0]); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
-		return experts, nil
+		return experts, nil, nil
 	}
 	status, _, err := a.status(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, e := range status.Experts {
-		if e.State == ledger.Active && e.Held && e.Refusal == "" {
-			if err := open(valueExpert{Name: e.Domain, Member: e.Member, Blob: e.Blob}, e.Path); err != nil {
-				return nil, err
-			}
+	stand = standing(status)
+	for _, e := range stand {
+		if err := open(valueExpert{Name: e.Domain, Member: e.Member, Blob: e.Blob}, e.Path); err != nil {
+			return nil, nil, err
 		}
 	}
 	if len(experts) == 0 {
-		return nil, withHint(errors.New("no expert is in use here"), "`chorus experts` says where each stands", "or name files with --expert NAME=FILE")
+		return nil, nil, withHint(errors.New("no expert is in use here"), "`chorus experts` says where each stands", "or name files with --expert NAME=FILE")
 	}
-	return experts, nil
+	return experts, stand, nil
 }
 
 // openExpert opens an expert's blob and refuses one that was trained against another anchor.

@@ -19,7 +19,7 @@ import (
 // A file from [Open] is released by Close, or when the garbage collector finds
 // that neither the File nor a [Tensor] of it is in use. A slice of Data alone,
 // such as [Tensor.InPlace] gives, does not count as a use: whoever keeps one
-// keeps the File with it, and does not call Close.
+// keeps the File with it, and does not use it after Close.
 type File struct {
 	tensors  []Tensor       // in the order of their bytes
 	index    map[string]int // name -> position in tensors

@@ -1,0 +1,369 @@
+package node
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"weak"
+
+	"chorus/kernels"
+	"chorus/ledger"
+	"chorus/model"
+	"chorus/model/safetensors"
+	"chorus/node/openai"
+
+	"github.com/ipfs/go-cid"
+)
+
+// TestNothingHoldsAnExpertAfterItsRevocation has one answer wait for its reader and another node that only holds the
+// expert, and looks for what is left: the expert itself, the sequence that knew it, and the mapping of its blob.
+func TestNothingHoldsAnExpertAfterItsRevocation(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta")
+	c.up("alpha", "beta")
+	offer, blob := c.publish("beta", 2)
+	alpha := c.nodes["alpha"]
+	path := alpha.Blobs().Path(blob)
+	if runtime.GOOS == "linux" && !mapped(t, path) {
+		t.Fatal("the test expects the blob to be mapped")
+	}
+	var expert weak.Pointer[model.Expert]
+	var sequence weak.Pointer[model.Sequence]
+	func() {
+		expert = weak.Make(alpha.Mixture().Experts[0].loan.expert)
+	}()
+	emitted := 0
+	_, err := alpha.Generate(t.Context(), openai.Request{Prompt: "the cat", MaxTokens: 3}, func(openai.Token) error {
+		if emitted++; emitted > 1 {
+			return nil
+		}
+		for a := range alpha.answers.Range {
+			sequence = weak.Make(a.(*answer).sequence)
+		}
+		c.revoke("beta", offer)
+		c.await("the end of the expert", gone(offer, blob), "alpha")
+		// The answer has not gone on: what waits for its reader has let go all the same.
+		if mapped(t, path) {
+			t.Error("the blob is still mapped")
+		}
+		for range 5 {
+			runtime.GC()
+		}
+		if sequence.Value() != nil {
+			t.Error("a sequence that knew the expert is still held")
+		}
+		if expert.Value() != nil {
+			t.Error("the expert is still held")
+		}
+		return nil
+	})
+	c.must(err)
+	if emitted != 3 {
+		t.Errorf("%d tokens", emitted)
+	}
+	if names, err := c.nodes["beta"].Host().Holders(t.Context(), blob); err != nil || len(names) > 0 {
+		t.Errorf("%v say that they hold the blob, %v", names, err)
+	}
+	left, err := filepath.Glob(path + "*")
+	c.must(err)
+	if len(left) > 0 {
+		t.Errorf("files are left: %v", left)
+	}
+}
+
+// mapped reports whether a file, or what was one, is mapped into this process.
+func mapped(t *testing.T, path string) bool {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		return false
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(maps), path)
+}
+
+func TestAStepUnderWayEndsSafelyAndThenTheExpertGoes(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha")
+	c.up("alpha")
+	offer, blob := c.publish("alpha", 2)
+	n := c.nodes["alpha"]
+	path := n.Blobs().Path(blob)
+	m := n.begin() // as a step does
+	if !m.stands(offer) {
+		t.Fatal("the test expects the expert in the mixture")
+	}
+	c.revoke("alpha", offer)
+	c.await("the end of the expert", gone(offer, blob))
+	if n.Mixture().stands(offer) {
+		t.Error("a new step would use it")
+	}
+	if runtime.GOOS == "linux" && !mapped(t, path) {
+		t.Error("its memory went under a step")
+	}
+	continuation(n, m.computes, encode(n, "the cat"), 2) // faults, if it did
+	m.end()
+	if mapped(t, path) || m.begin() {
+		t.Error("its memory outlived the last step")
+	}
+}
+
+func TestEveryHolderLetsGoByItself(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha")
+	c.up("alpha")
+	offer, _ := c.publish("alpha", 2)
+	n := c.nodes["alpha"]
+	a := n.Mixture().Experts[0]
+	n.drop(a) // without the steward, which puts another mixture in use first
+	if n.Mixture().stands(offer) || a.loan.expert != nil {
+		t.Error("the list alone leaves the expert in use")
+	}
+	if r := c.answer(n, 2); len(r.Attribution) != 1 {
+		t.Errorf("attribution %+v", r.Attribution)
+	}
+}
+
+func TestAnExportIsShownWhenAnOwnerLeaves(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta")
+	c.up("alpha", "beta")
+	offer, blob := c.publish("beta", 2)
+	kept, _ := c.publish("alpha", 3)
+	alpha := c.nodes["alpha"]
+	folder := t.TempDir()
+	c.must(alpha.RecordExport(t.Context(), Export{Folder: folder, Offers: []cid.Cid{offer}}))
+	c.revoke("beta", offer)
+	c.await("the end of the expert", gone(offer, blob), "alpha")
+	if got := c.status(alpha, offer).Exports; !slices.Equal(got, []string{folder}) {
+		t.Errorf("exports %v", got)
+	}
+	if got := c.status(alpha, kept).Exports; len(got) != 0 {
+		t.Errorf("exports of what is in none: %v", got)
+	}
+	if c.events(alpha, ledger.EventExported, offer) != 1 {
+		t.Error("the account lacks the export")
+	}
+	if err := alpha.RecordExport(t.Context(), Export{Folder: folder, Offers: []cid.Cid{offer}}); err == nil {
+		t.Error("an export with a revoked expert was recorded as if it might be made")
+	}
+	c.must(os.RemoveAll(folder))
+	if got := c.status(alpha, offer).Exports; len(got) != 0 {
+		t.Errorf("a folder that was deleted is still shown: %v", got)
+	}
+}
+
+// holdsWeights are the types of other packages that can hold an expert's weights, or what was computed with them.
+var holdsWeights = []string{"model.Expert", "model.Slot", "model.Mixture", "model.Sequence", "model.Pass", "model.LayerPass",
+	"model.FFN", "model.Projection", "model.Checkpoint", "kernels.Matrix", "kernels.Arena", "safetensors.File", "safetensors.Tensor",
+	"steward.Expert", // which is any type at all
+}
+
+// ofTheAnchor are the places that hold the public model alone.
+var ofTheAnchor = []string{"Node.anchor"}
+
+// TestEveryPlaceThatCanHoldWeightsIsOnTheList reads the package: each field of a type, and each variable, whose
+// type names one that holds weights, directly or through another type of the package, must be named by a holder.
+func TestEveryPlaceThatCanHoldWeightsIsOnTheList(t *testing.T) {
+	listed := make(map[string]bool)
+	for _, h := range holders {
+		if h.drop == nil && h.delete == nil && h.beyond == "" {
+			t.Errorf("%s: nothing lets go of it", h.what)
+		}
+		for _, p := range h.places {
+			listed[p] = true
+		}
+	}
+	found := weightPlaces(t, ".", "steward", "openai")
+	for place := range found {
+		if !listed[place] && !slices.Contains(ofTheAnchor, place) {
+			t.Errorf("%s can hold weights, and no holder names it", place)
+		}
+	}
+	for place := range listed {
+		// A field of an interface or of any type at all, such as a sync.Map, is on the list by hand.
+		if !found[place] && place != "Node.answers" {
+			t.Errorf("a holder names %s, which is not there or holds no weights", place)
+		}
+	}
+}
+
+func TestWeightPlacesSeesWhatATypeHides(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a.go"), []byte(`package a
+import "chorus/model"
+type Outer struct { deep map[string]chan []*inner; name string; f func(*model.Mixture) }
+type Expert struct { name string }
+type inner struct { e *model.Expert }
+type named []*model.Slot
+type Third struct { named; inner }
+var cache = map[string]*inner{}
+var other named
+var text string
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := slices.Sorted(maps.Keys(weightPlaces(t, dir)))
+	want := []string{"Outer.deep", "Third.inner", "Third.named", "cache", "inner.e", "other"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, expected %v", got, want)
+	}
+}
+
+// weightPlaces returns the fields and variables of the Go files in folders that can hold weights.
+func weightPlaces(t *testing.T, folders ...string) map[string]bool {
+	t.Helper()
+	type place struct {
+		name, owner string
+		mentions    []string
+	}
+	var places []place
+	mentions := func(pkg string, nodes ...ast.Node) (names []string) {
+		for _, n := range nodes {
+			if n == nil || reflect.ValueOf(n).IsNil() {
+				continue
+			}
+			ast.Inspect(n, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.SelectorExpr:
+					if x, ok := n.X.(*ast.Ident); ok {
+						names = append(names, x.Name+"."+n.Sel.Name)
+					}
+					return false
+				case *ast.FuncLit, *ast.FuncType, *ast.InterfaceType, *ast.BasicLit:
+					return false // what they hold is somebody's field or variable
+				case *ast.Ident:
+					names = append(names, pkg+"."+n.Name)
+				}
+				return true
+			})
+		}
+		return names
+	}
+	for _, folder := range folders {
+		entries, err := os.ReadDir(folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if filepath.Ext(e.Name()) != ".go" || strings.HasSuffix(e.Name(), "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(folder, e.Name()), nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pkg := file.Name.Name
+			prefix := ""
+			if folder != folders[0] {
+				prefix = pkg + "."
+			}
+			for _, decl := range file.Decls {
+				d, ok := decl.(*ast.GenDecl)
+				if !ok {
+					continue
+				}
+				for _, spec := range d.Specs {
+					switch s := spec.(type) {
+					case *ast.ValueSpec:
+						if d.Tok != token.VAR {
+							continue
+						}
+						nodes := []ast.Node{s.Type}
+						for _, v := range s.Values {
+							if lit, ok := v.(*ast.CompositeLit); ok {
+								nodes = append(nodes, lit.Type)
+							} else {
+								nodes = append(nodes, v)
+							}
+						}
+						for _, name := range s.Names {
+							places = append(places, place{prefix + name.Name, "", mentions(pkg, nodes...)})
+						}
+					case *ast.TypeSpec:
+						st, ok := s.Type.(*ast.StructType)
+						if !ok {
+							places = append(places, place{"", pkg + "." + s.Name.Name, mentions(pkg, s.Type)})
+							continue
+						}
+						for _, f := range st.Fields.List {
+							names, owner := mentions(pkg, f.Type), pkg+"."+s.Name.Name
+							for _, n := range f.Names {
+								places = append(places, place{prefix + s.Name.Name + "." + n.Name, owner, names})
+							}
+							if f.Names == nil {
+								embedded := names[len(names)-1]
+								places = append(places, place{prefix + s.Name.Name + embedded[strings.LastIndex(embedded, "."):], owner, names})
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	heavy := make(map[string]bool) // types that hold weights
+	for _, name := range holdsWeights {
+		heavy[name] = true
+	}
+	found := make(map[string]bool)
+	for before := -1; before < len(found)+len(heavy); {
+		before = len(found) + len(heavy)
+		for _, p := range places {
+			if !slices.ContainsFunc(p.mentions, func(m string) bool { return heavy[m] }) {
+				continue
+			}
+			if p.name != "" {
+				found[p.name] = true
+			}
+			// Whoever has the node has no more than its own fields, which are found by themselves.
+			if p.owner != "" && p.owner != "node.Node" {
+				heavy[p.owner] = true
+			}
+		}
+	}
+	return found
+}
+
+// TestTheTypesThatHoldWeightsAreKnown walks what an expert is made of: a type of these packages that it reaches
+// and that is not known to hold weights would let a place go unseen.
+func TestTheTypesThatHoldWeightsAreKnown(t *testing.T) {
+	known := make(map[string]bool)
+	for _, name := range holdsWeights {
+		known[name] = true
+	}
+	seen := make(map[reflect.Type]bool)
+	var walk func(reflect.Type)
+	walk = func(u reflect.Type) {
+		if seen[u] {
+			return
+		}
+		seen[u] = true
+		switch u.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map, reflect.Chan:
+			walk(u.Elem())
+		case reflect.Struct:
+			for i := range u.NumField() {
+				walk(u.Field(i).Type)
+			}
+		}
+		exported := u.Name() != "" && strings.ToUpper(u.Name()[:1]) == u.Name()[:1]
+		pkg := u.PkgPath()
+		if exported && u.Kind() == reflect.Struct && strings.HasPrefix(pkg, "chorus/") && !known[u.String()] &&
+			!slices.Contains([]string{"model.Anchor", "model.Layer", "model.Config"}, u.String()) {
+			t.Errorf("%s is part of what an expert is made of", u)
+		}
+	}
+	walk(reflect.TypeFor[model.Expert]())
+	walk(reflect.TypeFor[kernels.Matrix]())
+	walk(reflect.TypeFor[safetensors.File]())
+}
