@@ -142,11 +142,7 @@ func OfflineStatus(home Home, l *ledger.Ledger) Status {
 		}
 		_, err := os.Stat(e.Path)
 		e.Held = err == nil
-		for _, dir := range folders[st.Notice] {
-			if _, err := os.Stat(dir); err == nil {
-				e.Exports = append(e.Exports, dir)
-			}
-		}
+		e.Exports = folders[st.Notice]
 		if st.Revocation != nil {
 			e.Reason = st.Revocation.Reason
 		}

@@ -3,6 +3,8 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"os"
+	"slices"
 
 	"chorus/ledger"
 
@@ -58,6 +60,9 @@ var holders = []holder{
 	{
 		what: "folders that were exported from this home",
 		drop: func(n *Node, a Admitted) {
+			if n.active(a.Offer, now()) {
+				return // it is the node that ends
+			}
 			for _, dir := range n.exportsWith(a.Offer) {
 				n.log.Error("an exported folder holds an expert that may not be used any more: delete it",
 					slog.String("folder", dir), slog.String("member", a.Member), slog.String("domain", a.Domain))
@@ -92,7 +97,7 @@ func (n *Node) deleteBlob(blob cid.Cid) error {
 	return nil
 }
 
-// exportsWith returns the folders that were exported from this home with an offer's expert in them.
+// exportsWith returns the folders that were exported from this home with an offer's expert in them and are still there.
 func (n *Node) exportsWith(offer cid.Cid) []string {
 	events, err := n.ledger.Events()
 	if err != nil {
@@ -101,11 +106,14 @@ func (n *Node) exportsWith(offer cid.Cid) []string {
 	return exports(events)[offer]
 }
 
-// exports returns the folders that hold each offer's expert, as far as the account says.
+// exports returns the folders that hold each offer's expert: of those that the account names, the ones that are there.
 func exports(events []ledger.Event) map[cid.Cid][]string {
 	all := make(map[cid.Cid][]string)
 	for _, e := range events {
-		if e.Kind == ledger.EventExported {
+		if e.Kind != ledger.EventExported || slices.Contains(all[e.Offer], e.Detail) {
+			continue
+		}
+		if _, err := os.Stat(e.Detail); err == nil {
 			all[e.Offer] = append(all[e.Offer], e.Detail)
 		}
 	}

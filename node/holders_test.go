@@ -14,7 +14,6 @@ import (
 	"testing"
 	"weak"
 
-	"chorus/kernels"
 	"chorus/ledger"
 	"chorus/model"
 	"chorus/model/safetensors"
@@ -364,6 +363,5 @@ func TestTheTypesThatHoldWeightsAreKnown(t *testing.T) {
 		}
 	}
 	walk(reflect.TypeFor[model.Expert]())
-	walk(reflect.TypeFor[kernels.Matrix]())
 	walk(reflect.TypeFor[safetensors.File]())
 }
