@@ -2,25 +2,73 @@ package p2p
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"chorus/ledger/notice"
+
+	"github.com/go-json-experiment/json"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/multiformats/go-multiaddr"
 )
 
+// The address protocol. Whoever opens a stream sends the addresses of members that it knows, itself among them, once
+// after connecting and then those that have changed, as JSON, and closes it.
 const (
-	maxAddrs    = 16  // of one member that are kept and passed on
-	maxAddrLen  = 256 // characters
-	syncEvery   = time.Minute
-	dialTimeout = 30 * time.Second
-	minBackoff  = time.Second
-	maxBackoff  = time.Minute
+	addressProtocol protocol.ID = "/chorus/addresses/1"
+
+	maxAddrs     = 16  // of one member that are kept and passed on
+	maxAddrLen   = 256 // characters
+	maxAddresses = 1 << 20
+	addrTimeout  = 30 * time.Second
+	tellNewsEach = time.Minute
+	dialTimeout  = 30 * time.Second
 )
+
+type memberAddrs struct {
+	Node  notice.PublicKey `json:"node"`
+	Addrs []string         `json:"addrs"`
+}
+
+// decodeAddresses reads the body of an address stream.
+func decodeAddresses(b []byte) ([]memberAddrs, error) {
+	var told []memberAddrs
+	if err := json.Unmarshal(b, &told, json.RejectUnknownMembers(true)); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	for _, t := range told {
+		if len(t.Addrs) > maxAddrs {
+			return nil, fmt.Errorf("%w: %d addresses of a member", ErrMalformed, len(t.Addrs))
+		}
+		if _, err := parseAddrs(t.Addrs); err != nil {
+			return nil, err
+		}
+	}
+	return told, nil
+}
+
+func parseAddrs(texts []string) ([]multiaddr.Multiaddr, error) {
+	var addrs []multiaddr.Multiaddr
+	for _, text := range texts {
+		if len(text) > maxAddrLen {
+			return nil, fmt.Errorf("%w: address of %d characters", ErrMalformed, len(text))
+		}
+		a, err := multiaddr.NewMultiaddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: address: %w", ErrMalformed, err)
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs, nil
+}
 
 // A book has the addresses of members: those configured for good, those that the member itself names until it
 // names others, and those heard of from others until the member names its own.
@@ -75,24 +123,28 @@ func (e *entry) all() []multiaddr.Multiaddr {
 	return multiaddr.Unique(slices.Concat(e.configured, e.own, e.heard))
 }
 
-// keep holds the connection to a member, dialling it whenever it is gone, and synchronises with it at once after
-// dialling and then every minute.
+// keep holds the connection to a member, dialling it whenever it is gone, and tells it of addresses.
 func (h *Host) keep(m *member) {
-	backoff := minBackoff
+	backoff, told := minBackoff, make(map[notice.PublicKey]string)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-h.ctx.Done():
 			return
+		case <-m.left:
+			return
 		case <-m.wake:
 		case <-timer.C:
 		}
+		if m.lost.Swap(false) {
+			clear(told)
+		}
 		err := h.dial(m)
 		if err == nil && h.host.Network().Connectedness(m.id) == network.Connected {
-			err = h.syncWith(h.ctx, m)
+			err = h.tell(m, told)
 		}
-		wait := syncEvery
+		wait := tellNewsEach
 		if err == nil {
 			backoff = minBackoff
 		} else if h.ctx.Err() == nil {
@@ -115,4 +167,88 @@ func (h *Host) dial(m *member) error {
 		s.Backoff().Clear(m.id) // keep has its own
 	}
 	return h.host.Connect(ctx, peer.AddrInfo{ID: m.id, Addrs: addrs})
+}
+
+// tell sends a connected member the addresses that it has not been told, and takes note of them in told.
+func (h *Host) tell(m *member, told map[notice.PublicKey]string) error {
+	news, size := []memberAddrs{}, 0
+	about := func(node notice.PublicKey, addrs []multiaddr.Multiaddr) {
+		a := memberAddrs{Node: node, Addrs: []string{}}
+		for _, addr := range addrs {
+			if text := addr.String(); len(text) <= maxAddrLen && len(a.Addrs) < maxAddrs {
+				a.Addrs = append(a.Addrs, text)
+				size += len(text)
+			}
+		}
+		if len(a.Addrs) > 0 && size < maxAddresses/2 && told[node] != strings.Join(a.Addrs, " ") {
+			news = append(news, a)
+		}
+	}
+	about(h.self, h.host.Addrs())
+	for _, other := range h.members.all() {
+		if other != m {
+			about(other.node, h.book.of(other.id))
+		}
+	}
+	if len(news) == 0 {
+		return nil
+	}
+	body, err := json.Marshal(news)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(h.ctx, addrTimeout)
+	defer cancel()
+	s, err := h.host.NewStream(network.WithNoDial(ctx, "only connected members are told"), m.id, addressProtocol)
+	if err != nil {
+		return err
+	}
+	s.SetDeadline(time.Now().Add(addrTimeout))
+	if _, err := s.Write(body); err != nil {
+		s.Reset()
+		return err
+	}
+	for _, a := range news {
+		told[a.Node] = strings.Join(a.Addrs, " ")
+	}
+	return s.Close()
+}
+
+// serveAddresses takes in the addresses that a member sends, and has members dialled of whom they are news.
+func (h *Host) serveAddresses(s network.Stream) {
+	defer s.Reset()
+	from := h.memberOf(s.Conn().RemotePeer())
+	if from == nil || !h.enter() {
+		return
+	}
+	defer h.wg.Done()
+	conduct := h.engine.partner(from.node).conduct
+	if !conduct.mayTell() {
+		return
+	}
+	s.SetDeadline(time.Now().Add(addrTimeout))
+	body, err := io.ReadAll(io.LimitReader(s, maxAddresses))
+	if err != nil {
+		return
+	}
+	told, err := decodeAddresses(body)
+	if err != nil {
+		conduct.judge(err)
+		return
+	}
+	for _, t := range told {
+		id, err := peerIDOf(t.Node)
+		if err != nil {
+			continue
+		}
+		about := h.memberOf(id)
+		addrs, err := parseAddrs(t.Addrs)
+		if about == nil || err != nil {
+			continue
+		}
+		gained := h.book.learn(id, addrs, about == from)
+		if gained && h.host.Network().Connectedness(id) != network.Connected {
+			about.signal()
+		}
+	}
 }

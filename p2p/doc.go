@@ -20,6 +20,8 @@ import (
 var (
 	// ErrNotMember reports a key that is not on the charter.
 	ErrNotMember = errors.New("not a member of this charter")
+	// ErrShunned reports a member whose node keeps sending what no honest node sends.
+	ErrShunned = errors.New("sends what no honest node sends, and is not spoken with for a while")
 	// ErrAlone reports that no other member is connected.
 	ErrAlone = errors.New("no other member is connected")
 	// ErrTooLarge reports something beyond its size limit. Nothing was read or allocated for it.

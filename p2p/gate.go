@@ -1,22 +1,30 @@
 package p2p
 
 import (
-	"chorus/ledger/notice"
 	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"chorus/ledger/notice"
 
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
 )
 
 // A member is another member's node as the host sees it.
 type member struct {
-	notice.Member
+	Name string
+	node notice.PublicKey
 	id   peer.ID
 	wake chan struct{} // of size 1: something changed that keep must look at
+	left chan struct{} // closed when this is no longer the member's node
+	lost atomic.Bool   // the connection has ended since keep last looked
 }
 
 func (m *member) signal() {
@@ -26,23 +34,55 @@ func (m *member) signal() {
 	}
 }
 
-// peerIDOf returns the libp2p name of a node key.
+// peerIDOf returns the libp2p name of a key.
 func peerIDOf(k notice.PublicKey) (peer.ID, error) {
 	pub, err := crypto.UnmarshalEd25519PublicKey(k[:])
 	if err != nil {
-		return "", fmt.Errorf("node key %s: %w", k, err)
+		return "", fmt.Errorf("key %s: %w", k, err)
 	}
 	return peer.IDFromPublicKey(pub)
 }
 
-// A gate lets the host connect to members and nobody else, whichever side dials. A stranger learns that an
-// encrypted port is there, and no more.
-type gate map[peer.ID]*member
+// keyOf returns the key that a libp2p name stands for, if it is one of those that members have.
+func keyOf(id peer.ID) (notice.PublicKey, bool) {
+	pub, err := id.ExtractPublicKey()
+	if err != nil || pub.Type() != crypto.Ed25519 {
+		return notice.PublicKey{}, false
+	}
+	raw, err := pub.Raw()
+	if err != nil || len(raw) != len(notice.PublicKey{}) {
+		return notice.PublicKey{}, false
+	}
+	return notice.PublicKey(raw), true
+}
 
-var _ connmgr.ConnectionGater = gate(nil)
+// A gate decides who may connect, whichever side dials: the nodes of members, and couriers, who hold another key of a
+// member. A stranger learns that an encrypted port is there, and no more.
+type gate struct{ notices Notices }
 
-// InterceptPeerDial is asked before a peer is dialled.
-func (g gate) InterceptPeerDial(p peer.ID) bool { return g[p] != nil }
+var _ connmgr.ConnectionGater = gate{}
+
+// node reports whether a peer is the node of a member now.
+func (g gate) node(p peer.ID) bool {
+	key, ok := keyOf(p)
+	if !ok {
+		return false
+	}
+	_, node, ok := g.notices.Seat(key)
+	return ok && node
+}
+
+// passes reports whether a peer may be connected.
+func (g gate) passes(p peer.ID) bool {
+	key, ok := keyOf(p)
+	if ok {
+		_, _, ok = g.notices.Seat(key)
+	}
+	return ok
+}
+
+// InterceptPeerDial is asked before a peer is dialled. Couriers come by themselves.
+func (g gate) InterceptPeerDial(p peer.ID) bool { return g.node(p) }
 
 // InterceptAddrDial is asked for each address of a peer that may be dialled.
 func (g gate) InterceptAddrDial(peer.ID, multiaddr.Multiaddr) bool { return true }
@@ -52,8 +92,83 @@ func (g gate) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
 // InterceptSecured is asked when the peer has proved its key.
 func (g gate) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
-	return g[p] != nil
+	return g.passes(p)
 }
 
 // InterceptUpgraded is asked last; the decision has been made.
 func (g gate) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
+
+// nodesOnly is a host whose protocols are for the nodes of members, and not for couriers.
+type nodesOnly struct {
+	host.Host
+	gate gate
+}
+
+func (h nodesOnly) SetStreamHandler(id protocol.ID, handle network.StreamHandler) {
+	h.Host.SetStreamHandler(id, h.guard(handle))
+}
+
+func (h nodesOnly) SetStreamHandlerMatch(id protocol.ID, match func(protocol.ID) bool, handle network.StreamHandler) {
+	h.Host.SetStreamHandlerMatch(id, match, h.guard(handle))
+}
+
+func (h nodesOnly) guard(handle network.StreamHandler) network.StreamHandler {
+	return func(s network.Stream) {
+		if !h.gate.node(s.Conn().RemotePeer()) {
+			s.Reset()
+			return
+		}
+		handle(s)
+	}
+}
+
+// A roster has the other members' nodes.
+type roster struct {
+	mu    sync.RWMutex
+	nodes map[peer.ID]*member // guarded by mu
+}
+
+func (r *roster) of(id peer.ID) *member {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.nodes[id]
+}
+
+func (r *roster) all() []*member {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	all := make([]*member, 0, len(r.nodes))
+	for _, m := range r.nodes {
+		all = append(all, m)
+	}
+	return all
+}
+
+// set brings the roster to the nodes given and returns who is new. Those who have left are told.
+func (r *roster) set(nodes map[string]notice.PublicKey, self notice.PublicKey) (joined []*member, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stay := make(map[peer.ID]*member, len(nodes))
+	for name, key := range nodes {
+		if key == self {
+			continue
+		}
+		id, err := peerIDOf(key)
+		if err != nil {
+			return nil, err
+		}
+		m := r.nodes[id]
+		if m == nil || m.Name != name {
+			m = &member{Name: name, node: key, id: id, wake: make(chan struct{}, 1), left: make(chan struct{})}
+			joined = append(joined, m)
+		}
+		stay[id] = m
+	}
+	for id, m := range r.nodes {
+		if stay[id] != m {
+			close(m.left)
+		}
+	}
+	r.nodes = stay
+	return joined, nil
+}

@@ -2,131 +2,88 @@ package p2p
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 
 	"chorus/ledger/notice"
-
-	pubsub "github.com/libp2p/go-libp2p-pubsub"
-	pubsubpb "github.com/libp2p/go-libp2p-pubsub/pb"
-	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// Gossip makes notices fast; synchronisation makes them certain. There is one topic for each charter.
+// A Verdict is what to do with a message of gossip.
+type Verdict int
+
+// The verdicts.
 const (
-	topicPrefix   = "chorus/notices/1/" // and the CID of version 1 of the charter
-	maxGossip     = notice.MaxSize + 4<<10
-	gossipBacklog = 4096 // messages that may wait to be validated; pubsub's default is 32
+	Accept Verdict = iota // it is stored: pass it on
+	Ignore                // it cannot be judged, or not now: pass nothing on
+	Reject                // no honest node passes it on
 )
 
-// joinTopic begins to receive, keep and forward the notices of the charter.
-func (h *Host) joinTopic() error {
-	ps, err := pubsub.NewGossipSub(h.ctx, h.host,
-		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
-		pubsub.WithMaxMessageSize(maxGossip),
-		pubsub.WithValidateQueueSize(gossipBacklog),
-		pubsub.WithFloodPublish(true), // to every connected member, also before the mesh stands
-		// The same notice from two publishers is one message.
-		pubsub.WithMessageIdFn(func(m *pubsubpb.Message) string {
-			sum := sha256.Sum256(m.GetData())
-			return string(sum[:])
-		}),
-	)
-	if err != nil {
-		return err
-	}
-	name := topicPrefix + h.charter.CID.String()
-	if err := ps.RegisterTopicValidator(name, h.validate); err != nil {
-		return err
-	}
-	if h.topic, err = ps.Join(name); err != nil {
-		return err
-	}
-	events, err := h.topic.EventHandler()
-	if err != nil {
-		return err
-	}
-	h.wg.Go(func() { h.followTopic(events) })
-	_, err = h.topic.Relay() // without a subscription: validate is the one that takes the notices
-	return err
-}
-
-// followTopic synchronises with each member that begins to listen. Gossip goes only to those who have said that
-// they do, a moment after they connect, and that of the moment before would wait for the next minute's synchronisation.
-func (h *Host) followTopic(events *pubsub.TopicEventHandler) {
-	defer events.Cancel()
-	for {
-		e, err := events.NextPeerEvent(h.ctx)
-		if err != nil {
-			return
-		}
-		if m := h.memberOf(e.Peer); m != nil && e.Type == pubsub.PeerJoin {
-			m.signal()
-		}
-	}
-}
-
-// Publish spreads a notice of a feed to all members that are reachable now, after adding it to the host's own
-// notices. Those who are not reachable get it by synchronisation. Publishing what has spread already does nothing.
-func (h *Host) Publish(ctx context.Context, n *notice.Notice) error {
-	if err := h.check(n); err != nil {
-		return fmt.Errorf("publish %s: %w", n.CID, err)
-	}
-	if err := h.topic.Publish(ctx, n.Envelope); err != nil {
-		return fmt.Errorf("publish %s: %w", n.CID, err)
-	}
-	return nil
-}
-
-// validate decides on a message, the host's own included, before it is forwarded. It rejects what no honest
-// member sends, and ignores what this node fails to store.
-func (h *Host) validate(_ context.Context, from peer.ID, msg *pubsub.Message) pubsub.ValidationResult {
-	if !h.enter() {
-		return pubsub.ValidationIgnore
-	}
-	defer h.wg.Done()
-	author := msg.GetFrom()
-	if h.memberOf(author) == nil && author != h.self.id {
-		h.log.Warn("gossip of a stranger rejected", "author", author, "from", h.nameOf(from))
-		return pubsub.ValidationReject
-	}
-	n, err := notice.Parse(msg.GetData())
+// Publish stores a notice and spreads it to all nodes that are reachable now. Those who are not get it by
+// synchronisation. Publishing what has spread already does nothing.
+func (e *Engine) Publish(ctx context.Context, n *notice.Notice) error {
+	err := e.belongs(n)
 	if err == nil {
-		err = h.check(n)
+		err = e.notices.Check(n)
+	}
+	if err == nil {
+		_, err = e.notices.Add(n)
+	}
+	if err == nil {
+		err = e.network.Broadcast(ctx, n.Envelope)
 	}
 	if err != nil {
-		h.log.Warn("gossip rejected", "author", h.nameOf(author), "from", h.nameOf(from), "error", err)
-		return pubsub.ValidationReject
-	}
-	if _, err := h.add(n); err != nil {
-		h.log.Error("notice not stored", "notice", n.CID, "error", err)
-		return pubsub.ValidationIgnore
-	}
-	return pubsub.ValidationAccept
-}
-
-// check refuses notices that do not belong to a feed of a member of this charter.
-func (h *Host) check(n *notice.Notice) error {
-	head := n.Header()
-	if head == nil {
-		return fmt.Errorf("%w: a %s belongs to no feed", ErrMalformed, n.Kind)
-	}
-	if !head.Charter.Equals(h.charter.CID) {
-		return fmt.Errorf("%w: notice for the charter %s", ErrNotMember, head.Charter)
-	}
-	if _, ok := h.charterBody().Member(head.Key); !ok {
-		return fmt.Errorf("publishing key %s: %w", head.Key, ErrNotMember)
+		return fmt.Errorf("publish %s: %w", n.CID, err)
 	}
 	return nil
 }
 
-// add stores a checked notice and takes note of a fork that it shows.
-func (h *Host) add(n *notice.Notice) (fresh bool, err error) {
-	fresh, err = h.notices.Add(n)
-	if fresh && err == nil {
-		err = h.forks.look(h.notices, n.Header().Key, n.Header().Seq-1)
+// Receive takes in a message of gossip that a node passes on, and decides what becomes of it. What it accepts is
+// durable.
+func (e *Engine) Receive(from notice.PublicKey, envelope []byte) Verdict {
+	if !e.enter() {
+		return Ignore
 	}
-	return fresh, err
+	defer e.wg.Done()
+	_, node, ok := e.notices.Seat(from)
+	if !ok || !node {
+		return Reject
+	}
+	p := e.partner(from)
+	if !p.conduct.mayGossip() {
+		return Ignore
+	}
+	n, err := notice.Parse(envelope)
+	if err == nil {
+		err = e.belongs(n)
+	}
+	if err != nil {
+		e.log.Warn("gossip rejected", "from", e.nameOf(from), "error", err)
+		p.conduct.judge(err)
+		return Reject
+	}
+	if err := e.notices.Check(n); err != nil {
+		// Whoever passes it on may know of a charter or a delegation that this node lacks.
+		e.log.Debug("gossip not taken in", "from", e.nameOf(from), "error", err)
+		if p.conduct.mayAsk() {
+			e.Meet(from)
+		}
+		return Ignore
+	}
+	if _, err := e.notices.Add(n); err != nil {
+		e.log.Error("notice not stored", "notice", n.CID, "error", err)
+		return Ignore
+	}
+	return Accept
 }
 
-func (h *Host) charterBody() *notice.Charter { return h.charter.Body.(*notice.Charter) }
+// belongs refuses what is not of this consortium.
+func (e *Engine) belongs(n *notice.Notice) error {
+	if h := n.Header(); h != nil && !h.Charter.Equals(e.charter) {
+		return fmt.Errorf("%w: a notice for the charter %s", ErrMalformed, h.Charter)
+	}
+	return nil
+}
+
+// urgent reports whether a notice that came by synchronisation should be gossiped on.
+func urgent(n *notice.Notice) bool {
+	return n.Kind == notice.KindRevocation || n.Kind == notice.KindCharter
+}

@@ -12,6 +12,7 @@ import (
 
 	"chorus/ledger/notice"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/connmgr"
@@ -25,41 +26,33 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 )
 
-// Notices is where a host keeps the notices of feeds. Its methods may be called concurrently.
-type Notices interface {
-	// Add stores a verified notice of a member and reports whether it was new. It is durable when Add returns.
-	// A notice may come before those it follows, and two of one key may have the same number: both are kept.
-	Add(*notice.Notice) (fresh bool, err error)
-	// Heads returns for each key the last notice up to which its feed is complete, if there is one.
-	Heads() []notice.Head
-	// After returns the first limit stored notices of a feed whose number is above seq, ascending.
-	After(key notice.PublicKey, seq uint64, limit int) ([]*notice.Notice, error)
-}
-
-// Config says who a host is and whom it serves. All fields but Listen and Peers are needed.
+// Config says who a host is and whom it serves. All fields but Listen, Peers and Addresses are needed.
 type Config struct {
-	Key     ed25519.PrivateKey // node key of a member
-	Listen  []string           // multiaddrs, TCP or QUIC: /ip4/0.0.0.0/tcp/4001, /ip4/0.0.0.0/udp/4001/quic-v1; none: dial only
-	Peers   []string           // multiaddrs of members, ending in /p2p/…; one that is online is enough
-	Charter *notice.Notice     // verified version 1
-	Notices Notices
-	Blobs   *BlobStore
-	Log     *slog.Logger
+	Key       ed25519.PrivateKey // node key of a member
+	Listen    []string           // multiaddrs, TCP or QUIC: /ip4/0.0.0.0/tcp/4001, /ip4/0.0.0.0/udp/4001/quic-v1; none: dial only
+	Peers     []string           // multiaddrs of members, ending in /p2p/…; one that is online is enough
+	Addresses string             // a file in which to keep the addresses of members that it hears of; empty: none
+	Charter   cid.Cid            // version 1
+	Notices   Notices
+	Blobs     *BlobStore
+	Log       *slog.Logger
 }
 
-// maxParallelMembers bounds how many members are asked something at once.
-const maxParallelMembers = 16
+// syncProtocol carries the conversations of engines: frame.go.
+const syncProtocol protocol.ID = "/chorus/sync/2"
 
 // A Host is a node's place among the members. Its methods may be called concurrently.
 type Host struct {
 	log     *slog.Logger
-	charter *notice.Notice
+	charter cid.Cid
 	notices Notices
 	blobs   *BlobStore
+	self    notice.PublicKey
+	gate    gate
 	host    host.Host
 	topic   *pubsub.Topic
-	members gate // every member but this one
-	self    *member
+	engine  *Engine
+	members roster // every member but this one
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -67,62 +60,34 @@ type Host struct {
 	closed bool           // guarded by mu
 	wg     sync.WaitGroup // work that Close waits for; nothing is added once closed is set
 
-	book       book
-	forks      forks
-	reconciled chan struct{}
-	once       sync.Once // closes reconciled
+	book book
 }
 
 // New starts a host. It listens, connects to the members that it knows of or hears of, and keeps doing so until
-// Close is called or ctx ends. The error wraps ErrNotMember if the node key is not on the charter.
+// Close is called or ctx ends. The error wraps ErrNotMember if the node key is not that of a member's node.
 func New(ctx context.Context, c Config) (*Host, error) {
 	if len(c.Key) != ed25519.PrivateKeySize {
 		return nil, fmt.Errorf("node key has %d bytes, not %d", len(c.Key), ed25519.PrivateKeySize)
 	}
-	charter, ok := c.Charter.Body.(*notice.Charter)
-	if !ok {
-		return nil, fmt.Errorf("a %s cannot found a network, a charter can", c.Charter.Kind)
-	}
 	h := &Host{
-		log:        c.Log,
-		charter:    c.Charter,
-		notices:    c.Notices,
-		blobs:      c.Blobs,
-		members:    make(gate),
-		reconciled: make(chan struct{}),
+		log: c.Log, charter: c.Charter, notices: c.Notices, blobs: c.Blobs,
+		self: notice.PublicKeyOf(c.Key), gate: gate{c.Notices},
 	}
-	for _, m := range charter.Members {
-		id, err := peerIDOf(m.Node)
-		if err != nil {
-			return nil, err
-		}
-		member := &member{m, id, make(chan struct{}, 1)}
-		if m.Node == notice.PublicKeyOf(c.Key) {
-			h.self = member
-		} else {
-			h.members[id] = member
-		}
-	}
-	if h.self == nil {
-		return nil, fmt.Errorf("node key %s: %w", notice.PublicKeyOf(c.Key), ErrNotMember)
+	if _, node, ok := c.Notices.Seat(h.self); !ok || !node {
+		return nil, fmt.Errorf("node key %s: %w", h.self, ErrNotMember)
 	}
 	for _, addr := range c.Peers {
 		info, err := peer.AddrInfoFromString(addr)
 		if err != nil {
 			return nil, fmt.Errorf("peer address %q: %w", addr, err)
 		}
-		m := h.memberOf(info.ID)
-		if m == nil && info.ID != h.self.id {
+		if !h.gate.node(info.ID) {
 			return nil, fmt.Errorf("peer address %q: %w", addr, ErrNotMember)
 		}
-		if m != nil {
-			h.book.configured(m.id, info.Addrs)
-		}
-	}
-	if err := h.forks.scan(c.Notices, charter); err != nil {
-		return nil, err
+		h.book.configured(info.ID, info.Addrs)
 	}
 	h.ctx, h.cancel = context.WithCancel(ctx)
+	h.engine = NewEngine(EngineConfig{Self: h.self, Charter: c.Charter, Notices: c.Notices, Network: wire{h}, Log: c.Log})
 	if err := h.start(c); err != nil {
 		h.Close()
 		return nil, err
@@ -131,45 +96,148 @@ func New(ctx context.Context, c Config) (*Host, error) {
 }
 
 func (h *Host) start(c Config) (err error) {
-	key, err := crypto.UnmarshalEd25519PrivateKey(c.Key)
+	h.host, err = newLibp2p(c.Key, c.Listen, h.gate, len(h.notices.Nodes()))
 	if err != nil {
 		return err
 	}
-	limits, err := newLimits(len(h.members))
+	if err := h.joinTopic(); err != nil {
+		return err
+	}
+	nodes := nodesOnly{h.host, h.gate}
+	nodes.SetStreamHandler(blobProtocol, h.serveBlobs)
+	nodes.SetStreamHandler(addressProtocol, h.serveAddresses)
+	h.host.SetStreamHandler(syncProtocol, func(s network.Stream) {
+		if key, ok := keyOf(s.Conn().RemotePeer()); ok {
+			h.engine.Serve(key, s)
+		} else {
+			s.Reset()
+		}
+	})
+	h.host.Network().Notify(&network.NotifyBundle{
+		ConnectedF: func(_ network.Network, conn network.Conn) {
+			if m := h.memberOf(conn.RemotePeer()); m != nil {
+				h.engine.Meet(m.node)
+				m.signal()
+			}
+		},
+		DisconnectedF: func(_ network.Network, conn network.Conn) {
+			if m := h.memberOf(conn.RemotePeer()); m != nil {
+				m.lost.Store(true)
+				m.signal()
+			}
+		},
+	})
+	changed := h.notices.Changed()
+	if err := h.enrol(); err != nil {
+		return err
+	}
+	h.wg.Go(func() {
+		for {
+			select {
+			case <-changed:
+			case <-h.ctx.Done():
+				return
+			}
+			changed = h.notices.Changed()
+			if err := h.enrol(); err != nil {
+				h.log.Error("members not brought up to date", "error", err)
+			}
+		}
+	})
+	return nil
+}
+
+// enrol takes in who the members are now: it begins to keep a connection to those who are new, and closes those that
+// no longer pass the gate.
+func (h *Host) enrol() error {
+	joined, err := h.members.set(h.notices.Nodes(), h.self)
 	if err != nil {
 		return err
 	}
-	h.host, err = libp2p.New(
-		libp2p.Identity(key),
-		libp2p.ListenAddrStrings(c.Listen...),
+	for _, m := range joined {
+		if !h.enter() {
+			return nil
+		}
+		go func() {
+			defer h.wg.Done()
+			h.keep(m)
+		}()
+	}
+	for _, id := range h.host.Network().Peers() {
+		if !h.gate.passes(id) {
+			h.log.Info("connection closed", "peer", id)
+			h.host.Network().ClosePeer(id)
+		}
+	}
+	return nil
+}
+
+// newLibp2p starts the libp2p host of a key.
+func newLibp2p(key ed25519.PrivateKey, listen []string, gate connmgr.ConnectionGater, members int, more ...libp2p.Option) (host.Host, error) {
+	k, err := crypto.UnmarshalEd25519PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	limits, err := newLimits(members)
+	if err != nil {
+		return nil, err
+	}
+	h, err := libp2p.New(append(more,
+		libp2p.Identity(k),
+		libp2p.ListenAddrStrings(listen...),
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(libp2pquic.NewTransport),
-		libp2p.ConnectionGater(h.members),
+		libp2p.ConnectionGater(gate),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}), // the charter bounds the connections
 		libp2p.ResourceManager(limits),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
 		libp2p.Ping(false),
 		libp2p.UserAgent("chorus"),
-	)
+	)...)
 	if err != nil {
-		return errors.Join(err, limits.Close())
+		return nil, errors.Join(err, limits.Close())
 	}
-	if err := h.joinTopic(); err != nil {
-		return err
-	}
-	h.host.SetStreamHandler(blobProtocol, h.serveBlobs)
-	h.host.SetStreamHandler(syncProtocol, h.serveSync)
-	h.host.Network().Notify(&network.NotifyBundle{DisconnectedF: func(_ network.Network, conn network.Conn) {
-		if m := h.memberOf(conn.RemotePeer()); m != nil {
-			m.signal()
-		}
-	}})
-	for _, m := range h.members {
-		h.wg.Go(func() { h.keep(m) })
-	}
-	return nil
+	return h, nil
 }
+
+// wire is the host's connections as the engine uses them.
+type wire struct{ *Host }
+
+func (w wire) Connected() []notice.PublicKey {
+	var nodes []notice.PublicKey
+	for _, m := range w.connected() {
+		nodes = append(nodes, m.node)
+	}
+	return nodes
+}
+
+func (w wire) Open(ctx context.Context, node notice.PublicKey) (Stream, error) {
+	id, err := peerIDOf(node)
+	if err != nil {
+		return nil, err
+	}
+	return w.host.NewStream(network.WithNoDial(ctx, "only connected members are asked"), id, syncProtocol)
+}
+
+func (w wire) Broadcast(ctx context.Context, envelope []byte) error {
+	return w.topic.Publish(ctx, envelope)
+}
+
+// Publish stores a notice and spreads it to all members that are reachable now. Those who are not get it by
+// synchronisation. Publishing what has spread already does nothing.
+func (h *Host) Publish(ctx context.Context, n *notice.Notice) error { return h.engine.Publish(ctx, n) }
+
+// Sync exchanges with every connected member the notices that either side lacks. It succeeds if it could do so
+// with one of them; the notices are then durable on both sides. The error wraps ErrAlone if nobody is connected.
+func (h *Host) Sync(ctx context.Context) error { return h.engine.Sync(ctx) }
+
+// Reconciled returns a channel that is closed once the host has taken in all that one other member had, since it
+// started.
+func (h *Host) Reconciled() <-chan struct{} { return h.engine.Reconciled() }
+
+// Peers returns the members' nodes that this one has synchronised with since it started, sorted by name.
+func (h *Host) Peers() []Peer { return h.engine.Peers() }
 
 // newLimits sets what libp2p may use. go-libp2p's own limits suit a public network: 8 connections from an IPv4
 // address, 128 inbound in all. Here every connection that lasts is a member's, and those that have yet to prove
@@ -182,6 +250,8 @@ func newLimits(members int) (network.ResourceManager, error) {
 			Streams: s, StreamsInbound: s, StreamsOutbound: s, Memory: rcmgr.LimitVal64(memory),
 		}
 	}
+	// Membership changes while a host runs, and these limits do not.
+	members = max(2*members, members+64)
 	const (
 		connsPerMember    = 8
 		streamsPerMember  = 128
@@ -220,6 +290,9 @@ func (h *Host) Close() error {
 	var err error
 	if h.host != nil {
 		err = h.host.Close()
+	}
+	if h.engine != nil {
+		h.engine.Close()
 	}
 	h.wg.Wait()
 	return err
@@ -267,16 +340,5 @@ func (h *Host) connected() []*member {
 	return members
 }
 
-// nameOf returns the name of a member, or the peer ID of a stranger, for logs.
-func (h *Host) nameOf(id peer.ID) string {
-	if m := h.memberOf(id); m != nil {
-		return m.Name
-	}
-	if id == h.self.id {
-		return h.self.Name
-	}
-	return id.String()
-}
-
 // memberOf returns the other member whose node this is, or nil.
-func (h *Host) memberOf(id peer.ID) *member { return h.members[id] }
+func (h *Host) memberOf(id peer.ID) *member { return h.members.of(id) }
