@@ -200,6 +200,11 @@ func seqKey(key notice.PublicKey, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(key[:], seq)
 }
 
+// seqOf returns the seq in a feedKey.
+func seqOf(feedKey []byte) uint64 {
+	return binary.BigEndian.Uint64(feedKey[len(notice.PublicKey{}):])
+}
+
 // Close closes the file. Of the methods, those that need no file still work.
 func (l *Ledger) Close() error { return l.db.Close() }
 

@@ -95,7 +95,7 @@ func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
 	}
 	n.host, err = p2p.New(ctx, p2p.Config{
 		Key: key, Listen: n.config.Listen, Peers: n.config.Peers,
-		Charter: n.charter, Notices: n.ledger, Blobs: n.blobs, Log: n.log,
+		Charter: n.charter.CID, Notices: notices{n.ledger}, Blobs: n.blobs, Log: n.log,
 	})
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ const (
 	maxAddrLen   = 256 // characters
 	maxAddresses = 1 << 20
 	addrTimeout  = 30 * time.Second
-	tellNewsEach = time.Minute
+	keepEvery    = time.Minute
 	dialTimeout  = 30 * time.Second
 )
 
@@ -123,9 +123,11 @@ func (e *entry) all() []multiaddr.Multiaddr {
 	return multiaddr.Unique(slices.Concat(e.configured, e.own, e.heard))
 }
 
-// keep holds the connection to a member, dialling it whenever it is gone, and tells it of addresses.
+// keep holds the connection to a member, dialling it whenever it is gone, and tells it of addresses: at once after
+// connecting, and then of what is new, ever less often.
 func (h *Host) keep(m *member) {
-	backoff, told := minBackoff, make(map[notice.PublicKey]string)
+	told := make(map[notice.PublicKey]string)
+	backoff, pause, silent := minBackoff, minBackoff, time.Time{} // silent: nothing is told until then
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -139,19 +141,24 @@ func (h *Host) keep(m *member) {
 		}
 		if m.lost.Swap(false) {
 			clear(told)
+			pause, silent = minBackoff, time.Time{}
 		}
+		wait := keepEvery
 		err := h.dial(m)
 		if err == nil && h.host.Network().Connectedness(m.id) == network.Connected {
-			err = h.tell(m, told)
+			if until := time.Until(silent); until > 0 {
+				wait = until
+			} else if err = h.tell(m, told); err == nil {
+				silent, pause = time.Now().Add(pause), min(2*pause, maxBackoff)
+			}
 		}
-		wait := tellNewsEach
 		if err == nil {
 			backoff = minBackoff
 		} else if h.ctx.Err() == nil {
 			h.log.Debug("member not reached", "member", m.Name, "error", err)
 			wait, backoff = backoff, min(2*backoff, maxBackoff)
 		}
-		timer.Reset(wait - rand.N(wait/4)) // so that members that lost each other do not dial in step
+		timer.Reset(wait - rand.N(wait/4+1)) // so that members that lost each other do not dial in step
 	}
 }
 
@@ -236,6 +243,7 @@ func (h *Host) serveAddresses(s network.Stream) {
 		conduct.judge(err)
 		return
 	}
+	news := false
 	for _, t := range told {
 		id, err := peerIDOf(t.Node)
 		if err != nil {
@@ -246,9 +254,17 @@ func (h *Host) serveAddresses(s network.Stream) {
 		if about == nil || err != nil {
 			continue
 		}
-		gained := h.book.learn(id, addrs, about == from)
-		if gained && h.host.Network().Connectedness(id) != network.Connected {
+		if !h.book.learn(id, addrs, about == from) {
+			continue
+		}
+		news = true
+		if h.host.Network().Connectedness(id) != network.Connected {
 			about.signal()
+		}
+	}
+	if news {
+		for _, m := range h.connected() {
+			m.signal()
 		}
 	}
 }

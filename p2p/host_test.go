@@ -25,101 +25,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A memory holds notices in memory, as a ledger does on disk.
-type memory struct {
-	mu      sync.Mutex
-	feeds   map[notice.PublicKey][]*notice.Notice // by number
-	changed chan struct{}                         // closed at the next change
-	fail    error                                 // what Add returns, unless nil
-}
-
-func newMemory(notices ...*notice.Notice) *memory {
-	m := &memory{feeds: make(map[notice.PublicKey][]*notice.Notice), changed: make(chan struct{})}
-	for _, n := range notices {
-		m.Add(n)
-	}
-	return m
-}
-
-func (m *memory) Add(n *notice.Notice) (bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.fail != nil {
-		return false, m.fail
-	}
-	key := n.Header().Key
-	if slices.ContainsFunc(m.feeds[key], func(o *notice.Notice) bool { return o.CID.Equals(n.CID) }) {
-		return false, nil
-	}
-	m.feeds[key] = append(m.feeds[key], n)
-	slices.SortStableFunc(m.feeds[key], func(a, b *notice.Notice) int {
-		return int(int64(a.Header().Seq) - int64(b.Header().Seq))
-	})
-	close(m.changed)
-	m.changed = make(chan struct{})
-	return true, nil
-}
-
-func (m *memory) Heads() []notice.Head {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var heads []notice.Head
-	for key, feed := range m.feeds {
-		var head notice.Head
-		for _, n := range feed {
-			if n.Header().Seq == head.Seq+1 {
-				head = notice.Head{Key: key, Seq: head.Seq + 1, CID: n.CID}
-			}
-		}
-		if head.Seq > 0 {
-			heads = append(heads, head)
-		}
-	}
-	return heads
-}
-
-func (m *memory) After(key notice.PublicKey, seq uint64, limit int) ([]*notice.Notice, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var after []*notice.Notice
-	for _, n := range m.feeds[key] {
-		if n.Header().Seq > seq && len(after) < limit {
-			after = append(after, n)
-		}
-	}
-	return after, nil
-}
-
-func (m *memory) holds(notices ...*notice.Notice) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, n := range notices {
-		if !slices.ContainsFunc(m.feeds[n.Header().Key], func(o *notice.Notice) bool { return o.CID.Equals(n.CID) }) {
-			return false
-		}
-	}
-	return true
-}
-
-// waitFor returns when the memory holds all of notices.
-func (m *memory) waitFor(t *testing.T, notices ...*notice.Notice) {
-	t.Helper()
-	timeout := time.After(30 * time.Second)
-	for {
-		m.mu.Lock()
-		changed := m.changed
-		m.mu.Unlock()
-		if m.holds(notices...) {
-			return
-		}
-		select {
-		case <-changed:
-		case <-timeout:
-			t.Fatal("the notices did not arrive in 30 s")
-		}
-	}
-}
-
 // A consortium is a charter and the keys of its members.
 type consortium struct {
 	charter          *notice.Notice
@@ -127,7 +32,7 @@ type consortium struct {
 	heads            map[string]*notice.Notice // last notice of each feed
 }
 
-func keyOf(seed string) ed25519.PrivateKey {
+func privateOf(seed string) ed25519.PrivateKey {
 	sum := sha256.Sum256([]byte(seed))
 	return ed25519.NewKeyFromSeed(sum[:])
 }
@@ -145,7 +50,7 @@ func found(t testing.TB, names ...string) *consortium {
 		LeaseSeconds: 3600, LeaseCeilingSeconds: 7200, MaxBlobBytes: 1 << 30, OffersPerDay: 100,
 	}
 	for _, name := range names {
-		c.publishing[name], c.node[name] = keyOf(name+" publishing"), keyOf(name+" node")
+		c.publishing[name], c.node[name] = privateOf(name+" publishing"), privateOf(name+" node")
 		charter.Members = append(charter.Members, notice.Member{
 			Name: name, Publishing: notice.PublicKeyOf(c.publishing[name]), Node: notice.PublicKeyOf(c.node[name]),
 		})
@@ -181,16 +86,16 @@ func (c *consortium) saysAfter(t testing.TB, prev *notice.Notice, name, reason s
 }
 
 // config is a member's, with a store of its own and no peers.
-func (c *consortium) config(t testing.TB, name string, notices Notices) Config {
+func (c *consortium) config(t testing.TB, name string, notices *memory) Config {
 	t.Helper()
 	return Config{
-		Key: c.node[name], Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Charter: c.charter,
-		Notices: notices, Blobs: newStore(t), Log: slog.New(slog.DiscardHandler),
+		Key: c.node[name], Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Charter: c.charter.CID,
+		Notices: notices.of(c), Blobs: newStore(t), Log: slog.New(slog.DiscardHandler),
 	}
 }
 
 // start starts the host of a member, which knows the addresses of peers.
-func (c *consortium) start(t testing.TB, name string, notices Notices, peers ...*Host) *Host {
+func (c *consortium) start(t testing.TB, name string, notices *memory, peers ...*Host) *Host {
 	t.Helper()
 	config := c.config(t, name, notices)
 	for _, p := range peers {
@@ -261,7 +166,7 @@ func waitReconciled(t testing.TB, hosts ...*Host) {
 		select {
 		case <-h.Reconciled():
 		case <-timeout:
-			t.Fatalf("%s was not reconciled in 30 s", h.self.Name)
+			t.Fatalf("%s was not reconciled in 30 s", h.self)
 		}
 	}
 }
@@ -284,64 +189,10 @@ func (b *logBuffer) String() string {
 	return b.buf.String()
 }
 
-// checkNotices is what a host relies on: a ledger passes it too.
-func checkNotices(t *testing.T, c *consortium, ns Notices) {
-	t.Helper()
-	one := c.saysAfter(t, nil, "a", "one")
-	two := c.saysAfter(t, one, "a", "two")
-	three := c.saysAfter(t, two, "a", "three")
-	fork := c.saysAfter(t, two, "a", "another three")
-	key := one.Header().Key
-	add := func(n *notice.Notice, want bool) {
-		t.Helper()
-		if fresh, err := ns.Add(n); err != nil || fresh != want {
-			t.Errorf("add: got %v, %v, want %v", fresh, err, want)
-		}
-	}
-	head := func(want *notice.Notice) {
-		t.Helper()
-		heads := ns.Heads()
-		if want == nil && len(heads) == 0 {
-			return
-		}
-		if want == nil || len(heads) != 1 || heads[0] != (notice.Head{Key: key, Seq: want.Header().Seq, CID: want.CID}) {
-			t.Errorf("heads: got %v, want one: %v", heads, want)
-		}
-	}
-	after := func(seq uint64, limit int, want ...*notice.Notice) {
-		t.Helper()
-		got, err := ns.After(key, seq, limit)
-		same := func(a, b *notice.Notice) bool { return a.CID.Equals(b.CID) && bytes.Equal(a.Envelope, b.Envelope) }
-		if err != nil || !slices.EqualFunc(got, want, same) {
-			t.Errorf("after %d: got %v, %v, want %v", seq, got, err, want)
-		}
-	}
-	head(nil)
-	add(two, true)
-	head(nil)
-	after(0, 9, two)
-	add(one, true)
-	add(one, false)
-	head(two)
-	add(three, true)
-	head(three)
-	after(0, 9, one, two, three)
-	after(0, 2, one, two)
-	after(2, 9, three)
-	after(3, 9)
-	add(fork, true)
-	add(fork, false)
-	if got, err := ns.After(key, 2, 9); err != nil || len(got) != 2 {
-		t.Errorf("after a fork: got %v, %v, want both branches", got, err)
-	}
-}
-
-func TestMemoryHoldsToNotices(t *testing.T) { checkNotices(t, found(t, "a"), newMemory()) }
-
 func TestStrangerCannotConnect(t *testing.T) {
 	c := found(t, "a", "b")
 	a := c.start(t, "a", newMemory())
-	stranger := impersonate(t, keyOf("stranger"))
+	stranger := impersonate(t, privateOf("stranger"))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := stranger.Connect(ctx, *host.InfoFromHost(a.host)); err == nil {
@@ -361,12 +212,12 @@ func TestStrangerCannotConnect(t *testing.T) {
 func TestNewRefusesStrangers(t *testing.T) {
 	c := found(t, "a", "b")
 	config := c.config(t, "a", newMemory())
-	config.Key = keyOf("stranger")
+	config.Key = privateOf("stranger")
 	if h, err := New(t.Context(), config); !errors.Is(err, ErrNotMember) {
 		t.Errorf("node key of a stranger: got %v, %v, want ErrNotMember", h, err)
 	}
 	config = c.config(t, "a", newMemory())
-	config.Peers = addrsOf(impersonate(t, keyOf("stranger")))
+	config.Peers = addrsOf(impersonate(t, privateOf("stranger")))
 	if h, err := New(t.Context(), config); !errors.Is(err, ErrNotMember) {
 		t.Errorf("address of a stranger: got %v, %v, want ErrNotMember", h, err)
 	}
