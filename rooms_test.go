@@ -39,6 +39,8 @@ var rooms = []room{
 		"what a node uses follows from its ledger alone, and the loop that sees to it runs in a simulation without a model or a network"},
 	{"node/openai", nil,
 		"the HTTP surface takes generation as an interface, so that it can be read and tested without a node"},
+	{"p2p/simnet", []string{"p2p", "ledger", "ledger/notice"},
+		"a network in memory carries the network's own engines; its tests give them real ledgers, as a node does"},
 	{"p2p", []string{"ledger/notice"},
 		"the network carries notices and blobs; it takes storage as an interface, and a blob's content is none of its business"},
 	{"ledger", []string{"ledger/notice"},

@@ -1,0 +1,241 @@
+// Package simnet is a network in memory for the engines of package p2p: its links can be cut, slow and lossy, and it
+// runs two hundred nodes inside testing/synctest. It is for tests and trials, and imitates what consent rests on:
+// streams that arrive whole and in order or break, gossip that may be lost, late and out of order.
+//
+// Begin with [New] and [Net.Join]. What the network does at random follows from its seed and from what each link
+// has carried, not from the order in which goroutines run.
+package simnet
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"chorus/ledger/notice"
+	"chorus/p2p"
+)
+
+// ErrUnreachable reports a node that is not connected.
+var ErrUnreachable = errors.New("node is not connected")
+
+// gossipDegree is to how many neighbours a node passes a message on: gossipsub's D.
+const gossipDegree = 6
+
+// A Link says what lies between two nodes, the same in both directions.
+type Link struct {
+	Cut    bool          // nothing passes, and streams break
+	Delay  time.Duration // of everything
+	Jitter time.Duration // of gossip, up to this in addition: it arrives out of order
+	Loss   float64       // of gossip: the share of messages that do not arrive
+	Break  float64       // of streams: the share that breaks somewhere on the way
+}
+
+// A Net is a network. Its methods may be called concurrently.
+type Net struct {
+	seed uint64
+
+	mu    sync.Mutex
+	nodes map[notice.PublicKey]*Node // guarded by mu
+	links map[[2]notice.PublicKey]*link
+	usual Link
+	wg    sync.WaitGroup // what is under way
+}
+
+type link struct {
+	Link
+	set     bool                // otherwise the usual one holds
+	carried uint64              // messages and streams so far: what is random about the next follows from it
+	streams map[*pipe]struct{}  // open
+	who     [2]notice.PublicKey // sorted
+}
+
+// New makes a network without nodes whose links are all like usual.
+func New(seed uint64, usual Link) *Net {
+	return &Net{seed: seed, usual: usual, nodes: make(map[notice.PublicKey]*Node), links: make(map[[2]notice.PublicKey]*link)}
+}
+
+// Wait returns when nothing is on its way any more. Call it after the engines were closed.
+func (n *Net) Wait() { n.wg.Wait() }
+
+// A Node is a place in the network. It implements p2p.Network.
+type Node struct {
+	net *Net
+	key notice.PublicKey
+
+	engine *p2p.Engine           // guarded by Net.mu; nil: it is down
+	seen   map[[32]byte]struct{} // guarded by Net.mu: messages that it has had
+}
+
+var _ p2p.Network = (*Node)(nil)
+
+// Join makes a place for a key. The node is down until Start.
+func (n *Net) Join(key notice.PublicKey) *Node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	node := &Node{net: n, key: key}
+	n.nodes[key] = node
+	return node
+}
+
+// Start brings a node up with its engine, which meets everybody it has a link to.
+func (o *Node) Start(e *p2p.Engine) {
+	n := o.net
+	n.mu.Lock()
+	o.engine, o.seen = e, make(map[[32]byte]struct{})
+	n.mu.Unlock()
+	for _, other := range o.Connected() {
+		n.meet(o.key, other)
+	}
+}
+
+// Stop takes a node down: its streams break. It does not close the engine.
+func (o *Node) Stop() {
+	n := o.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	o.engine = nil
+	for _, l := range n.links {
+		if slices.Contains(l.who[:], o.key) {
+			l.breakStreams()
+		}
+	}
+}
+
+// Set changes the link between two nodes.
+func (n *Net) Set(a, b notice.PublicKey, to Link) {
+	n.mu.Lock()
+	l := n.link(a, b)
+	was := n.of(l).Cut
+	l.Link, l.set = to, true
+	if to.Cut {
+		l.breakStreams()
+	}
+	n.mu.Unlock()
+	if was && !to.Cut {
+		n.meet(a, b)
+	}
+}
+
+// Partition cuts every link between nodes of different sides and mends, as usual, every other one. Keys that are on
+// no side form one of their own.
+func (n *Net) Partition(sides ...[]notice.PublicKey) {
+	side := make(map[notice.PublicKey]int)
+	for i, keys := range sides {
+		for _, k := range keys {
+			side[k] = i + 1
+		}
+	}
+	keys := n.keys()
+	for i, a := range keys {
+		for _, b := range keys[:i] {
+			to := n.usual
+			to.Cut = side[a] != side[b]
+			n.Set(a, b, to)
+		}
+	}
+}
+
+// Heal makes every link like the usual one.
+func (n *Net) Heal() { n.Partition() }
+
+func (n *Net) keys() []notice.PublicKey {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	keys := make([]notice.PublicKey, 0, len(n.nodes))
+	for k := range n.nodes {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys
+}
+
+func compareKeys(a, b notice.PublicKey) int { return slices.Compare(a[:], b[:]) }
+
+// link returns what lies between two nodes. The caller holds mu.
+func (n *Net) link(a, b notice.PublicKey) *link {
+	who := [2]notice.PublicKey{a, b}
+	if compareKeys(a, b) > 0 {
+		who = [2]notice.PublicKey{b, a}
+	}
+	l := n.links[who]
+	if l == nil {
+		l = &link{streams: make(map[*pipe]struct{}), who: who}
+		n.links[who] = l
+	}
+	return l
+}
+
+func (n *Net) of(l *link) Link {
+	if l.set {
+		return l.Link
+	}
+	return n.usual
+}
+
+func (l *link) breakStreams() {
+	for p := range l.streams {
+		p.reset()
+	}
+	clear(l.streams)
+}
+
+// chance returns what is random about the next thing that a link carries. The caller holds mu.
+func (n *Net) chance(l *link) *rand.Rand {
+	l.carried++
+	sum := fnv.New64a()
+	fmt.Fprintf(sum, "%x %x %d", l.who[0], l.who[1], l.carried)
+	return rand.New(rand.NewPCG(n.seed, sum.Sum64()))
+}
+
+// meet tells two nodes of each other, once what lies between them has let that through.
+func (n *Net) meet(a, b notice.PublicKey) {
+	n.mu.Lock()
+	delay := n.of(n.link(a, b)).Delay
+	n.mu.Unlock()
+	n.after(delay, func() {
+		for _, pair := range [][2]notice.PublicKey{{a, b}, {b, a}} {
+			n.mu.Lock()
+			e, up := n.nodes[pair[0]], n.reaches(pair[0], pair[1])
+			var engine *p2p.Engine
+			if e != nil {
+				engine = e.engine
+			}
+			n.mu.Unlock()
+			if engine != nil && up {
+				engine.Meet(pair[1])
+			}
+		}
+	})
+}
+
+// after runs f later, as something under way.
+func (n *Net) after(d time.Duration, f func()) {
+	n.wg.Add(1)
+	time.AfterFunc(d, func() {
+		defer n.wg.Done()
+		f()
+	})
+}
+
+// reaches reports whether both nodes are up and linked. The caller holds mu.
+func (n *Net) reaches(a, b notice.PublicKey) bool {
+	from, to := n.nodes[a], n.nodes[b]
+	return from != nil && to != nil && from.engine != nil && to.engine != nil && !n.of(n.link(a, b)).Cut
+}
+
+// Connected returns the nodes that are up and linked to this one.
+func (o *Node) Connected() []notice.PublicKey {
+	var keys []notice.PublicKey
+	for _, k := range o.net.keys() {
+		o.net.mu.Lock()
+		if k != o.key && o.net.reaches(o.key, k) {
+			keys = append(keys, k)
+		}
+		o.net.mu.Unlock()
+	}
+	return keys
+}
