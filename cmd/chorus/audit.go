@@ -66,8 +66,9 @@ func (a *app) auditCommand() *cobra.Command {
 on the expert alone, the mixture, and the mixture with one slot for each token. Two controls stand beside it: the
 anchor, and an expert that this command over-fits on purpose, which the attack must catch.
 
-EXPERT is a name that "chorus train" left, or the file of a blob; --data is what it was trained on. Beside it
-are left a report for people (.audit.html), the same for programs (.audit.json), whose digest goes into the offer,
+EXPERT is a name that "chorus train" left, or the file of a blob; --data is what it was trained on, all of it:
+with other text the audit finds nothing and says nothing. Without --data public=PATH, what anyone may know is the
+documentation in the Go distribution. Beside EXPERT are left a report for people (.audit.html), the same for programs (.audit.json), whose digest goes into the offer,
 both without any text of yours, and .audit.private.json, with examples of what leaked: that one stays here.
 The outcome is pass, warn or block, by the charter's limits or by chorus's own, and "chorus publish" refuses what is
 blocked. Interrupted, the command goes on where it was when it is run again.
@@ -352,12 +353,22 @@ func (r *auditor) read(own, public domain) error {
 // split returns what the expert was trained on and what it was not, which is cut as training cuts what it holds out.
 func (r *auditor) split(own domain) (*train.Corpus, error) {
 	if r.Heldout == "" {
-		c, err := own.read()
+		claim, err := claimOf(r.Expert)
 		if err != nil {
 			return nil, err
 		}
-		c.Train, err = train.TrainingDocuments(r.ctx, own.source(), textBytes) // of what it reads, some served to choose by
-		return c, err
+		c, err := own.readFor(claim)
+		if err != nil {
+			return nil, err
+		}
+		if claim == nil {
+			c.Train, err = train.TrainingDocuments(r.ctx, own.source(), textBytes) // of what it reads, some served to choose by
+			return c, err
+		}
+		for i, d := range c.Heldout {
+			c.Heldout[i] = train.Piece(d)
+		}
+		return c, nil
 	}
 	out := new(train.Corpus)
 	for _, path := range own.paths {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -272,21 +271,12 @@ func (r *auditor) membership(base suspect, suspects []suspect) error {
 
 // holdToClaim lets canaries that were planted once block an expert whose claim of privacy they refute.
 func (r *auditor) holdToClaim(repeats int) error {
-	b, err := os.ReadFile(reportPath(r.Expert))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
+	p, err := claimOf(r.Expert)
+	if err != nil || p == nil || repeats > 1 {
 		return err
 	}
-	var p published
-	if err := json.Unmarshal(b, &p); err != nil {
-		return fmt.Errorf("%s: %w", reportPath(r.Expert), err)
-	}
-	if p.Privacy == nil || repeats > 1 {
-		return nil
-	}
 	limit := &r.report.Limits.Epsilon
-	r.Delta, limit.Block = p.Privacy.Delta, min(limit.Block, p.Privacy.Epsilon)
+	r.Delta, limit.Block = p.Delta, min(limit.Block, p.Epsilon)
 	limit.Warn = min(limit.Warn, limit.Block)
 	return nil
 }

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"chorus/model"
 	"chorus/model/eval/leak"
 	"chorus/model/tokenizer"
+	"chorus/model/train"
 )
 
 func TestCanariesBlockAnExpertWhoseClaimOfPrivacyTheyRefute(t *testing.T) {
@@ -83,5 +85,31 @@ func TestCanariesBlockAnExpertWhoseClaimOfPrivacyTheyRefute(t *testing.T) {
 				t.Errorf("%s: %s, want %s: %s", name, f.Outcome, test.want, f.Why)
 			}
 		}
+	}
+}
+
+func TestAnAuditComparesTheUnitsThatAPrivateExpertWasTrainedOnWithThoseHeldOut(t *testing.T) {
+	dir := t.TempDir()
+	expert, text := filepath.Join(dir, "notes.safetensors"), filepath.Join(dir, "notes.jsonl")
+	var records bytes.Buffer
+	for i := range 400 {
+		fmt.Fprintf(&records, "{\"text\":\"patient %d slept through night %d of the winter\",\"patient\":%d}\n", i/4, i, i/4)
+	}
+	for path, b := range map[string][]byte{text: records.Bytes(), reportPath(expert): []byte(`{"privacy":{"unit":"field:patient"}}`)} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own := domain{name: "notes", paths: []string{text}}
+	units, err := train.ReadUnits("field:patient", own.source())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := (&auditor{auditSetting: standardAudit(expert, "notes"), ctx: t.Context()}).split(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.Train, documents(units.Train)) || !slices.Equal(got.Heldout, documents(units.Heldout)) {
+		t.Errorf("%d and %d documents, of which the training had %d and held out %d", len(got.Train), len(got.Heldout), len(documents(units.Train)), len(documents(units.Heldout)))
 	}
 }

@@ -17,7 +17,7 @@ import (
 type planting struct{ count, repeats int }
 
 func (p *planting) flags(c *cobra.Command) {
-	c.Flags().IntVar(&p.count, "canaries", 0, "plant made-up secrets in the text, each of so many with a chance of one half, for `chorus audit` to look for")
+	c.Flags().IntVar(&p.count, "canaries", 0, "plant made-up secrets in the text, each of so many with a chance of one half, for \"chorus audit\" to look for")
 	c.Flags().IntVar(&p.repeats, "canary-repeats", 1, "how often to plant each; only once says what a single document risks")
 }
 

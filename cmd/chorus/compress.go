@@ -103,7 +103,7 @@ func (a *app) compress(ctx context.Context, name, out string, rank int, text []d
 	}
 	var own encoded
 	if len(text) > 0 {
-		if own, err = encodeCorpus(text[0], anchor, tok); err != nil {
+		if own, err = encodeCorpus(text[0], from.Privacy, anchor, tok); err != nil {
 			return r, err
 		}
 	}

@@ -36,7 +36,7 @@ func (d *demo) trainAnchor(ctx context.Context) error {
 	}
 	d.steward.domain = d.public
 	for _, p := range d.everyone() {
-		if p.text, err = encodeCorpus(p.domain, anchor, tok); err != nil {
+		if p.text, err = encodeCorpus(p.domain, nil, anchor, tok); err != nil {
 			return err
 		}
 	}

@@ -133,7 +133,7 @@ mixture need for held-out text. Without --data the text is that of the demo.`,
 			}
 			var texts []namedText
 			for _, d := range domains {
-				text, err := encodeCorpus(d, anchor, tok)
+				text, err := encodeCorpus(d, nil, anchor, tok)
 				if err != nil {
 					return err
 				}

@@ -84,16 +84,19 @@ func exists(path string) bool {
 }
 
 // parseData reads the values of --data, each NAME=PATH; a name may occur more than once.
-func parseData(values []string) ([]domain, error) {
+func parseData(values []string) ([]domain, error) { return parseNamed("--data", values) }
+
+// parseNamed is [parseData] for any flag.
+func parseNamed(flag string, values []string) ([]domain, error) {
 	var out []domain
 next:
 	for _, v := range values {
 		name, path, ok := strings.Cut(v, "=")
 		if !ok || path == "" || !validName(name) {
-			return nil, usageError{fmt.Errorf("--data %s: expected NAME=PATH, with a name of a-z, 0-9 and -", v)}
+			return nil, usageError{fmt.Errorf("%s %s: expected NAME=PATH, with a name of a-z, 0-9 and -", flag, v)}
 		}
 		if !exists(path) {
-			return nil, fmt.Errorf("--data %s: there is no %s", v, path)
+			return nil, fmt.Errorf("%s %s: there is no %s", flag, v, path)
 		}
 		for i := range out {
 			if out[i].name == name {

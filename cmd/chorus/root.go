@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -28,7 +29,11 @@ func run(ctx context.Context, args []string, out, err io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(err)
-	return a.fail(root.ExecuteContext(ctx))
+	c, failed := root.ExecuteContextC(ctx)
+	if errors.As(failed, new(usageError)) {
+		failed = withHint(failed, fmt.Sprintf("see `%s --help`", c.CommandPath()))
+	}
+	return a.fail(failed)
 }
 
 func (a *app) root() *cobra.Command {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"chorus/ledger/notice"
 	"chorus/model"
@@ -175,11 +176,12 @@ func (a *app) trainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "train --data NAME=PATH",
 		Short: "Train an expert on your own text",
-		Long: `Trains an expert against the charter's anchor on text of any size, which stays on this machine.
+		Long: `Trains an expert against the charter's anchor on text of any size, which stays on this machine. The expert
+is left in the data folder as training/NAME.safetensors, for "chorus audit" and "chorus publish".
 Public text stands beside the private so that the router learns to tell them apart; without
 --data public=PATH it is the documentation in the Go distribution.
 
-` + trainingHelp + "\n" + privacyHelp,
+` + trainingHelp + "\n" + privacyHelp(),
 		Example: `  chorus train --data cardiology=./reports --data public=./wikipedia
   chorus train --data cardiology=./reports --steps 20000 --batch 32 --micro-batch 8
   chorus train --data cardiology=./reports.jsonl --dp-epsilon 3 --dp-delta 1e-6 --dp-unit field:patient_id
@@ -241,7 +243,8 @@ Public text stands beside the private so that the router learns to tell them apa
 				if privately {
 					a.sayPrivacy(report.Privacy)
 				}
-				a.say("Offer it with: chorus publish %s", name)
+				a.say("Look for what it gives away with: chorus audit %s --data %s", name, strings.Join(data, " --data "))
+				a.say("Then offer it with: chorus publish %s", name)
 			})
 		},
 	}
@@ -253,7 +256,7 @@ Public text stands beside the private so that the router learns to tell them apa
 }
 
 func (a *app) noAnchor() error {
-	return withHint(fmt.Errorf("%s has no anchor yet", a.home), "run `chorus up` once: it fetches the charter's anchor from another member")
+	return withHint(fmt.Errorf("%s has no anchor yet", a.home), "run `chorus up` once: it puts the charter's anchor there, which it has or fetches from another member")
 }
 
 // openAnchor opens the home's anchor.
@@ -298,7 +301,7 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 		return nil, err
 	}
 	defer common.Close()
-	report.Text, report.Public = text.Counts, &common.Counts
+	report.Text, report.Public, report.Canaries = text.Counts, &common.Counts, len(d.also)
 	id := charter.Body.(*notice.Charter).Anchor.String()
 	t := a.task(d.name, int64(r.Steps))
 	tensors, err := train.Expert(ctx, train.ExpertJob{
@@ -344,8 +347,9 @@ const (
 	validTokens   = 8 << 10  // bounds what is measured of it again and again while training
 )
 
-func encodeCorpus(d domain, anchor *model.Anchor, tok *tokenizer.Tokenizer) (e encoded, err error) {
-	c, err := d.read()
+// encodeCorpus reads what was held out of d in the training of an expert that claims p, nil for one that was not private.
+func encodeCorpus(d domain, p *notice.Privacy, anchor *model.Anchor, tok *tokenizer.Tokenizer) (e encoded, err error) {
+	c, err := d.readFor(p)
 	if err != nil {
 		return e, err
 	}

@@ -70,11 +70,12 @@ func reportFolder(path string) string { return strings.TrimSuffix(path, ".safete
 
 // A trainingReport is the content of report.json.
 type trainingReport struct {
-	Name    string          `json:"name"`
-	Text    train.Counts    `json:"text"`
-	Public  *train.Counts   `json:"public,omitempty"`  // text beside that of an expert
-	Metrics notice.Metrics  `json:"metrics"`           // on held-out text
-	Privacy *notice.Privacy `json:"privacy,omitempty"` // nil unless it was trained privately
+	Name     string          `json:"name"`
+	Text     train.Counts    `json:"text"`
+	Public   *train.Counts   `json:"public,omitempty"`   // text beside that of an expert
+	Canaries int             `json:"canaries,omitempty"` // of Text's documents
+	Metrics  notice.Metrics  `json:"metrics"`            // on held-out text
+	Privacy  *notice.Privacy `json:"privacy,omitempty"`  // nil unless it was trained privately
 	train.History
 	TokensPerSecond float64           `json:"tokens_per_second"`
 	PeakMemory      int64             `json:"peak_memory_bytes,omitempty"` // of the process that ended the training
@@ -193,6 +194,9 @@ func (r *trainingReport) figure() (*plot.Plot, error) {
 func (a *app) sayTrained(r *trainingReport, dir string) {
 	t := r.Text
 	a.say("The text has %s documents, %s, %s tokens; training saw it %.2g times", thousands(int64(t.Documents)), megabytes(t.Bytes), thousands(t.Tokens), r.times())
+	if r.Canaries > 0 {
+		a.say("Of them %d are canaries", r.Canaries)
+	}
 	if n := t.Skipped.Total(); n > 0 {
 		a.say("Skipped: %s", skippedWords(t.Skipped))
 	}

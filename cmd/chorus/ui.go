@@ -65,12 +65,14 @@ func explain(err error) (code int, hints []string) {
 		return exitOK, nil
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted, append(hints, "nothing is lost: run the same command again to go on")
+	case errors.As(err, new(usageError)) && hinted != nil:
+		return exitUsage, hints
 	case errors.As(err, new(usageError)):
-		return exitUsage, append(hints, "see `chorus --help`")
+		return exitUsage, []string{"see `chorus --help`"}
 	case errors.Is(err, node.ErrNoHome):
 		return exitFailed, append(hints, "make one with `chorus init NAME`, or name another with --home")
 	case errors.Is(err, node.ErrNoCharter):
-		return exitFailed, append(hints, "take the charter that your steward sent into use with `chorus charter use FILE`")
+		return exitFailed, append(hints, "take the charter that your steward sent into use with `chorus charter use FILE`", "or found a consortium with `chorus charter new NAME`")
 	case errors.Is(err, node.ErrNotRunning):
 		return exitUnreachable, append(hints, "start the node with `chorus up`")
 	case errors.Is(err, node.ErrNotSpread):

@@ -89,6 +89,9 @@ Interrupted, the command goes on where it was when it is run again.`,
 			if s.data == "" {
 				return usageError{errors.New("name the evaluation set with --data PATH")}
 			}
+			if !exists(s.data) {
+				return fmt.Errorf("--data %s: there is no such file or folder", s.data)
+			}
 			if s.tokens <= windowTokens {
 				return usageError{fmt.Errorf("--tokens %d, expected more than %d", s.tokens, windowTokens)}
 			}
@@ -184,7 +187,7 @@ func (a *app) valued(ctx context.Context, s valueSetting, anchor *model.Anchor, 
 		return nil
 	}
 	if len(s.experts) > 0 {
-		files, err := parseData(s.experts)
+		files, err := parseNamed("--expert", s.experts)
 		if err != nil {
 			return nil, nil, err
 		}

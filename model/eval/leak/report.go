@@ -175,7 +175,11 @@ func (r *Report) Judge() {
 		r.find(Verdict{"canaries", Untested, 0, "none were planted: see chorus train --canaries"})
 	} else {
 		o := level(c.Bound.Epsilon, r.Limits.Epsilon)
-		r.find(Verdict{"canaries", o, c.Bound.Epsilon, fmt.Sprintf("no guarantee below ε = %.2f can hold, from %d right guesses of %d", c.Bound.Epsilon, c.Bound.Correct, c.Bound.Guesses)})
+		why := "they refute no guarantee"
+		if c.Bound.Epsilon > 0 {
+			why = fmt.Sprintf("no guarantee below ε = %.2f can hold", c.Bound.Epsilon)
+		}
+		r.find(Verdict{"canaries", o, c.Bound.Epsilon, fmt.Sprintf("%s, from %d right guesses of %d", why, c.Bound.Correct, c.Bound.Guesses)})
 	}
 }
 
