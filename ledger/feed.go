@@ -1,8 +1,9 @@
 package ledger
 
 import (
+	"bytes"
 	"cmp"
-	"iter"
+	"crypto/sha256"
 	"slices"
 
 	"chorus/ledger/notice"
@@ -10,120 +11,175 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// feed is what is known of one key's chain of notices: a set, in which order
-// of arrival leaves no trace.
+// digest is the hash in a notice's identity. Every notice's CID has the same
+// bytes before it.
+type digest [sha256.Size]byte
+
+// digestOf is zero for what is not the CID of a notice.
+func digestOf(id cid.Cid) (d digest) {
+	if id.Defined() && id.Prefix().MhLength == len(d) {
+		copy(d[:], notice.Digest(id))
+	}
+	return d
+}
+
+func (d digest) cid() cid.Cid { return notice.Identity(d) }
+
+func (d digest) compare(e digest) int { return bytes.Compare(d[:], e[:]) }
+
+// feed is what is known of one key's notices: a set, in which order of arrival
+// leaves no trace.
 type feed struct {
-	links    map[uint64][]link // by seq; sorted by CID
+	// chain has the notices from seq 1 on of which each names the one before:
+	// 32 bytes for each, since a feed of ten years has ten thousand. What does
+	// not fit on its end is in extra: beyond a gap, or on another branch.
+	chain    []digest
+	extra    map[uint64][]link // by seq, in no order
 	top      uint64            // highest seq of all
 	complete uint64            // highest seq up to which none is missing
 	fork     uint64            // lowest seq that the feed contradicts itself about; 0: none
+	detached map[digest]*notice.Notice
 
-	offers  map[cid.Cid]*notice.Notice
-	revoked map[cid.Cid]*notice.Notice // by offer, which may be unknown: its first revocation
-	all     []*notice.Notice           // the revocations of everything, in feed order
-	lease   *notice.Notice             // the newest; nil: none
-	listed  map[cid.Cid]bool           // the offers on it
+	offers      map[digest]*notice.Notice
+	alls        []*notice.Notice // revocations of everything, in no order
+	delegations []*notice.Notice // in no order, as the next
+	rotations   []*notice.Notice
+	lease       *notice.Notice // the newest; nil: none
 }
 
 // link is a notice as a link of its feed.
 type link struct {
-	id   cid.Cid
-	prev cid.Cid // undefined at seq 1
+	id   digest
+	prev digest // zero at seq 1
 }
 
-func newFeed() *feed {
-	return &feed{
-		links:   make(map[uint64][]link),
-		offers:  make(map[cid.Cid]*notice.Notice),
-		revoked: make(map[cid.Cid]*notice.Notice),
+func linkOf(n *notice.Notice) link {
+	l := link{id: digestOf(n.CID)}
+	if h := n.Header(); h.Prev.Defined() {
+		l.prev = digestOf(h.Prev)
 	}
+	return l
+}
+
+// at returns the links at seq, sorted by id.
+func (f *feed) at(seq uint64) []link {
+	links := slices.Clone(f.extra[seq])
+	if seq >= 1 && seq <= uint64(len(f.chain)) {
+		links = append(links, link{f.chain[seq-1], f.end(seq - 1)})
+	}
+	slices.SortFunc(links, func(a, b link) int { return a.id.compare(b.id) })
+	return links
+}
+
+// end returns the id of the chain's link at seq, zero at 0.
+func (f *feed) end(seq uint64) (id digest) {
+	if seq > 0 {
+		id = f.chain[seq-1]
+	}
+	return id
 }
 
 // has reports whether the notice id at seq is known.
-func (f *feed) has(seq uint64, id cid.Cid) bool {
-	return slices.ContainsFunc(f.links[seq], func(l link) bool { return l.id == id })
+func (f *feed) has(seq uint64, id digest) bool {
+	if seq == 0 {
+		_, ok := f.detached[id]
+		return ok
+	}
+	return seq <= uint64(len(f.chain)) && f.chain[seq-1] == id ||
+		slices.ContainsFunc(f.extra[seq], func(l link) bool { return l.id == id })
 }
 
-// add takes n in and reports whether it was new.
-func (f *feed) add(n *notice.Notice) bool {
-	h := n.Header()
-	if f.has(h.Seq, n.CID) {
+// add takes in a link and reports whether it was new.
+func (f *feed) add(seq uint64, l link) bool {
+	if f.has(seq, l.id) {
 		return false
 	}
-	f.links[h.Seq] = append(f.links[h.Seq], link{n.CID, h.Prev})
-	slices.SortFunc(f.links[h.Seq], func(a, b link) int { return notice.CompareCID(a.id, b.id) })
-	f.top = max(f.top, h.Seq)
-	for len(f.links[f.complete+1]) > 0 {
+	if seq == 0 {
+		if f.detached == nil {
+			f.detached = make(map[digest]*notice.Notice)
+		}
+		f.detached[l.id] = nil // until add is told what it says
+		return true
+	}
+	f.place(seq, l)
+	f.top = max(f.top, seq)
+	for f.complete < uint64(len(f.chain)) || len(f.extra[f.complete+1]) > 0 {
 		f.complete++
 	}
-	// Claims about h.Seq and, by its prev, about the seq before it are new.
-	for _, seq := range []uint64{h.Seq - 1, h.Seq} {
-		if seq > 0 && len(f.contradiction(seq)) > 0 && (f.fork == 0 || seq < f.fork) {
-			f.fork = seq
-		}
-	}
-	switch b := n.Body.(type) {
-	case *notice.Offer:
-		f.offers[n.CID] = n
-	case *notice.Lease:
-		if f.lease == nil || feedOrder(n, f.lease) > 0 {
-			f.lease, f.listed = n, make(map[cid.Cid]bool, len(b.Offers))
-			for _, id := range b.Offers {
-				f.listed[id] = true
-			}
-		}
-	case *notice.Revocation:
-		if b.All {
-			f.all = append(f.all, n)
-			slices.SortFunc(f.all, feedOrder)
-		} else if r := f.revoked[b.Offer]; r == nil || feedOrder(n, r) < 0 {
-			f.revoked[b.Offer] = n
+	// Claims about seq and, by prev, about the one before are new.
+	for _, s := range []uint64{seq - 1, seq} {
+		if s > 0 && (f.fork == 0 || s < f.fork) && len(f.contradiction(s)) > 0 {
+			f.fork = s
 		}
 	}
 	return true
 }
 
-// feedOrder orders notices of one feed by seq, and the branches of a fork by CID.
+// place puts a link on the end of the chain, with those that were waiting for
+// it, or into extra.
+func (f *feed) place(seq uint64, l link) {
+	if seq != uint64(len(f.chain))+1 || l.prev != f.end(seq-1) {
+		if f.extra == nil {
+			f.extra = make(map[uint64][]link)
+		}
+		f.extra[seq] = append(f.extra[seq], l)
+		return
+	}
+	for {
+		f.chain = append(f.chain, l.id)
+		seq++
+		waiting := f.extra[seq]
+		i := slices.IndexFunc(waiting, func(w link) bool { return w.prev == l.id })
+		if i < 0 {
+			return
+		}
+		l = waiting[i]
+		if f.extra[seq] = slices.Delete(slices.Clone(waiting), i, i+1); len(f.extra[seq]) == 0 {
+			delete(f.extra, seq)
+		}
+	}
+}
+
+// renews reports whether the lease n is newer than the one that the feed has.
+func (f *feed) renews(n *notice.Notice) bool { return f.lease == nil || feedOrder(n, f.lease) > 0 }
+
+// feedOrder orders notices of one feed by seq, and the branches of a fork by id.
 func feedOrder(a, b *notice.Notice) int {
-	return cmp.Or(cmp.Compare(a.Header().Seq, b.Header().Seq), notice.CompareCID(a.CID, b.CID))
+	return cmp.Or(cmp.Compare(a.Header().Seq, b.Header().Seq), digestOf(a.CID).compare(digestOf(b.CID)))
+}
+
+// place is where a notice stands in a feed.
+type place struct {
+	seq uint64
+	id  digest
 }
 
 // contradiction returns two notices that name different notices for seq, the
 // one by being it and the other by being it or by having it as prev: together
 // they prove that the key equivocated. It returns none if there are no such.
 func (f *feed) contradiction(seq uint64) []place {
+	if len(f.extra[seq]) == 0 && len(f.extra[seq+1]) == 0 { // the chain does not contradict itself
+		return nil
+	}
 	var first place
-	var claimed cid.Cid
-	for at, claim := range f.claims(seq) {
-		if !claimed.Defined() {
+	var claimed digest
+	differs := func(at place, claim digest) bool {
+		if first == (place{}) {
 			first, claimed = at, claim
-		} else if claim != claimed {
+		}
+		return claim != claimed
+	}
+	for _, l := range f.at(seq) {
+		if at := (place{seq, l.id}); differs(at, l.id) {
+			return []place{first, at}
+		}
+	}
+	for _, l := range f.at(seq + 1) {
+		if at := (place{seq + 1, l.id}); differs(at, l.prev) {
 			return []place{first, at}
 		}
 	}
 	return nil
-}
-
-// place is where a notice stands in a feed.
-type place struct {
-	seq uint64
-	id  cid.Cid
-}
-
-// claims yields the notices that say which notice stands at seq, and which.
-func (f *feed) claims(seq uint64) iter.Seq2[place, cid.Cid] {
-	return func(yield func(place, cid.Cid) bool) {
-		for _, l := range f.links[seq] {
-			if !yield(place{seq, l.id}, l.id) {
-				return
-			}
-		}
-		for _, l := range f.links[seq+1] {
-			if !yield(place{seq + 1, l.id}, l.prev) {
-				return
-			}
-		}
-	}
 }
 
 // heads returns the proof of a fork, if there is one, and then how far the
@@ -132,11 +188,11 @@ func (f *feed) heads(key notice.PublicKey) []notice.Head {
 	var heads []notice.Head
 	if f.fork > 0 {
 		for _, p := range f.contradiction(f.fork) {
-			heads = append(heads, notice.Head{Key: key, Seq: p.seq, CID: p.id})
+			heads = append(heads, notice.Head{Key: key, Seq: p.seq, CID: p.id.cid()})
 		}
 	}
 	if f.complete > 0 {
-		heads = append(heads, notice.Head{Key: key, Seq: f.complete, CID: f.links[f.complete][0].id})
+		heads = append(heads, notice.Head{Key: key, Seq: f.complete, CID: f.at(f.complete)[0].id.cid()})
 	}
 	return heads
 }
@@ -146,8 +202,8 @@ func (f *feed) missing(key notice.PublicKey) []Gap {
 	if f.complete == f.top {
 		return nil
 	}
-	seqs := make([]uint64, 0, len(f.links))
-	for seq := range f.links {
+	seqs := make([]uint64, 0, len(f.extra))
+	for seq := range f.extra {
 		if seq > f.complete {
 			seqs = append(seqs, seq)
 		}
@@ -162,4 +218,20 @@ func (f *feed) missing(key notice.PublicKey) []Gap {
 		next = seq + 1
 	}
 	return gaps
+}
+
+// find returns the seq of a notice.
+func (f *feed) find(id digest) (seq uint64, ok bool) {
+	if f.has(0, id) {
+		return 0, true
+	}
+	if i := slices.Index(f.chain, id); i >= 0 {
+		return uint64(i) + 1, true
+	}
+	for seq, links := range f.extra {
+		if slices.ContainsFunc(links, func(l link) bool { return l.id == id }) {
+			return seq, true
+		}
+	}
+	return 0, false
 }

@@ -14,12 +14,8 @@
 package ledger
 
 import (
-	"bytes"
-	"crypto/ed25519"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -38,7 +34,8 @@ import (
 var (
 	ErrInUse        = errors.New("another chorus process has the ledger open")
 	ErrWrongCharter = errors.New("belongs to another charter")
-	ErrNotMember    = errors.New("key does not belong to a member")
+	ErrNotMember    = errors.New("key does not belong to a member that may sign this")
+	ErrOrphan       = errors.New("the charter before this version is not here")
 	ErrUnverified   = errors.New("notice has not been verified")
 	ErrNotFound     = errors.New("notice is not in the ledger")
 	ErrDamaged      = errors.New("ledger file is damaged")
@@ -48,12 +45,14 @@ var (
 
 // The buckets of the file. A change to their meaning needs new names.
 var (
-	bucketMeta     = []byte("meta")     // "charter" -> envelope; "clock" -> milliseconds since 1970, 8 bytes
-	bucketNotices  = []byte("notices")  // CID -> envelope
-	bucketFeeds    = []byte("feeds")    // key, seq (8 bytes), CID -> nothing
-	bucketUsage    = []byte("usage")    // blob CID or "anchor" -> tokens, weight (8 bytes each)
-	bucketEvents   = []byte("events")   // number (8 bytes) -> JSON
-	bucketVerdicts = []byte("verdicts") // offer CID -> JSON
+	bucketMeta      = []byte("meta")      // "charter" -> envelope; "clock" -> milliseconds since 1970, 8 bytes
+	bucketCharters  = []byte("charters")  // digest -> envelope, of the versions from 2 on
+	bucketProposals = []byte("proposals") // digest -> envelope
+	bucketLinks     = []byte("links")     // key, seq (8 bytes; 0: detached), digest -> kind (1 byte), digest of prev
+	bucketBodies    = []byte("bodies")    // likewise -> envelope: apart, so that the links can be read without them
+	bucketUsage     = []byte("usage")     // blob CID or "anchor" -> tokens, weight (8 bytes each)
+	bucketEvents    = []byte("events")    // number (8 bytes) -> JSON
+	bucketVerdicts  = []byte("verdicts")  // offer CID -> JSON
 )
 
 var (
@@ -65,9 +64,10 @@ var (
 // Ledger is an open ledger. Its methods may be called from many goroutines.
 // What a method has written is on disk when it returns.
 type Ledger struct {
-	db      *bbolt.DB
-	charter *notice.Notice
+	db   *bbolt.DB
+	root *notice.Notice // version 1 of the charter
 
+	queue   queue      // what Add was given and nobody has taken in yet
 	writing sync.Mutex // held by Add and Append from the write to the fold, so that the two agree
 
 	mu      sync.RWMutex
@@ -78,8 +78,11 @@ type Ledger struct {
 // Open opens the ledger in the file at path, and creates it if there is none.
 // charter is version 1 of the consortium's charter; the file remembers which
 // one, and Open refuses any other with ErrWrongCharter. If another process has
-// the file open, the error wraps ErrInUse after one second. Every stored notice
-// is verified again; if one does not stand, the error wraps ErrDamaged.
+// the file open, the error wraps ErrInUse after one second. What is stored is
+// verified again, if anything follows from it; if it does not stand, the error
+// wraps ErrDamaged. Of leases that a later one replaced only their place in the
+// feed is read, since there are a million of them in ten years: what follows
+// from them is that nothing is missing before the later one.
 func Open(path string, charter *notice.Notice) (l *Ledger, err error) {
 	if err := notice.VerifyCharter(charter, nil); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -93,7 +96,7 @@ func Open(path string, charter *notice.Notice) (l *Ledger, err error) {
 			l, err = nil, fmt.Errorf("open ledger %s: %w: %v", path, ErrDamaged, r)
 		}
 	}()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open ledger %s: %w: stop it first", path, ErrInUse)
 	} else if errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrChecksum) || errors.Is(err, bolterrors.ErrVersionMismatch) {
@@ -103,8 +106,8 @@ func Open(path string, charter *notice.Notice) (l *Ledger, err error) {
 	}
 	l = &Ledger{
 		db:      db,
-		charter: charter,
-		consent: newConsent(charter.Body.(*notice.Charter)),
+		root:    charter,
+		consent: newConsent(charter),
 		changed: make(chan struct{}),
 	}
 	if err := l.load(path); err != nil {
@@ -125,7 +128,7 @@ func (l *Ledger) load(path string) error {
 
 // prepare creates what a new file lacks and checks the charter of an old one.
 func (l *Ledger) prepare(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{bucketMeta, bucketNotices, bucketFeeds, bucketUsage, bucketEvents, bucketVerdicts} {
+	for _, name := range [][]byte{bucketMeta, bucketCharters, bucketProposals, bucketLinks, bucketBodies, bucketUsage, bucketEvents, bucketVerdicts} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
@@ -133,34 +136,16 @@ func (l *Ledger) prepare(tx *bbolt.Tx) error {
 	meta := tx.Bucket(bucketMeta)
 	stored := meta.Get(keyCharter)
 	if stored == nil {
-		return meta.Put(keyCharter, l.charter.Envelope)
+		return meta.Put(keyCharter, l.root.Envelope)
 	}
 	n, err := notice.Parse(stored)
 	if err != nil {
 		return fmt.Errorf("%w: charter: %w", ErrDamaged, err)
 	}
-	if n.CID != l.charter.CID {
-		return fmt.Errorf("the file %w, %s, and not to %s", ErrWrongCharter, n.CID, l.charter.CID)
+	if n.CID != l.root.CID {
+		return fmt.Errorf("the file %w, %s, and not to %s", ErrWrongCharter, n.CID, l.root.CID)
 	}
 	return nil
-}
-
-// replay folds the stored notices.
-func (l *Ledger) replay(tx *bbolt.Tx) error {
-	return tx.Bucket(bucketNotices).ForEach(func(id, envelope []byte) error {
-		n, err := stored(id, envelope)
-		if err != nil {
-			return err
-		}
-		if err := l.check(n); err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		if tx.Bucket(bucketFeeds).Get(feedKey(n)) == nil {
-			return fmt.Errorf("%w: notice %s is not in the index of feeds", ErrDamaged, n.CID)
-		}
-		l.consent.add(n)
-		return nil
-	})
 }
 
 // syncFolder makes the name of a new file durable. A ledger that was lost with
@@ -176,44 +161,62 @@ func syncFolder(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// stored parses an envelope out of the file and checks that it is the one
-// that its key names.
-func stored(id, envelope []byte) (*notice.Notice, error) {
-	n, err := notice.Parse(envelope)
-	if err != nil {
-		return nil, fmt.Errorf("%w: notice %x: %w", ErrDamaged, id, err)
-	}
-	if !bytes.Equal(n.CID.Bytes(), id) {
-		return nil, fmt.Errorf("%w: notice %x has the content of %s", ErrDamaged, id, n.CID)
-	}
-	return n, nil
-}
-
-// feedKey returns the key in bucketFeeds of a feed's notice.
-func feedKey(n *notice.Notice) []byte {
-	h := n.Header()
-	return append(seqKey(h.Key, h.Seq), n.CID.Bytes()...)
-}
-
-// seqKey returns the prefix of feedKey for the notices at seq.
-func seqKey(key notice.PublicKey, seq uint64) []byte {
-	return binary.BigEndian.AppendUint64(key[:], seq)
-}
-
-// seqOf returns the seq in a feedKey.
-func seqOf(feedKey []byte) uint64 {
-	return binary.BigEndian.Uint64(feedKey[len(notice.PublicKey{}):])
-}
-
 // Close closes the file. Of the methods, those that need no file still work.
 func (l *Ledger) Close() error { return l.db.Close() }
 
-// Charter returns the charter. It is shared: do not change it.
-func (l *Ledger) Charter() *notice.Charter { return l.charter.Body.(*notice.Charter) }
+// Charter returns the version of the charter that holds. It is shared: do not
+// change it.
+func (l *Ledger) Charter() *notice.Charter {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.consent.charter
+}
+
+// Charters returns the verified versions of the charter by number, which are
+// never fewer than one. Where two follow the same one, the charter is forked:
+// what Charter returns stays before them, and both branches are here.
+func (l *Ledger) Charters() []*notice.Notice {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.consent.charters.sorted()
+}
+
+// Proposals returns what stewards have signed as the charter's next version and
+// lacks signatures: of each steward the last, and no more than there are.
+func (l *Ledger) Proposals() []*notice.Notice {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.consent.charters.proposed()
+}
+
+// Seat returns whose key k is now, under the current charter and its rotations,
+// delegations and revocations, and what it is to that member. A delegation that
+// has ended counts until something replaces it: its end is for whoever looks at
+// a clock. A key that several members lend powers to is the first one's.
+func (l *Ledger) Seat(k notice.PublicKey) (member string, role Role, ok bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	b, ok := l.consent.role(k)
+	return b.member, b.role, ok
+}
+
+// Nodes returns the node key of every member of the current charter whose node
+// key is not revoked, by the member's name.
+func (l *Ledger) Nodes() map[string]notice.PublicKey {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	nodes := make(map[string]notice.PublicKey, len(l.consent.seats))
+	for name, s := range l.consent.seats {
+		if !s.node.IsZero() {
+			nodes[name] = s.node
+		}
+	}
+	return nodes
+}
 
 // Root returns the identity of version 1 of the charter, which every notice of
 // the consortium names.
-func (l *Ledger) Root() cid.Cid { return l.charter.CID }
+func (l *Ledger) Root() cid.Cid { return l.root.CID }
 
 // Changed returns a channel that is closed when the next notice has been taken
 // in. To miss nothing, take the channel before looking:
@@ -227,111 +230,6 @@ func (l *Ledger) Changed() <-chan struct{} {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.changed
-}
-
-// check refuses notices that do not belong into this ledger.
-func (l *Ledger) check(n *notice.Notice) error {
-	if n == nil || len(n.Signers()) == 0 {
-		return fmt.Errorf("%w: use notice.Parse or notice.Sign", ErrUnverified)
-	}
-	h := n.Header()
-	if h == nil {
-		return fmt.Errorf("charter %s: %w", n.CID, ErrWrongCharter)
-	}
-	if h.Charter != l.Root() {
-		return fmt.Errorf("%s %s %w, %s", n.Kind, n.CID, ErrWrongCharter, h.Charter)
-	}
-	if r, ok := n.Body.(*notice.Revocation); n.Detached() || ok && (r.Member != "" || !r.RevokedKey.IsZero()) {
-		return fmt.Errorf("%s %s: %w: %s", n.Kind, n.CID, ErrNotMember, h.Key)
-	}
-	if _, ok := l.consent.members[h.Key]; !ok {
-		return fmt.Errorf("%s %s: %w: %s", n.Kind, n.CID, ErrNotMember, h.Key)
-	}
-	return nil
-}
-
-// Add takes in a member's notice and reports whether it was new. Notices may
-// come in any order and more than once. The ledger's own charter is never new.
-// The errors wrap ErrUnverified, ErrWrongCharter or ErrNotMember, or come from
-// the disk.
-func (l *Ledger) Add(n *notice.Notice) (fresh bool, err error) {
-	if n != nil && n.CID == l.Root() {
-		return false, nil
-	}
-	if err := l.check(n); err != nil {
-		return false, err
-	}
-	if l.has(n) {
-		return false, nil
-	}
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	if l.has(n) {
-		return false, nil
-	}
-	return true, l.put(n)
-}
-
-func (l *Ledger) has(n *notice.Notice) bool {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.consent.has(n)
-}
-
-// put stores n, folds it and tells those who wait. The caller holds writing.
-func (l *Ledger) put(n *notice.Notice) error {
-	err := l.db.Update(func(tx *bbolt.Tx) error {
-		if err := tx.Bucket(bucketFeeds).Put(feedKey(n), []byte{}); err != nil {
-			return err
-		}
-		return tx.Bucket(bucketNotices).Put(n.CID.Bytes(), n.Envelope)
-	})
-	if err != nil {
-		return fmt.Errorf("store %s %s: %w", n.Kind, n.CID, err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.consent.add(n)
-	close(l.changed)
-	l.changed = make(chan struct{})
-	return nil
-}
-
-// Append signs b as the next notice of key's feed and stores it. It fills in
-// the header; now becomes the notice's time. b itself is not changed. The
-// errors wrap ErrNotMember or an error of package notice, or come from the disk.
-//
-// Append continues after the highest seq that it knows. A ledger that may have
-// lost notices of this feed must fetch them from peers first: signing the same
-// seq twice is equivocation and suspends the member.
-func (l *Ledger) Append(key ed25519.PrivateKey, now time.Time, b notice.Body) (*notice.Notice, error) {
-	if len(key) != ed25519.PrivateKeySize {
-		return nil, fmt.Errorf("append: %w: a private key of %d bytes", notice.ErrSignature, len(key))
-	}
-	h := notice.Header{Charter: l.Root(), Key: notice.PublicKeyOf(key), Seq: 1, Time: now}
-	f, ok := l.consent.feeds[h.Key]
-	if !ok {
-		return nil, fmt.Errorf("append %s: %w: %s", b.Kind(), ErrNotMember, h.Key)
-	}
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	l.mu.RLock()
-	if f.top > 0 {
-		h.Seq, h.Prev = f.top+1, f.links[f.top][0].id
-	}
-	l.mu.RUnlock()
-	b, err := notice.WithHeader(b, h)
-	if err != nil {
-		return nil, fmt.Errorf("append: %w", err)
-	}
-	n, err := notice.Sign(b, key)
-	if err != nil {
-		return nil, fmt.Errorf("append: %w", err)
-	}
-	if err := l.put(n); err != nil {
-		return nil, fmt.Errorf("append: %w", err)
-	}
-	return n, nil
 }
 
 // Heads returns for each feed the highest seq up to which no notice is
@@ -369,87 +267,4 @@ func (l *Ledger) Standings(now time.Time) []Standing {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.consent.standings(now)
-}
-
-// Get returns the notice with the identity id, the charter included. If there
-// is none, the error wraps ErrNotFound.
-func (l *Ledger) Get(id cid.Cid) (*notice.Notice, error) {
-	if id == l.Root() {
-		return l.charter, nil
-	}
-	var n *notice.Notice
-	err := l.db.View(func(tx *bbolt.Tx) (err error) {
-		n, err = fetch(tx, id.Bytes())
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("get %s: %w", id, err)
-	}
-	return n, nil
-}
-
-func fetch(tx *bbolt.Tx, id []byte) (*notice.Notice, error) {
-	envelope := tx.Bucket(bucketNotices).Get(id)
-	if envelope == nil {
-		return nil, ErrNotFound
-	}
-	return stored(id, envelope)
-}
-
-// After returns the notices of key's feed with a seq above seq, ascending, and
-// of a fork every branch. It returns about limit of them: a page never ends
-// between two notices of one seq, so that the last one's seq continues it.
-func (l *Ledger) After(key notice.PublicKey, seq uint64, limit int) ([]*notice.Notice, error) {
-	if seq >= notice.MaxSeq || limit <= 0 {
-		return nil, nil
-	}
-	var page []*notice.Notice
-	err := l.db.View(func(tx *bbolt.Tx) error {
-		last := seq
-		c := tx.Bucket(bucketFeeds).Cursor()
-		for k, _ := c.Seek(seqKey(key, seq+1)); bytes.HasPrefix(k, key[:]); k, _ = c.Next() {
-			n, err := fetch(tx, k[len(key)+8:])
-			if err != nil {
-				return err
-			}
-			if len(page) >= limit && n.Header().Seq != last {
-				break
-			}
-			page, last = append(page, n), n.Header().Seq
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("feed of %s: %w", key, err)
-	}
-	return page, nil
-}
-
-// Notices yields every notice: the charter, then feed by feed in the order of
-// the members' names. It ends with the first error. The loop's body may use the
-// ledger; what is added meanwhile may or may not be seen.
-func (l *Ledger) Notices() iter.Seq2[*notice.Notice, error] {
-	return func(yield func(*notice.Notice, error) bool) {
-		if !yield(l.charter, nil) {
-			return
-		}
-		for _, key := range l.consent.keys() {
-			for seq := uint64(0); ; {
-				page, err := l.After(key, seq, 64)
-				if err != nil {
-					yield(nil, err)
-					return
-				}
-				if len(page) == 0 {
-					break
-				}
-				for _, n := range page {
-					if !yield(n, nil) {
-						return
-					}
-				}
-				seq = page[len(page)-1].Header().Seq
-			}
-		}
-	}
 }

@@ -8,52 +8,11 @@ import (
 // notices is the ledger as the network uses it.
 type notices struct{ *ledger.Ledger }
 
-func (l notices) Check(n *notice.Notice) error {
-	if n.Header() == nil {
-		return ledger.ErrWrongCharter
-	}
-	if _, _, ok := l.Seat(n.Header().Key); !ok {
-		return ledger.ErrNotMember
-	}
-	return nil
-}
-
-func (l notices) Add(all ...*notice.Notice) (fresh []*notice.Notice, err error) {
-	for _, n := range all {
-		is, err := l.Ledger.Add(n)
-		if err != nil {
-			return fresh, err
-		}
-		if is {
-			fresh = append(fresh, n)
-		}
-	}
-	return fresh, nil
-}
-
-func (l notices) Charters() []*notice.Notice {
-	c, err := l.Get(l.Root())
-	if err != nil {
-		return nil
-	}
-	return []*notice.Notice{c}
-}
-func (l notices) Proposals() []*notice.Notice { return nil }
-func (l notices) Detached() []*notice.Notice  { return nil }
-
+// Seat says whose key it is, and whether it is that of the member's node.
 func (l notices) Seat(key notice.PublicKey) (member string, node, ok bool) {
-	for _, m := range l.Charter().Members {
-		if m.Publishing == key || m.Node == key {
-			return m.Name, m.Node == key, true
-		}
-	}
-	return "", false, false
+	member, role, ok := l.Ledger.Seat(key)
+	return member, role == ledger.RoleNode, ok
 }
 
-func (l notices) Nodes() map[string]notice.PublicKey {
-	nodes := make(map[string]notice.PublicKey)
-	for _, m := range l.Charter().Members {
-		nodes[m.Name] = m.Node
-	}
-	return nodes
-}
+// Detached returns what stands in no chain, of every key.
+func (l notices) Detached() []*notice.Notice { return l.Ledger.Detached() }

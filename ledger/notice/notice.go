@@ -52,8 +52,10 @@ const (
 	MaxSeq = 1<<53 - 1
 )
 
-// Errors that Parse, Sign and VerifyCharter wrap.
+// Errors that Parse, Sign and VerifyCharter wrap. ErrRefused is for a store: what
+// is signed well may not belong into it.
 var (
+	ErrRefused   = errors.New("notice refused")
 	ErrTooLarge  = errors.New("notice is too large")
 	ErrMalformed = errors.New("malformed notice")
 	ErrSignature = errors.New("notice is not signed by the right key")
