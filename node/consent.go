@@ -22,6 +22,33 @@ import (
 // how far its own feed goes: signing a place of the feed twice would suspend the member.
 var ErrNotReconciled = errors.New("no other member could be reached since the start, so this node does not know how far its own feed goes")
 
+// Errors about the node's own feed, which only people can mend. A node that signed on would make it worse.
+var (
+	ErrFeedGap  = errors.New("notices of this member's own feed are missing here, though later ones are known")
+	ErrFeedFork = errors.New("two notices of this member's own feed have the same number, so nothing that it says is relied on")
+)
+
+// append signs b as the next notice of one of this member's feeds and stores it. It refuses if this node
+// does not know the whole of that feed.
+func (n *Node) append(key ed25519.PrivateKey, at time.Time, b notice.Body) (*notice.Notice, error) {
+	public := notice.PublicKeyOf(key)
+	heads := 0
+	for _, h := range n.ledger.Heads() {
+		if h.Key == public {
+			heads++
+		}
+	}
+	if heads > 1 {
+		return nil, fmt.Errorf("sign %s: %w", b.Kind(), ErrFeedFork)
+	}
+	for _, gap := range n.ledger.Missing() {
+		if gap.Key == public {
+			return nil, fmt.Errorf("sign %s: %w: %d to %d", b.Kind(), ErrFeedGap, gap.First, gap.Last)
+		}
+	}
+	return n.ledger.Append(key, at, b)
+}
+
 // A Publication is an expert to offer to the other members.
 type Publication struct {
 	Path    string          `json:"path"` // of the trained expert's file
@@ -123,7 +150,7 @@ func (n *Node) offer(ctx context.Context, key ed25519.PrivateKey, o *notice.Offe
 			return id, nil
 		}
 	}
-	signed, err := n.ledger.Append(key, at, o)
+	signed, err := n.append(key, at, o)
 	if err != nil {
 		return cid.Undef, err
 	}
@@ -195,7 +222,7 @@ func (n *Node) revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 	} else if len(own) == 0 {
 		return cid.Undef, fmt.Errorf("%s has nothing on offer", n.Member())
 	}
-	signed, err := n.ledger.Append(key, at, &notice.Revocation{Offer: offer, All: !offer.Defined(), Reason: reason})
+	signed, err := n.append(key, at, &notice.Revocation{Offer: offer, All: !offer.Defined(), Reason: reason})
 	if err != nil {
 		return cid.Undef, err
 	}
@@ -228,7 +255,7 @@ func (n *Node) sign(ctx context.Context, at time.Time, offers []cid.Cid) error {
 		return err
 	}
 	slices.SortFunc(offers, notice.CompareCID)
-	signed, err := n.ledger.Append(key, at, &notice.Lease{
+	signed, err := n.append(key, at, &notice.Lease{
 		Offers: offers, Heads: []notice.Head{},
 		NotAfter: at.Add(time.Duration(n.ledger.Charter().LeaseSeconds) * time.Second),
 	})

@@ -1,0 +1,122 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"chorus/ledger/notice"
+
+	"github.com/ipfs/go-cid"
+)
+
+// seq returns how far a node knows a member's feed, and whether it knows a fork of it.
+func (c *consortium) seq(n *Node, member string) (seq uint64, forked bool) {
+	c.Helper()
+	heads := 0
+	for _, h := range n.Ledger().Heads() {
+		if h.Key == notice.PublicKeyOf(c.key(member)) {
+			heads++
+			seq = h.Seq
+		}
+	}
+	return seq, heads > 1
+}
+
+// lease has a node sign the lease that it has once more.
+func (c *consortium) lease(n *Node) {
+	c.Helper()
+	n.signing.Lock()
+	defer n.signing.Unlock()
+	_, leased := n.own(now())
+	c.must(n.sign(c.Context(), now(), leased))
+}
+
+func TestANodeRestoredFromABackupGoesOnWhereItsFeedWas(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta")
+	c.up("alpha", "beta")
+	offer, _ := c.publish("alpha", 2)
+	c.lease(c.nodes["alpha"])
+	c.down("alpha")
+	file := c.homes["alpha"].ledger()
+	backup, err := os.ReadFile(file)
+	c.must(err)
+
+	c.up("alpha")
+	second, _ := c.publish("alpha", 3)
+	c.await("the whole feed", func(n *Node) bool { s, _ := c.seq(n, "alpha"); return s == 5 })
+	c.down("alpha")
+	c.must(os.WriteFile(file, backup, 0o600))
+
+	// Where it reaches nobody it does not know that 4 and 5 are taken.
+	alone := c.start("alpha", Options{})
+	if s, _ := c.seq(alone, "alpha"); s != 3 {
+		t.Fatalf("the backup goes to %d, the test expects 3", s)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := alone.Publish(ctx, publication(c.expert(4, nil))); !errors.Is(err, ErrNotReconciled) {
+		t.Errorf("Publish: %v, expected %v", err, ErrNotReconciled)
+	}
+	c.down("alpha")
+
+	c.up("alpha")
+	alpha := c.nodes["alpha"]
+	third, _ := c.publish("alpha", 4)
+	feed, err := alpha.Ledger().After(notice.PublicKeyOf(c.key("alpha")), 5, 1)
+	c.must(err)
+	if len(feed) != 1 || feed[0].Header().Seq != 6 || feed[0].CID != third {
+		t.Fatalf("after 5 comes %v", feed)
+	}
+	c.await("one feed without a fork", func(n *Node) bool {
+		s, forked := c.seq(n, "alpha")
+		return s == 7 && !forked && n.Mixture().has(offer) && n.Mixture().has(second) && n.Mixture().has(third)
+	})
+}
+
+func TestANodeSignsNothingInAFeedThatItDoesNotKnowWhole(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		wrong func(c *consortium, feed []*notice.Notice) *notice.Notice // which notice of alpha's comes to light
+		want  error
+	}{
+		{"a gap", func(c *consortium, feed []*notice.Notice) *notice.Notice {
+			return c.sign("alpha", 9, feed[1].CID, &notice.Lease{Offers: []cid.Cid{}, Heads: []notice.Head{}, NotAfter: now().Add(time.Hour)})
+		}, ErrFeedGap},
+		{"a fork", func(c *consortium, feed []*notice.Notice) *notice.Notice {
+			return c.sign("alpha", 2, feed[0].CID, &notice.Lease{Offers: []cid.Cid{}, Heads: []notice.Head{}, NotAfter: now().Add(time.Hour)})
+		}, ErrFeedFork},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := found(t, terms{}, "alpha", "beta")
+			c.up("alpha", "beta")
+			c.publish("alpha", 2)
+			alpha := c.nodes["alpha"]
+			key := notice.PublicKeyOf(c.key("alpha"))
+			feed, err := alpha.Ledger().After(key, 0, 10)
+			c.must(err)
+			n := tt.wrong(c, feed)
+			c.must(c.nodes["beta"].Host().Publish(t.Context(), n))
+			c.await("the news", func(a *Node) bool { _, err := a.Ledger().Get(n.CID); return err == nil }, "alpha")
+			before, err := alpha.Ledger().After(key, 0, 100)
+			c.must(err)
+			if _, err := alpha.Publish(t.Context(), publication(c.expert(3, nil))); !errors.Is(err, tt.want) {
+				t.Errorf("Publish: %v, expected %v", err, tt.want)
+			}
+			alpha.signing.Lock()
+			err = alpha.sign(t.Context(), now(), nil)
+			alpha.signing.Unlock()
+			if !errors.Is(err, tt.want) {
+				t.Errorf("a lease: %v, expected %v", err, tt.want)
+			}
+			if after, err := alpha.Ledger().After(key, 0, 100); err != nil || len(after) != len(before) {
+				t.Errorf("the feed went from %d to %d notices, %v", len(before), len(after), err)
+			}
+		})
+	}
+}
