@@ -39,6 +39,8 @@ type Control interface {
 	// RecordExport writes to the ledger that an export is about to be made. It refuses one with an expert whose
 	// owner does not consent at this moment.
 	RecordExport(ctx context.Context, e Export) error
+	// Doctor examines the node and returns what it found, good and bad.
+	Doctor(ctx context.Context) ([]Finding, error)
 }
 
 // An Export is a folder that holds a copy of the mixture: no revocation reaches it, so that people must.
@@ -49,15 +51,16 @@ type Export struct {
 
 // Status is how a node is doing.
 type Status struct {
-	Member    string   `json:"member"`
-	Charter   string   `json:"charter"` // its name
-	Root      cid.Cid  `json:"root"`
-	Anchor    cid.Cid  `json:"anchor"`
-	API       string   `json:"api,omitempty"` // base URL for local programs
-	Addresses []string `json:"addresses"`
-	Connected []string `json:"connected"`     // members
-	Why       string   `json:"why,omitempty"` // if the anchor serves alone, why
-	Experts   []Expert `json:"experts"`       // every offer known
+	Member    string    `json:"member"`
+	Charter   string    `json:"charter"` // its name
+	Root      cid.Cid   `json:"root"`
+	Anchor    cid.Cid   `json:"anchor"`
+	API       string    `json:"api,omitempty"` // base URL for local programs
+	Addresses []string  `json:"addresses"`
+	Connected []string  `json:"connected"`     // members
+	Why       string    `json:"why,omitempty"` // if the anchor serves alone, why
+	Experts   []Expert  `json:"experts"`       // every offer known
+	Findings  []Finding `json:"findings"`      // what is not as it should be, as far as a glance shows
 }
 
 // Expert is where one offer stands and how it is used on this node.
@@ -107,7 +110,7 @@ type UsageLine struct {
 }
 
 // Status implements [Control].
-func (n *Node) Status(context.Context) (Status, error) {
+func (n *Node) Status(ctx context.Context) (Status, error) {
 	s := OfflineStatus(n.home, n.ledger)
 	s.Member, s.Addresses, s.Connected, s.Why = n.Member(), n.host.Addrs(), n.host.Connected(), n.Mixture().Why
 	if n.api != nil {
@@ -120,6 +123,8 @@ func (n *Node) Status(context.Context) (Status, error) {
 			e.InUse = e.InUse || a.Offer == e.Offer
 		}
 	}
+	x := &examination{ctx, n.home, n.ledger, s, n, now()}
+	s.Findings = slices.DeleteFunc(x.examine(false), func(f Finding) bool { return f.Verdict == Fine })
 	return s, nil
 }
 
@@ -316,6 +321,7 @@ func controlHandler(c Control, log *slog.Logger) http.Handler {
 	mux.Handle("POST /chorus/v1/revoke", respond(log, func(r *http.Request, q revokeRequest) (cid.Cid, error) {
 		return c.Revoke(r.Context(), q.Offer, q.Reason)
 	}))
+	mux.Handle("GET /chorus/v1/doctor", respond(log, func(r *http.Request, _ struct{}) ([]Finding, error) { return c.Doctor(r.Context()) }))
 	mux.Handle("POST /chorus/v1/export", respond(log, func(r *http.Request, e Export) (struct{}, error) {
 		return struct{}{}, c.RecordExport(r.Context(), e)
 	}))
@@ -482,6 +488,11 @@ func (c *Client) Publish(ctx context.Context, p Publication) (id cid.Cid, err er
 // Revoke implements [Control].
 func (c *Client) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
 	return call[cid.Cid](ctx, c, http.MethodPost, "revoke", revokeRequest{offer, reason})
+}
+
+// Doctor implements [Control].
+func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
+	return call[[]Finding](ctx, c, http.MethodGet, "doctor", nil)
 }
 
 // RecordExport implements [Control].

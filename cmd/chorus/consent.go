@@ -230,9 +230,11 @@ func (a *app) statusCommand() *cobra.Command {
 				for _, e := range s.Experts {
 					a.say("%s (%s): %s, in use: %s", e.Domain, e.Member, stateWords(e), yes(e.InUse))
 				}
-				a.sayExports(s.Experts)
 				if s.Why != "" {
 					a.say("the anchor serves alone: %s", s.Why)
+				}
+				for _, f := range s.Findings {
+					a.say("%s: %s %s", f.Verdict, f.Text, f.Do)
 				}
 			})
 		},

@@ -2,7 +2,6 @@ package steward
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
@@ -15,10 +14,11 @@ import (
 // lookEvery bounds how long a steward goes without looking at its clock.
 const lookEvery = time.Minute
 
-// Why a node serves the anchor alone, besides a clock that cannot be trusted.
+// Why a node serves the anchor alone.
 const (
-	NotReconciled = "no other member could be reached since the start, so a revocation may have been missed"
-	NoneStands    = "no expert stands under a valid lease"
+	ClockUntrusted = "the clock cannot be trusted: " // and how it shows
+	NotReconciled  = "no other member could be reached since the start, so a revocation may have been missed"
+	NoneStands     = "no expert stands under a valid lease"
 )
 
 // A View is all that a decision depends on.
@@ -70,7 +70,7 @@ func Decide(v View) Plan {
 	p := Plan{Again: v.At.Add(lookEvery)}
 	switch {
 	case v.Clock != nil:
-		p.Why = fmt.Sprintf("the clock cannot be trusted: %v", v.Clock)
+		p.Why = ClockUntrusted + v.Clock.Error()
 	case !v.Reconciled:
 		p.Why = NotReconciled
 	}
