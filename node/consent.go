@@ -265,7 +265,7 @@ func (n *Node) sign(ctx context.Context, at time.Time, offers []cid.Cid) error {
 	return n.host.Publish(ctx, signed)
 }
 
-// awaitReconciled waits until the node has reconciled with another member, if there is one. A limit of
+// awaitReconciled waits until the node has caught up with the members that it can reach, if there are others. A limit of
 // zero is none.
 func (n *Node) awaitReconciled(ctx context.Context, limit time.Duration) error {
 	if limit > 0 {
@@ -277,11 +277,49 @@ func (n *Node) awaitReconciled(ctx context.Context, limit time.Duration) error {
 		return nil
 	}
 	select {
-	case <-n.host.Reconciled():
+	case <-n.caughtUp:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrNotReconciled, ctx.Err())
 	}
+}
+
+// catchUpWithin bounds how long a node waits for members that are connected and say nothing, before it signs.
+const catchUpWithin = 10 * time.Second
+
+// catchUp waits until the node has heard from some member since its start, and then from all that are connected: one
+// of them may know more of the node's own feed than the first did.
+func (n *Node) catchUp(ctx context.Context) {
+	select {
+	case <-n.host.Reconciled():
+	case <-ctx.Done():
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, catchUpWithin)
+	defer cancel()
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	for n.unheard() && limited.Err() == nil {
+		if err := n.host.Sync(limited); err != nil {
+			n.log.Info("catching up", slog.Any("error", err))
+		}
+		select {
+		case <-again.C:
+		case <-limited.Done():
+		}
+	}
+	if ctx.Err() == nil {
+		close(n.caughtUp)
+	}
+}
+
+// unheard reports whether a member is connected with which this node has not synchronised since its start.
+func (n *Node) unheard() bool {
+	heard := make(map[string]bool)
+	for _, p := range n.host.Peers() {
+		heard[p.Member] = true
+	}
+	return slices.ContainsFunc(n.host.Connected(), func(name string) bool { return !heard[name] })
 }
 
 // ExpertPath is where training leaves an expert of a home, by the name of its run.

@@ -51,16 +51,26 @@ type Export struct {
 
 // Status is how a node is doing.
 type Status struct {
-	Member    string    `json:"member"`
-	Charter   string    `json:"charter"` // its name
-	Root      cid.Cid   `json:"root"`
-	Anchor    cid.Cid   `json:"anchor"`
-	API       string    `json:"api,omitempty"` // base URL for local programs
-	Addresses []string  `json:"addresses"`
-	Connected []string  `json:"connected"`     // members
-	Why       string    `json:"why,omitempty"` // if the anchor serves alone, why
-	Experts   []Expert  `json:"experts"`       // every offer known
-	Findings  []Finding `json:"findings"`      // what is not as it should be, as far as a glance shows
+	Member    string         `json:"member"`
+	Charter   string         `json:"charter"` // its name
+	Root      cid.Cid        `json:"root"`
+	Anchor    cid.Cid        `json:"anchor"`
+	API       string         `json:"api,omitempty"` // base URL for local programs
+	Addresses []string       `json:"addresses"`
+	Connected []string       `json:"connected"`     // members
+	Members   []MemberStatus `json:"members"`       // the others on the charter
+	Why       string         `json:"why,omitempty"` // if the anchor serves alone, why
+	Experts   []Expert       `json:"experts"`       // every offer known
+	Findings  []Finding      `json:"findings"`      // what is not as it should be, as far as a glance shows
+}
+
+// MemberStatus is what is known of another member.
+type MemberStatus struct {
+	Name      string    `json:"name"`
+	Connected bool      `json:"connected"`
+	Synced    time.Time `json:"synced,omitzero"`         // when this node last had all that its node had; zero: not since the start
+	Ahead     float64   `json:"clock_ahead_s,omitempty"` // of its clock, in seconds
+	Until     time.Time `json:"until,omitzero"`          // the end of its lease; zero: it has none in force
 }
 
 // Expert is where one offer stands and how it is used on this node.
@@ -111,10 +121,20 @@ type UsageLine struct {
 
 // Status implements [Control].
 func (n *Node) Status(ctx context.Context) (Status, error) {
-	s := OfflineStatus(n.home, n.ledger)
+	s := OfflineStatus(n.home, n.Member(), n.ledger)
 	s.Member, s.Addresses, s.Connected, s.Why = n.Member(), n.host.Addrs(), n.host.Connected(), n.Mixture().Why
 	if n.api != nil {
 		s.API = n.api.url()
+	}
+	peers := n.host.Peers()
+	for i := range s.Members {
+		m := &s.Members[i]
+		m.Connected = slices.Contains(s.Connected, m.Name)
+		for _, p := range peers {
+			if p.Member == m.Name {
+				m.Synced, m.Ahead = p.Synced, p.Offset.Seconds()
+			}
+		}
 	}
 	for i := range s.Experts {
 		e := &s.Experts[i]
@@ -129,9 +149,9 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 }
 
 // OfflineStatus is what a ledger alone says, while no node runs.
-func OfflineStatus(home Home, l *ledger.Ledger) Status {
+func OfflineStatus(home Home, member string, l *ledger.Ledger) Status {
 	c := l.Charter()
-	s := Status{Charter: c.Name, Root: l.Root(), Anchor: c.Anchor, Why: "the node is not running"}
+	s := Status{Member: member, Charter: c.Name, Root: l.Root(), Anchor: c.Anchor, Why: "the node is not running"}
 	refusals := make(map[cid.Cid]string)
 	if verdicts, err := l.Verdicts(); err == nil {
 		for _, v := range verdicts {
@@ -152,6 +172,18 @@ func OfflineStatus(home Home, l *ledger.Ledger) Status {
 			e.Reason = st.Revocation.Reason
 		}
 		s.Experts = append(s.Experts, e)
+	}
+	for _, m := range c.Members {
+		if m.Name == member {
+			continue
+		}
+		known := MemberStatus{Name: m.Name}
+		for _, e := range s.Experts {
+			if e.Member == m.Name && e.State == ledger.Active {
+				known.Until = e.Until
+			}
+		}
+		s.Members = append(s.Members, known)
 	}
 	return s
 }

@@ -378,7 +378,7 @@ func TestStatusWithoutARunningNodeIsTheLedgers(t *testing.T) {
 	l, err := c.homes["alpha"].OpenLedger()
 	c.must(err)
 	defer l.Close()
-	s := OfflineStatus(c.homes["alpha"], l)
+	s := OfflineStatus(c.homes["alpha"], "alpha", l)
 	if len(s.Experts) != 1 || s.Experts[0].Offer != offer || s.Experts[0].InUse || !s.Experts[0].Held || s.Why != "the node is not running" {
 		t.Errorf("status %+v", s)
 	}

@@ -56,6 +56,7 @@ type check struct {
 // checks is all that status and doctor know of, in the order in which to mend it.
 var checks = []check{
 	{name: "clock", look: checkClock},
+	{name: "clocks", look: checkClocks},
 	{name: "ledger", look: checkLedger, slow: true},
 	{name: "feed", look: checkFeed},
 	{name: "disk", look: checkDisk},
@@ -95,8 +96,7 @@ func (n *Node) Doctor(ctx context.Context) ([]Finding, error) {
 
 // OfflineDoctor is what can be found out while no node runs.
 func OfflineDoctor(ctx context.Context, home Home, l *ledger.Ledger, member string) []Finding {
-	s := OfflineStatus(home, l)
-	s.Member = member
+	s := OfflineStatus(home, member, l)
 	x := &examination{ctx, home, l, s, nil, now()}
 	return x.examine(true)
 }
@@ -117,6 +117,47 @@ func checkClock(x *examination) []Finding {
 			Do: "Set this machine's clock right, and keep it right with NTP."}}
 	}
 	return fine("The clock is not behind any time that this node has seen.")
+}
+
+// How far clocks may be apart: what the ledger tolerates, and a part of it that says that a clock is not kept right.
+const (
+	clockTolerance = 2 * time.Minute
+	clockNotable   = 10 * time.Second
+)
+
+// checkClocks holds this node's clock against those of the members whom it has heard. If most of them say the same of it,
+// it is this one that is wrong.
+func checkClocks(x *examination) (found []Finding) {
+	var heard, behind, ahead int
+	for _, m := range x.status.Members {
+		if m.Synced.IsZero() {
+			continue
+		}
+		heard++
+		off := time.Duration(m.Ahead * float64(time.Second)).Round(time.Second)
+		if off.Abs() < clockNotable {
+			continue
+		}
+		way := "behind"
+		if off > 0 {
+			way = "ahead of"
+			behind++
+		} else {
+			ahead++
+		}
+		f := Finding{Verdict: Notable, Text: fmt.Sprintf("The clock of %s is %v %s this one.", m.Name, off.Abs(), way), Do: fmt.Sprintf("Tell %s, unless others say the same of yours.", m.Name)}
+		if off.Abs() >= clockTolerance {
+			f.Verdict = Wrong
+		}
+		found = append(found, f)
+	}
+	if most := max(behind, ahead); most > 1 && 2*most > heard {
+		return []Finding{{Verdict: Wrong, Text: fmt.Sprintf("This machine's clock differs from those of %d of %d members. %s", most, heard, found[0].Text), Do: "Set it right, and keep it right with NTP."}}
+	}
+	if heard > 0 && len(found) == 0 {
+		return fine("The clocks of the %d members whom this node has heard agree with this one.", heard)
+	}
+	return found
 }
 
 func checkLedger(x *examination) []Finding {

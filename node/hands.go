@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"chorus/ledger"
@@ -27,7 +28,10 @@ func (n *Node) steward(ctx context.Context) {
 	defer close(n.stopped)
 	s := &steward.Steward{Member: n.Member(), Ledger: n.ledger, Hands: hands{n}, Log: n.log}
 	if !n.single() {
-		s.Reconciled = n.host.Reconciled()
+		s.Reconciled, s.CaughtUp = n.host.Reconciled(), n.caughtUp
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() { n.catchUp(ctx) })
 	}
 	s.Run(ctx)
 }

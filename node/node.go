@@ -52,9 +52,10 @@ type Node struct {
 	changedMu sync.Mutex
 	changed   chan struct{} // guarded by changedMu; closed and replaced after each round of the steward
 
-	signing sync.Mutex // held, for a moment, from deciding what to sign, or which blob nothing names, to having done it
-	stop    context.CancelFunc
-	stopped chan struct{} // closed when the steward loop has ended
+	caughtUp chan struct{} // closed once the node has heard from every member that it can reach
+	signing  sync.Mutex    // held, for a moment, from deciding what to sign, or which blob nothing names, to having done it
+	stop     context.CancelFunc
+	stopped  chan struct{} // closed when the steward loop has ended
 }
 
 // Options say how to run a node.
@@ -69,7 +70,7 @@ type Options struct {
 // anchor if it is not there, and serves. Until it has reconciled with another member it serves
 // the anchor alone. Close ends it; so does the end of ctx, but Close must still be called.
 func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
-	n := &Node{home: home, log: o.Log, changed: make(chan struct{}), stopped: make(chan struct{})}
+	n := &Node{home: home, log: o.Log, changed: make(chan struct{}), stopped: make(chan struct{}), caughtUp: make(chan struct{})}
 	if n.config, err = home.Config(); err != nil {
 		return nil, err
 	}

@@ -224,6 +224,9 @@ func (a *app) statusCommand() *cobra.Command {
 			return a.result(s, func() {
 				a.say("%s of %s", s.Member, s.Charter)
 				a.say("connected to: %s", list(s.Connected))
+				for _, m := range s.Members {
+					a.say("%s", memberWords(m))
+				}
 				if s.API != "" {
 					a.say("local programs: %s/v1", s.API)
 				}
@@ -239,6 +242,23 @@ func (a *app) statusCommand() *cobra.Command {
 			})
 		},
 	}
+}
+
+// memberWords says what is known of another member.
+func memberWords(m node.MemberStatus) string {
+	words := m.Name + ": not connected"
+	if m.Connected {
+		words = m.Name + ": connected"
+	}
+	if m.Synced.IsZero() {
+		words += ", not heard since the node started"
+	} else {
+		words += ", last in step at " + m.Synced.Local().Format(time.TimeOnly)
+	}
+	if m.Until.IsZero() {
+		return words + ", no lease in force"
+	}
+	return words + ", leases until " + m.Until.Local().Format(time.DateTime)
 }
 
 func list(names []string) string {

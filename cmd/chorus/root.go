@@ -147,8 +147,7 @@ func (a *app) status(ctx context.Context) (s node.Status, account node.Account, 
 		return s, account, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	s = node.OfflineStatus(a.node(), l)
-	s.Member = config.Member
+	s = node.OfflineStatus(a.node(), config.Member, l)
 	account, err = node.ReadAccount(l)
 	return s, account, err
 }

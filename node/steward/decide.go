@@ -29,6 +29,7 @@ type View struct {
 	Standings  []ledger.Standing // at At, in the order of members and then of offers
 	Clock      error             // why the clock cannot be trusted
 	Reconciled bool              // the node has heard from another member since its start, or there is none
+	CaughtUp   bool              // and from every one that it can reach, so that it knows how far its own feed goes
 
 	Admitted map[cid.Cid]bool // offers whose experts are loaded
 	Refused  map[cid.Cid]bool // offers that admission has decided against, for good
@@ -117,7 +118,7 @@ func Decide(v View) Plan {
 		}
 	}
 	p.Delete = v.deletions(trusted)
-	if trusted {
+	if trusted && v.CaughtUp {
 		var due time.Time
 		if p.Renew, due = v.renewal(); p.Renew == nil && !due.IsZero() {
 			p.Again = earlier(p.Again, due)

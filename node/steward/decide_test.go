@@ -168,12 +168,16 @@ func TestDecide(t *testing.T) {
 			name: "a member that is suspended signs no lease", at: lease / 2, standings: []ledger.Standing{own("a", suspended, lease)}, why: NoneStands,
 		},
 		{
+			name: "nothing is signed before everybody in reach was heard", at: lease / 2, standings: []ledger.Standing{own("a", active, lease)},
+			change: func(v *View) { v.Admitted, v.CaughtUp = set("a"), false }, use: []string{"a"},
+		},
+		{
 			name: "what could not be fetched waits its time", standings: []ledger.Standing{offered("a", "them", active)},
 			change: func(v *View) { v.RetryAt = v.At.Add(5 * time.Second) }, why: NoneStands, again: 5 * time.Second,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			v := View{At: t0.Add(tt.at), Member: "me", Lease: lease, Standings: tt.standings, Reconciled: true}
+			v := View{At: t0.Add(tt.at), Member: "me", Lease: lease, Standings: tt.standings, Reconciled: true, CaughtUp: true}
 			if tt.change != nil {
 				tt.change(&v)
 			}

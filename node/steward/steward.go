@@ -77,6 +77,8 @@ type Steward struct {
 
 	// Reconciled is closed once the node has heard from another member since its start; nil if there is no other.
 	Reconciled <-chan struct{}
+	// CaughtUp is closed once it has heard from every other that it can reach, so that it may sign; nil if it may at once.
+	CaughtUp <-chan struct{}
 }
 
 // An admission is the outcome of one attempt to admit an expert.
@@ -90,6 +92,7 @@ type admission struct {
 type look struct {
 	*Steward
 	reconciled bool
+	caughtUp   bool
 	observed   time.Time // when the clock was last held against the highest time on record
 	clock      error     // what came of it
 	admitted   map[cid.Cid]Admitted
@@ -115,6 +118,7 @@ func (s *Steward) Run(ctx context.Context) {
 
 		retryWait:  retryFirst,
 		reconciled: s.Reconciled == nil,
+		caughtUp:   s.CaughtUp == nil,
 	}
 	verdicts, err := s.Ledger.Verdicts()
 	if err != nil {
@@ -125,7 +129,7 @@ func (s *Steward) Run(ctx context.Context) {
 			l.refused[v.Offer] = true
 		}
 	}
-	reconciled := s.Reconciled
+	reconciled, caughtUp := s.Reconciled, s.CaughtUp
 	for {
 		changed := s.Ledger.Changed()
 		timer := time.NewTimer(time.Until(l.once(ctx)))
@@ -136,6 +140,8 @@ func (s *Steward) Run(ctx context.Context) {
 		case <-timer.C:
 		case <-reconciled:
 			l.reconciled, reconciled = true, nil
+		case <-caughtUp:
+			l.caughtUp, caughtUp = true, nil
 		case a := <-l.results:
 			l.settle(a)
 		}
@@ -167,7 +173,7 @@ func (l *look) once(ctx context.Context) time.Time {
 	}
 	p := Decide(View{
 		At: at, Member: l.Member, Lease: time.Duration(l.Ledger.Charter().LeaseSeconds) * time.Second,
-		Standings: l.Ledger.Standings(at.UTC()), Clock: l.clock, Reconciled: l.reconciled,
+		Standings: l.Ledger.Standings(at.UTC()), Clock: l.clock, Reconciled: l.reconciled, CaughtUp: l.caughtUp,
 		Admitted: keys(l.admitted), Refused: l.refused, Pending: keys(l.pending), RetryAt: l.retryAt,
 	})
 	set := make([]Admitted, len(p.Use))

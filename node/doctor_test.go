@@ -1,0 +1,142 @@
+package node
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"chorus/ledger/notice"
+	"chorus/p2p"
+
+	"github.com/ipfs/go-cid"
+)
+
+// finding returns what a doctor's check found, as one text with its verdicts.
+func finding(findings []Finding, check string) string {
+	var all []string
+	for _, f := range findings {
+		if f.Check == check {
+			all = append(all, string(f.Verdict)+": "+f.Text+" "+f.Do)
+		}
+	}
+	return strings.Join(all, "\n")
+}
+
+func (c *consortium) doctor(n *Node) []Finding {
+	c.Helper()
+	f, err := n.Doctor(c.Context())
+	c.must(err)
+	return f
+}
+
+func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta", "gamma")
+	c.up("alpha", "beta")
+	offer, blob := c.publish("beta", 2)
+	alpha := c.nodes["alpha"]
+	expect := func(check string, words ...string) {
+		t.Helper()
+		got := finding(c.doctor(alpha), check)
+		for _, w := range words {
+			if !strings.Contains(got, w) {
+				t.Errorf("%s: %q, expected %q", check, got, w)
+			}
+		}
+	}
+	expect("clock", "fine: ")
+	expect("clocks", "fine: The clocks of the 1 members")
+	expect("ledger", "fine: ", " notices")
+	expect("disk", "GB left")
+	expect("keys", "fine: ")
+	expect("recovery", "notable: The recovery key is still in the data folder", "Move ")
+	expect("members", "notable: No address of gamma is known", "under peers in ")
+	expect("reconciled", "fine: ")
+	if got := finding(c.doctor(alpha), "lease"); got != "" {
+		t.Errorf("a member without experts has a finding about leases: %q", got)
+	}
+	if got := finding(c.doctor(c.nodes["beta"]), "lease"); !strings.Contains(got, "fine: This member's lease is in force until") {
+		t.Errorf("lease: %q", got)
+	}
+
+	c.must(os.Remove(c.homes["alpha"].path(recoveryKey)))
+	expect("recovery", "fine: ")
+	c.must(os.Chmod(c.homes["alpha"].path(publishingKey), 0o644))
+	expect("keys", "wrong: Other users", "chmod 600 ")
+	folder := t.TempDir()
+	c.must(alpha.RecordExport(t.Context(), Export{Folder: folder, Offers: []cid.Cid{offer}}))
+	c.revoke("beta", offer)
+	c.await("the end of the expert", gone(offer, blob), "alpha")
+	expect("exports", "wrong: "+folder, "cats of beta", "Delete "+folder)
+	expect("experts", "notable: The anchor serves alone: no expert stands")
+	s, err := alpha.Status(t.Context())
+	c.must(err)
+	if got := finding(s.Findings, "exports"); !strings.Contains(got, folder) || finding(s.Findings, "clock") != "" || finding(s.Findings, "members") != "" {
+		t.Errorf("the status says %+v: it lacks the export, or has what is fine or slow", s.Findings)
+	}
+
+	c.down("beta")
+	c.await("the loss of beta", func(n *Node) bool { return len(n.Host().Connected()) == 0 }, "alpha")
+	expect("members", "beta is not reached at /ip4/127.0.0.1/tcp/", "nothing listens there", "Ask beta whether its node is up")
+	feed := c.sign("alpha", 9, c.charter.CID, &notice.Lease{Offers: []cid.Cid{}, Heads: []notice.Head{}, NotAfter: now().Add(time.Hour)})
+	_, err = alpha.Ledger().Add(feed)
+	c.must(err)
+	expect("feed", "wrong: Notices 1 to 8 of this member's own feed are missing")
+	c.down("alpha")
+
+	l, err := c.homes["alpha"].OpenLedger()
+	c.must(err)
+	c.must(l.Observe(now().Add(time.Hour)))
+	defer l.Close()
+	if got := finding(OfflineDoctor(t.Context(), c.homes["alpha"], l, "alpha"), "clock"); !strings.Contains(got, "wrong: The clock cannot be trusted") {
+		t.Errorf("clock: %q", got)
+	}
+}
+
+func TestTheDoctorTellsAWrongClockFromAWrongPeer(t *testing.T) {
+	heard := func(name string, ahead float64) MemberStatus {
+		return MemberStatus{Name: name, Synced: time.Now(), Ahead: ahead}
+	}
+	for name, tt := range map[string]struct {
+		members []MemberStatus
+		want    []string
+	}{
+		"nobody was heard":        {[]MemberStatus{{Name: "a", Ahead: 500}}, nil},
+		"all agree":               {[]MemberStatus{heard("a", 1), heard("b", -2)}, []string{"fine: "}},
+		"one is off":              {[]MemberStatus{heard("a", 0), heard("b", 60), heard("c", 0)}, []string{"notable: The clock of b is 1m0s ahead of this one."}},
+		"one is beyond tolerance": {[]MemberStatus{heard("a", 0), heard("b", -300), heard("c", 0)}, []string{"wrong: The clock of b is 5m0s behind this one."}},
+		"it is this one":          {[]MemberStatus{heard("a", 300), heard("b", 301), heard("c", 0)}, []string{"wrong: This machine's clock differs from those of 2 of 3 members", "NTP"}},
+	} {
+		found := checkClocks(&examination{status: Status{Members: tt.members}})
+		for i := range found {
+			found[i].Check = "clocks"
+		}
+		got := finding(found, "clocks")
+		for _, w := range tt.want {
+			if !strings.Contains(got, w) {
+				t.Errorf("%s: %q, expected %q", name, got, w)
+			}
+		}
+		if tt.want == nil && got != "" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+func TestTheDoctorSaysWhatToOpen(t *testing.T) {
+	for cause, want := range map[string]string{
+		"dial tcp 192.0.2.7:4101: connect: connection refused":       "nothing listens there",
+		"context deadline exceeded":                                  "must open that port",
+		"dial tcp4 0.0.0.0:0->192.0.2.7:4101: i/o timeout":           "must open that port",
+		"dial tcp 10.0.0.7:4101: connect: network is unreachable":    "reached from outside",
+		"failed to negotiate security protocol: peer id mismatch: …": "another node is there",
+		"the moon is wrong": "the moon is wrong",
+	} {
+		text, do := diagnose("beta", p2p.Attempt{Address: "/ip4/192.0.2.7/tcp/4101", Err: errors.New(cause)})
+		if !strings.Contains(text+do, want) || !strings.Contains(text, "/ip4/192.0.2.7/tcp/4101") || do == "" {
+			t.Errorf("%s: %s %s, expected %q", cause, text, do, want)
+		}
+	}
+}
