@@ -36,11 +36,12 @@ func (c *consortium) lease(n *Node) {
 
 func TestANodeRestoredFromABackupGoesOnWhereItsFeedWas(t *testing.T) {
 	t.Parallel()
-	c := found(t, terms{}, "alpha", "beta")
-	c.up("alpha", "beta")
+	c := found(t, terms{}, "alpha", "beta", "gamma")
+	c.up("alpha", "beta", "gamma")
 	offer, _ := c.publish("alpha", 2)
 	c.lease(c.nodes["alpha"])
-	c.down("alpha")
+	c.await("the third notice", func(n *Node) bool { s, _ := c.seq(n, "alpha"); return s == 3 })
+	c.down("alpha", "gamma") // which misses what comes
 	file := c.homes["alpha"].ledger()
 	backup, err := os.ReadFile(file)
 	c.must(err)
@@ -63,6 +64,7 @@ func TestANodeRestoredFromABackupGoesOnWhereItsFeedWas(t *testing.T) {
 	}
 	c.down("alpha")
 
+	c.start("gamma", Options{}) // it does not know more than the backup, and may be the first that alpha hears
 	c.up("alpha")
 	alpha := c.nodes["alpha"]
 	third, _ := c.publish("alpha", 4)
