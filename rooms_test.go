@@ -41,7 +41,7 @@ var rooms = []room{
 		"the HTTP surface takes generation as an interface, so that it can be read and tested without a node"},
 	{"p2p/simnet", []string{"p2p", "ledger", "ledger/notice"},
 		"a network in memory carries the network's own engines; its tests give them real ledgers, as a node does"},
-	{"p2p", []string{"ledger/notice"},
+	{"p2p", []string{"ledger/notice", "durable"},
 		"the network carries notices and blobs; it takes storage as an interface, and a blob's content is none of its business"},
 	{"ledger", []string{"ledger/notice"},
 		"who consents until when must be decidable from notices alone, offline"},

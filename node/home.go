@@ -49,6 +49,7 @@ func (h Home) Training() string { return h.path("training") }
 func (h Home) Blob(id cid.Cid) string { return filepath.Join(h.blobs(), id.String()) }
 
 func (h Home) config() string  { return h.path("config.toml") }
+func (h Home) addresses() string { return h.path("addresses.json") } // of members, as heard of
 func (h Home) ledger() string  { return h.path("ledger.db") }
 func (h Home) blobs() string   { return h.path("blobs") }
 func (h Home) control() string { return h.path("control.json") }

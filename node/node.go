@@ -95,7 +95,7 @@ func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.host, err = p2p.New(ctx, p2p.Config{
-		Key: key, Listen: n.config.Listen, Peers: n.config.Peers,
+		Key: key, Listen: n.config.Listen, Peers: n.config.Peers, Addresses: home.addresses(),
 		Charter: n.charter.CID, Notices: notices{n.ledger}, Blobs: n.blobs, Log: n.log,
 	})
 	if err != nil {

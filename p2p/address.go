@@ -119,6 +119,14 @@ func (b *book) of(id peer.ID) []multiaddr.Multiaddr {
 	return b.entry(id).all()
 }
 
+// learned returns what the book has of id that was not configured.
+func (b *book) learned(id peer.ID) []multiaddr.Multiaddr {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.entry(id)
+	return multiaddr.Unique(slices.Concat(e.own, e.heard))
+}
+
 func (e *entry) all() []multiaddr.Multiaddr {
 	return multiaddr.Unique(slices.Concat(e.configured, e.own, e.heard))
 }
@@ -263,6 +271,10 @@ func (h *Host) serveAddresses(s network.Stream) {
 		}
 	}
 	if news {
+		select {
+		case h.heard <- struct{}{}:
+		default:
+		}
 		for _, m := range h.connected() {
 			m.signal()
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 )
 
 // A Network carries conversations and gossip between nodes. A node goes by its node key, a courier by the key of a
@@ -61,10 +62,11 @@ type Engine struct {
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
-	closed bool                          // guarded by mu; nothing is added to wg once it is set
-	peers  map[notice.PublicKey]*partner // guarded by mu
-	claims map[notice.PublicKey]*claim   // guarded by mu: who fetches much of a feed
-	random *rand.Rand                    // guarded by mu
+	closed bool                               // guarded by mu; nothing is added to wg once it is set
+	peers  map[notice.PublicKey]*partner      // guarded by mu
+	claims map[notice.PublicKey]*claim        // guarded by mu: who fetches much of a feed
+	heard  map[notice.PublicKey]*rate.Limiter // guarded by mu: what a key may say by gossip
+	random *rand.Rand                         // guarded by mu
 
 	reconciled chan struct{}
 	once       sync.Once // closes reconciled
@@ -85,6 +87,7 @@ func NewEngine(c EngineConfig) *Engine {
 		self: c.Self, charter: c.Charter, notices: c.Notices, network: c.Network, log: c.Log,
 		peers:      make(map[notice.PublicKey]*partner),
 		claims:     make(map[notice.PublicKey]*claim),
+		heard:      make(map[notice.PublicKey]*rate.Limiter),
 		random:     rand.New(rand.NewChaCha8(c.Self)),
 		reconciled: make(chan struct{}),
 	}
@@ -134,6 +137,14 @@ func (e *Engine) partner(key notice.PublicKey) *partner {
 		e.peers[key] = p
 	}
 	return p
+}
+
+// shuns reports whether a node is not spoken with for now.
+func (e *Engine) shuns(node notice.PublicKey) bool {
+	e.mu.Lock()
+	p := e.peers[node]
+	e.mu.Unlock()
+	return p != nil && p.conduct.shunned()
 }
 
 // nameOf returns the name of the member that a key belongs to, or the key, for logs.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"chorus/ledger/notice"
+
+	"golang.org/x/time/rate"
 )
 
 // A Verdict is what to do with a message of gossip.
@@ -60,6 +62,9 @@ func (e *Engine) Receive(from notice.PublicKey, envelope []byte) Verdict {
 		p.conduct.judge(err)
 		return Reject
 	}
+	if !e.mayHear(n) {
+		return Ignore
+	}
 	if err := e.notices.Check(n); err != nil {
 		// Whoever passes it on may know of a charter or a delegation that this node lacks.
 		e.log.Debug("gossip not taken in", "from", e.nameOf(from), "error", err)
@@ -73,6 +78,32 @@ func (e *Engine) Receive(from notice.PublicKey, envelope []byte) Verdict {
 		return Ignore
 	}
 	return Accept
+}
+
+// What one key's notices may take of everybody's gossip. An honest one has a few a day; synchronisation brings what
+// is over.
+const (
+	hearRate  = 1 // notices a second
+	hearBurst = 256
+)
+
+// mayHear reports whether a notice is within what its key may say by gossip.
+func (e *Engine) mayHear(n *notice.Notice) bool {
+	h := n.Header()
+	if h == nil {
+		return true // the stewards' signatures bound charters
+	}
+	if _, _, ok := e.notices.Seat(h.Key); !ok {
+		return true // Check decides, and nothing is kept of a stranger's key
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	limit := e.heard[h.Key]
+	if limit == nil {
+		limit = rate.NewLimiter(hearRate, hearBurst)
+		e.heard[h.Key] = limit
+	}
+	return limit.Allow()
 }
 
 // belongs refuses what is not of this consortium.

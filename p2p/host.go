@@ -60,7 +60,8 @@ type Host struct {
 	closed bool           // guarded by mu
 	wg     sync.WaitGroup // work that Close waits for; nothing is added once closed is set
 
-	book book
+	book  book
+	heard chan struct{} // of size 1: the book has learned something
 }
 
 // New starts a host. It listens, connects to the members that it knows of or hears of, and keeps doing so until
@@ -71,7 +72,7 @@ func New(ctx context.Context, c Config) (*Host, error) {
 	}
 	h := &Host{
 		log: c.Log, charter: c.Charter, notices: c.Notices, blobs: c.Blobs,
-		self: notice.PublicKeyOf(c.Key), gate: gate{c.Notices},
+		self: notice.PublicKeyOf(c.Key), gate: gate{c.Notices}, heard: make(chan struct{}, 1),
 	}
 	if _, node, ok := c.Notices.Seat(h.self); !ok || !node {
 		return nil, fmt.Errorf("node key %s: %w", h.self, ErrNotMember)
@@ -127,6 +128,10 @@ func (h *Host) start(c Config) (err error) {
 			}
 		},
 	})
+	if c.Addresses != "" {
+		h.recall(c.Addresses)
+		h.wg.Go(func() { h.remember(c.Addresses) })
+	}
 	changed := h.notices.Changed()
 	if err := h.enrol(); err != nil {
 		return err

@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"crypto/sha256"
+	"time"
 
 	"chorus/ledger/notice"
 
@@ -21,12 +22,14 @@ const (
 // joinTopic begins to receive, keep and forward the notices of the charter. Messages bear no author: each notice
 // says who signed it, and whoever passes it on is connected and known.
 func (h *Host) joinTopic() error {
+	name := topicPrefix + h.charter.String()
 	ps, err := pubsub.NewGossipSub(h.ctx, nodesOnly{h.host, h.gate},
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
 		pubsub.WithMaxMessageSize(maxGossip),
 		pubsub.WithValidateQueueSize(gossipBacklog),
 		pubsub.WithFloodPublish(true), // to every connected member, also before the mesh stands
 		pubsub.WithPeerFilter(func(id peer.ID, _ string) bool { return h.gate.node(id) }),
+		pubsub.WithPeerScore(h.scores(name)),
 		// The same notice from two publishers is one message.
 		pubsub.WithMessageIdFn(func(m *pubsubpb.Message) string {
 			sum := sha256.Sum256(m.GetData())
@@ -36,7 +39,6 @@ func (h *Host) joinTopic() error {
 	if err != nil {
 		return err
 	}
-	name := topicPrefix + h.charter.String()
 	if err := ps.RegisterTopicValidator(name, h.validate); err != nil {
 		return err
 	}
@@ -50,6 +52,39 @@ func (h *Host) joinTopic() error {
 	h.wg.Go(func() { h.followTopic(events) })
 	_, err = h.topic.Relay() // without a subscription: validate is the one that takes the notices
 	return err
+}
+
+// scores says how pubsub judges its neighbours. Nobody gains by what they pass on; whoever passes on what is
+// rejected three times within an hour, or is shunned, is no longer listened to.
+func (h *Host) scores(topic string) (*pubsub.PeerScoreParams, *pubsub.PeerScoreThresholds) {
+	const (
+		ignored  = -80
+		rejected = -10 // times the square of how often
+		tooMuch  = -1  // likewise, for control messages that serve no purpose
+	)
+	params := &pubsub.PeerScoreParams{
+		AppSpecificScore: func(id peer.ID) float64 {
+			if key, ok := keyOf(id); !ok || h.engine.shuns(key) {
+				return ignored
+			}
+			return 0
+		},
+		AppSpecificWeight:         1,
+		BehaviourPenaltyWeight:    tooMuch,
+		BehaviourPenaltyThreshold: 6,
+		BehaviourPenaltyDecay:     pubsub.ScoreParameterDecay(10 * time.Minute),
+		DecayInterval:             pubsub.DefaultDecayInterval,
+		DecayToZero:               pubsub.DefaultDecayToZero,
+		RetainScore:               time.Hour,
+		Topics: map[string]*pubsub.TopicScoreParams{topic: {
+			SkipAtomicValidation:           true,
+			TopicWeight:                    1,
+			TimeInMeshQuantum:              time.Second,
+			InvalidMessageDeliveriesWeight: rejected,
+			InvalidMessageDeliveriesDecay:  pubsub.ScoreParameterDecay(time.Hour),
+		}},
+	}
+	return params, &pubsub.PeerScoreThresholds{GossipThreshold: ignored / 8, PublishThreshold: ignored / 2, GraylistThreshold: ignored}
 }
 
 // followTopic synchronises with each member that begins to listen. Gossip goes only to those who have said that
