@@ -48,11 +48,11 @@ func (h Home) Training() string { return h.path("training") }
 // Blob returns the name of a blob's file, whether or not it is there.
 func (h Home) Blob(id cid.Cid) string { return filepath.Join(h.blobs(), id.String()) }
 
-func (h Home) config() string  { return h.path("config.toml") }
+func (h Home) config() string    { return h.path("config.toml") }
 func (h Home) addresses() string { return h.path("addresses.json") } // of members, as heard of
-func (h Home) ledger() string  { return h.path("ledger.db") }
-func (h Home) blobs() string   { return h.path("blobs") }
-func (h Home) control() string { return h.path("control.json") }
+func (h Home) ledger() string    { return h.path("ledger.db") }
+func (h Home) blobs() string     { return h.path("blobs") }
+func (h Home) control() string   { return h.path("control.json") }
 
 // Config is config.toml.
 type Config struct {
