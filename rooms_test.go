@@ -47,6 +47,8 @@ var rooms = []room{
 		"who consents until when must be decidable from notices alone, offline"},
 	{"ledger/notice", nil,
 		"a signed document is checked by pure code: no clock, disk or network, and nothing of the project that could bring them in"},
+	{"ledger/spec", nil,
+		"a specification that used the code which it specifies would agree with whatever that does"},
 	{"model/eval/leak", []string{"model", "kernels"},
 		"what an expert gives away is counted from what a model computes; it knows no corpus, member or file, so that its numbers can be checked by themselves"},
 	{"model/eval", []string{"model", "model/safetensors", "model/tokenizer", "kernels", "durable"},
