@@ -1,6 +1,6 @@
 package spec
 
-import "fmt"
+import "strings"
 
 // A Scope says who does wrong and what may go wrong, and bounds the world: everything that can happen within it
 // is looked at.
@@ -18,57 +18,31 @@ type Scope struct {
 	SetBack             bool // once the clock of any node
 }
 
-// An Action is what happened last, for the trace and for invariants about a step.
-type Action struct {
-	Verb        Verb
-	Node, Other int // who, and with whom
-	Place       int // of the notice
+// An action is what happened last, for the trace and for invariants about a step.
+type action struct {
+	what        string
+	node, other int
+	place       int // of the notice
 }
 
-// A Verb is a kind of action.
-type Verb uint8
-
-// The verbs.
+// What can happen. A trace has the names of those concerned in the places of the words in capitals.
 const (
-	Begin Verb = iota
-	Tick
-	Sign
-	Deliver
-	Exchange
-	Withhold
-	WriteBack
-	Crash
-	LayBackupBy
-	PutBackupBack
-	SetClockBack
+	nothing    = "the beginning: nothing but the offer is signed"
+	ticked     = "a tick passes"
+	signed     = "signed: NOTICE"
+	delivered  = "NODE gets the NOTICE"
+	exchanged  = "NODE and OTHER exchange what either lacks"
+	withheld   = "NODE exchanges with a node that withholds everything"
+	crashed    = "NODE crashes and starts again"
+	copied     = "the disk of NODE is copied"
+	restored   = "NODE starts from the old copy of its disk"
+	clockMoved = "the clock of NODE is set back"
 )
 
 // words says what an action did, given the state that it led to.
-func (a Action) words(s *State) string {
-	node := func(i int) string { return [...]string{"the owner's node", "A", "B"}[i] }
-	switch a.Verb {
-	case Tick:
-		return "a tick passes"
-	case Sign:
-		return "signed: " + s.name(a.Place)
-	case Deliver:
-		return fmt.Sprintf("%s gets the %s", node(a.Node), s.name(a.Place))
-	case Exchange:
-		return fmt.Sprintf("%s and %s exchange what either lacks", node(a.Node), node(a.Other))
-	case Withhold:
-		return fmt.Sprintf("%s exchanges with a node that withholds everything", node(a.Node))
-	case WriteBack:
-		return fmt.Sprintf("%s writes its memory to disk", node(a.Node))
-	case Crash:
-		return fmt.Sprintf("%s crashes and starts again", node(a.Node))
-	case LayBackupBy:
-		return fmt.Sprintf("%s's disk is copied", node(a.Node))
-	case PutBackupBack:
-		return fmt.Sprintf("%s starts from the old copy of its disk", node(a.Node))
-	case SetClockBack:
-		return fmt.Sprintf("the clock of %s is set back by %d", node(a.Node), setBack)
-	}
-	return "the beginning: nothing but the offer is signed"
+func (a action) words(s *State) string {
+	names := [...]string{"the owner's node", "A", "B"}
+	return strings.NewReplacer("NODE", names[a.node], "OTHER", names[a.other], "NOTICE", s.name(a.place)).Replace(a.what)
 }
 
 // A world is a scope under some rules.
@@ -90,8 +64,8 @@ func (w *world) begin() State {
 func (w *world) honest(i int) bool { return i != Owner || !w.Equivocates }
 
 // steps calls yield with every action that can happen in s and the state it leads to.
-func (w *world) steps(s *State, yield func(Action, State)) {
-	yield(Action{Verb: Tick}, w.tick(*s))
+func (w *world) steps(s *State, yield func(action, State)) {
+	yield(action{what: ticked}, w.tick(*s))
 	w.publishing(s, yield)
 	w.revoking(s, yield)
 	for i := range s.Nodes {
@@ -124,7 +98,7 @@ func (w *world) tick(s State) State {
 }
 
 // publishing signs with the publishing key.
-func (w *world) publishing(s *State, yield func(Action, State)) {
+func (w *world) publishing(s *State, yield func(action, State)) {
 	if w.Equivocates {
 		for seq := 1; seq <= min(s.signed().top(Publishing)+1, w.Publishing); seq++ {
 			for prev := range 2 {
@@ -172,7 +146,7 @@ func (w *world) publishing(s *State, yield func(Action, State)) {
 }
 
 // revoking signs with the revoker key, which is kept apart from every node and knows its own feed.
-func (w *world) revoking(s *State, yield func(Action, State)) {
+func (w *world) revoking(s *State, yield func(action, State)) {
 	own := s.signed().after(Revoker, 0)
 	for _, k := range []Kind{Revocation, Other} {
 		if s.of(k, own) == 0 {
@@ -182,7 +156,7 @@ func (w *world) revoking(s *State, yield func(Action, State)) {
 }
 
 // sign puts a notice into the world, if there is room for it there. The owner's node has what it signs.
-func (w *world) sign(s *State, k Key, seq int, n Notice, yield func(Action, State)) {
+func (w *world) sign(s *State, k Key, seq int, n Notice, yield func(action, State)) {
 	all := s.signed()
 	bound, branch := w.Revoker, 0
 	if k == Publishing {
@@ -200,7 +174,7 @@ func (w *world) sign(s *State, k Key, seq int, n Notice, yield func(Action, Stat
 	if k == Publishing && !w.Equivocates {
 		w.accept(&next, Owner, 1<<place)
 	}
-	yield(Action{Verb: Sign, Place: place}, next)
+	yield(action{what: signed, place: place}, next)
 }
 
 // accept has a node take notices in: on disk, then in memory, then it acknowledges. A crash between these leaves
@@ -221,43 +195,38 @@ func (w *world) accept(s *State, i int, some Set) {
 }
 
 // node is what can happen at one node.
-func (w *world) node(s *State, i int, yield func(Action, State)) {
+func (w *world) node(s *State, i int, yield func(action, State)) {
 	n := &s.Nodes[i]
 	// The network, or a dishonest member: anything signed may come, in any order, late, or never.
 	for missing := s.signed() &^ n.Memory; missing != 0; missing &= missing - 1 {
 		next := *s
 		w.accept(&next, i, lowest(missing))
-		yield(Action{Deliver, i, 0, lowest(missing).first()}, next)
+		yield(action{delivered, i, 0, lowest(missing).first()}, next)
 	}
 	for j := i + 1; j < nodes; j++ {
 		if w.honest(j) {
-			yield(Action{Verb: Exchange, Node: i, Other: j}, w.reconcile(*s, i, j))
+			yield(action{what: exchanged, node: i, other: j}, w.reconcile(*s, i, j))
 		}
 	}
 	if w.Equivocates && !n.Reconciled {
 		next := *s
 		next.Nodes[i].Reconciled = true
-		yield(Action{Verb: Withhold, Node: i}, next)
-	}
-	if n.Disk != n.Memory {
-		next := *s
-		next.Nodes[i].Disk = n.Memory
-		yield(Action{Verb: WriteBack, Node: i}, next)
+		yield(action{what: withheld, node: i}, next)
 	}
 	if s.Crashes > 0 {
 		next := w.start(*s, i)
 		next.Crashes--
-		yield(Action{Verb: Crash, Node: i}, next)
+		yield(action{what: crashed, node: i}, next)
 	}
 	if w.SetBack && !s.SetBack {
 		next := *s
 		next.SetBack, next.Nodes[i].Back = true, setBack
-		yield(Action{Verb: SetClockBack, Node: i}, next)
+		yield(action{what: clockMoved, node: i}, next)
 	}
 	if w.Restore && i == Owner && !s.BackedUp {
 		next := *s
 		next.BackedUp, next.Nodes[i].Backup = true, n.Disk
-		yield(Action{Verb: LayBackupBy, Node: i}, next)
+		yield(action{what: copied, node: i}, next)
 	}
 	if w.Restore && i == Owner && s.BackedUp && !s.Restored {
 		next := *s
@@ -267,7 +236,7 @@ func (w *world) node(s *State, i int, yield func(Action, State)) {
 		if n.Knew == Accepted && s.of(Revocation, n.Backup) == 0 {
 			m.Knew = Lost
 		}
-		yield(Action{Verb: PutBackupBack, Node: i}, w.start(next, i))
+		yield(action{what: restored, node: i}, w.start(next, i))
 	}
 }
 

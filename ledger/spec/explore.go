@@ -51,7 +51,7 @@ func Explore(ctx context.Context, scope Scope, without Safeguard, depth int) (Re
 			if i%1024 == 0 && ctx.Err() != nil {
 				return r, ctx.Err()
 			}
-			e.steps(&level[i], func(a Action, s State) {
+			e.steps(&level[i], func(a action, s State) {
 				if r.Broken != "" {
 					return
 				}
@@ -108,10 +108,10 @@ func (e *explorer) trace(parent uint32, last uint64, broken string) []string {
 		way = append(way, e.hashes[at])
 	}
 	s := e.begin()
-	words := []string{Action{}.words(&s)}
+	words := []string{action{what: nothing}.words(&s)}
 	for i := len(way) - 1; i >= 0; i-- {
 		from, found := s, false
-		e.steps(&from, func(a Action, next State) {
+		e.steps(&from, func(a action, next State) {
 			c := next.canonical()
 			if !found && e.hash(&c) == way[i] && (i > 0 || e.wrong(&from, a, &next) == broken || e.broken(&next) == broken) {
 				s, found = next, true

@@ -38,19 +38,14 @@ func (w *world) broken(s *State) string {
 }
 
 // wrong returns the invariant that a step breaks, or "".
-func (w *world) wrong(before *State, a Action, s *State) string {
-	switch a.Verb {
-	case Exchange:
-		i, j := a.Node, a.Other
-		knew := design.contradicted(before, before.Nodes[i].Memory) || design.contradicted(before, before.Nodes[j].Memory)
-		if knew && !(design.contradicted(s, s.Nodes[i].Memory) && design.contradicted(s, s.Nodes[j].Memory)) {
-			return "I5: an equivocation that one node can prove is not proven to the other after they exchanged"
-		}
-	case Sign:
-		// Excused is who restored a backup and reconciled only with nodes that had not got so far either.
-		owner := &before.Nodes[Owner]
-		second := a.Place < at(Revoker, 1, 0) && before.signed().top(Publishing) >= seqAt(a.Place)
-		if second && !w.Equivocates && (!owner.Reconciled || owner.Met) {
+func (w *world) wrong(before *State, a action, s *State) string {
+	proven := func(s *State, i int) bool { return design.contradicted(s, s.Nodes[i].Memory) }
+	if a.what == exchanged && (proven(before, a.node) || proven(before, a.other)) && !(proven(s, a.node) && proven(s, a.other)) {
+		return "I5: an equivocation that one node can prove is not proven to the other after they exchanged"
+	}
+	if a.what == signed && a.place < at(Revoker, 1, 0) && before.signed().top(Publishing) >= seqAt(a.place) && !w.Equivocates {
+		// Excused is who was put back to a backup and reconciled only with nodes that had not got so far either.
+		if owner := &before.Nodes[Owner]; !before.Restored || !owner.Reconciled || owner.Met {
 			return "I7: an honest owner equivocates"
 		}
 	}

@@ -21,7 +21,7 @@
 //   - I1 no honest node generates with an expert after it accepted its revocation.
 //   - I2 nor after its lease ended + δ, in true time if its clock is right, else after its clock has said so once. A
 //     node that hears nothing more stops within the ceiling + 2δ. And from when the owner's node accepted the
-//     revocation, every node stops within the ceiling + 2δ, whatever is withheld from it.
+//     revocation, every node whose clock is right stops within the ceiling + 2δ, whatever is withheld from it.
 //   - I3 from every state, honest nodes that exchange until none learns anything agree whether the offer may be used.
 //   - I4 who durably accepted the revocation does not generate after any crash or restore either. The exception is
 //     one who lost it with its disk and reconciled with a node that never had it: only a lease's end stops that one.
@@ -54,8 +54,10 @@ func Scopes(whole bool) []Scope {
 		return []Scope{
 			{Name: "honest owner", Publishing: 3, Revoker: 2, Notices: 4, Crashes: 1},
 			{Name: "clock set back", Publishing: 2, Revoker: 1, Notices: 3, Crashes: 1, SetBack: true},
-			{Name: "owner restored", Publishing: 3, Revoker: 1, Notices: 4, Restore: true},
-			{Name: "dishonest owner", Publishing: 3, Revoker: 1, Notices: 4, Equivocates: true},
+			{Name: "owner restored", Publishing: 2, Revoker: 1, Notices: 3, Crashes: 1, Restore: true},
+			{Name: "owner restored, longer feed", Publishing: 3, Notices: 4, Restore: true},
+			{Name: "dishonest owner", Publishing: 2, Revoker: 1, Notices: 3, Crashes: 1, Equivocates: true},
+			{Name: "dishonest owner, longer feed", Publishing: 3, Notices: 3, Crashes: 1, Equivocates: true},
 		}
 	}
 	return []Scope{

@@ -21,10 +21,11 @@ func TestTheDesignHoldsInEveryState(t *testing.T) {
 
 // The mutation list: what breaks, and where, without each of the safeguards.
 func TestWithoutAnyOneSafeguardAnInvariantBreaks(t *testing.T) {
-	mutations := []struct {
+	type mutation struct {
 		without       Safeguard
 		scope, breaks string
-	}{
+	}
+	mutations := []mutation{
 		{LeaseEnds, "honest owner", "I2: a node whose clock is right generates after its lease ended"},
 		{LeaseBegun, "dishonest owner", "I2: a node that is cut off now goes on"},
 		{LeaseCeiling, "dishonest owner", "I2: a node that is cut off now goes on"},
@@ -62,12 +63,7 @@ func TestWithoutAnyOneSafeguardAnInvariantBreaks(t *testing.T) {
 		}
 	}
 	for _, g := range Safeguards() {
-		if !slices.ContainsFunc(mutations, func(m struct {
-			without       Safeguard
-			scope, breaks string
-		}) bool {
-			return m.without == g
-		}) {
+		if !slices.ContainsFunc(mutations, func(m mutation) bool { return m.without == g }) {
 			t.Errorf("the list lacks %q", g)
 		}
 	}
@@ -80,7 +76,7 @@ func TestAViolationComesWithTheShortestWayThereInWords(t *testing.T) {
 	}
 	want := `the beginning: nothing but the offer is signed
 signed: lease P1, from -1 to +1
-the owner's node's disk is copied
+the disk of the owner's node is copied
 signed: revocation P2 after P1
 the owner's node starts from the old copy of its disk
 I4: a node generates with an expert whose revocation it had durably accepted`
@@ -98,7 +94,7 @@ func TestTheExplorerPassesOverNoState(t *testing.T) {
 	for todo := []State{w.begin()}; len(todo) > 0; {
 		s := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		w.steps(&s, func(_ Action, next State) {
+		w.steps(&s, func(_ action, next State) {
 			if !all[next] {
 				all[next] = true
 				todo = append(todo, next)
