@@ -14,8 +14,8 @@ type Scope struct {
 	Publishing, Revoker int  // places in each feed that are used
 	Notices             int  // that are signed in all
 	Crashes             int8 // of all nodes together
-	Restore             bool // once a backup of the owner's node, of any moment, and once its return
-	SetBack             bool // once the clock of any node
+	Restore             bool // one node once, from a copy of its disk as it was at any moment
+	SetBack             bool // the clock of one node once
 }
 
 // An action is what happened last, for the trace and for invariants about a step.
@@ -211,6 +211,9 @@ func (w *world) node(s *State, i int, yield func(action, State)) {
 	if w.Equivocates && !n.Reconciled {
 		next := *s
 		next.Nodes[i].Reconciled = true
+		if n.Knew == Lost {
+			next.Nodes[i].Knew = Never
+		}
 		yield(action{what: withheld, node: i}, next)
 	}
 	if s.Crashes > 0 {
@@ -223,16 +226,18 @@ func (w *world) node(s *State, i int, yield func(action, State)) {
 		next.SetBack, next.Nodes[i].Back = true, setBack
 		yield(action{what: clockMoved, node: i}, next)
 	}
-	if w.Restore && i == Owner && !s.BackedUp {
+	if w.Restore && !s.Copied {
 		next := *s
-		next.BackedUp, next.Nodes[i].Backup = true, n.Disk
+		next.Copied, next.Nodes[i].Copied, next.Nodes[i].Backup = true, true, n.Disk
 		yield(action{what: copied, node: i}, next)
 	}
-	if w.Restore && i == Owner && s.BackedUp && !s.Restored {
+	if n.Copied && !n.Restored {
 		next := *s
 		m := &next.Nodes[i]
-		next.Restored, next.Since = true, -1
-		m.Disk, m.Acknowledged, m.Backup = n.Backup, n.Backup, 0
+		m.Disk, m.Acknowledged, m.Backup, m.Restored = n.Backup, n.Backup, 0, true
+		if i == Owner {
+			next.Since = -1
+		}
 		if n.Knew == Accepted && s.of(Revocation, n.Backup) == 0 {
 			m.Knew = Lost
 		}
@@ -263,7 +268,7 @@ func (w *world) reconcile(s State, i, j int) State {
 			n.Knew = Never
 		}
 		newest := before.signed().top(Publishing)
-		if pair[0] == Owner && s.Restored && newest > 0 && peer.Memory.seq(Publishing, newest) != 0 {
+		if pair[0] == Owner && n.Restored && newest > 0 && peer.Memory.seq(Publishing, newest) != 0 {
 			n.Met = true
 		}
 	}

@@ -44,8 +44,8 @@ func (w *world) wrong(before *State, a action, s *State) string {
 		return "I5: an equivocation that one node can prove is not proven to the other after they exchanged"
 	}
 	if a.what == signed && a.place < at(Revoker, 1, 0) && before.signed().top(Publishing) >= seqAt(a.place) && !w.Equivocates {
-		// Excused is who was put back to a backup and reconciled only with nodes that had not got so far either.
-		if owner := &before.Nodes[Owner]; !before.Restored || !owner.Reconciled || owner.Met {
+		// Excused is who was restored from a backup and reconciled only with nodes that had not got so far either.
+		if owner := &before.Nodes[Owner]; !owner.Restored || !owner.Reconciled || owner.Met {
 			return "I7: an honest owner equivocates"
 		}
 	}

@@ -24,23 +24,25 @@
 //     revocation, every node whose clock is right stops within the ceiling + 2δ, whatever is withheld from it.
 //   - I3 from every state, honest nodes that exchange until none learns anything agree whether the offer may be used.
 //   - I4 who durably accepted the revocation does not generate after any crash or restore either. The exception is
-//     one who lost it with its disk and reconciled with a node that never had it: only a lease's end stops that one.
+//     one who lost it with its disk and then reconciled with a node that never had it, or that withholds it: only the
+//     lease's end stops that one. One reconciliation is as good as whom it is with.
 //   - I5 who can prove an equivocation does not generate, and nor does who exchanged with him.
 //   - I6 nothing acknowledged is lost by a crash.
-//   - I7 an honest owner's node that was put back to a backup equivocates only if it reconciled since, and all that it
+//   - I7 an honest owner equivocates only if his node was restored from a backup, reconciled since, and all that it
 //     reconciled with lacked the newest notice of its feed.
 //
 // # The bounds
 //
 // δ is 1 tick, the ceiling 2, an overlong lease lasts 4, a clock is set back by 3. Places in a feed, notices, crashes
-// and other faults are bounded by [Scope]; [Scopes] lists those that are looked at in whole. Each is one sort of trouble: a
-// dishonest owner, a clock set back and a restore do not meet in one scope. Restored is the owner's node alone.
+// and other faults are bounded by [Scope]; [Scopes] lists those that are looked at in whole. A clock set back and a
+// restore do not meet in one scope.
 //
 // Left out, besides: charters and their forks, rotation, delegates (they stand as the revoker does: a key whose feed
-// leases name), votes, detached revocations (they have no place to miss), a forked revoker's feed (the rule for the
-// publishing feed is the one for all), second offers and leases that leave an offer out, the excess over
-// a day's offers, blobs, and the one token that may be under way. A node that lost its high-water mark with its disk and whose
-// clock is set back has nothing to tell it so; no rule here helps that one.
+// leases name), votes, detached revocations (no place in a feed can be missing for them), a fork of the revoker's
+// feed (the rule for the publishing feed is the one for all), second offers and leases that leave an offer out, the
+// excess over a day's offers, blobs, and the one token that may be under way. An honest owner's clock is right when he
+// signs; a dishonest one's lease may begin and end when it likes. A node that lost its high-water mark with its disk
+// and whose clock is set back has nothing to tell it so: no rule here helps that one.
 //
 // # The safeguards
 //
@@ -54,17 +56,18 @@ func Scopes(whole bool) []Scope {
 		return []Scope{
 			{Name: "honest owner", Publishing: 3, Revoker: 2, Notices: 4, Crashes: 1},
 			{Name: "clock set back", Publishing: 2, Revoker: 1, Notices: 3, Crashes: 1, SetBack: true},
-			{Name: "owner restored", Publishing: 2, Revoker: 1, Notices: 3, Crashes: 1, Restore: true},
-			{Name: "owner restored, longer feed", Publishing: 3, Notices: 4, Restore: true},
+			{Name: "restore", Publishing: 2, Revoker: 1, Notices: 4, Restore: true},
+			{Name: "restore, longer feed", Publishing: 3, Notices: 4, Crashes: 1, Restore: true},
 			{Name: "dishonest owner", Publishing: 2, Revoker: 1, Notices: 3, Crashes: 1, Equivocates: true},
 			{Name: "dishonest owner, longer feed", Publishing: 3, Notices: 3, Crashes: 1, Equivocates: true},
+			{Name: "dishonest owner, restore", Publishing: 2, Notices: 3, Equivocates: true, Restore: true},
 		}
 	}
 	return []Scope{
 		{Name: "honest owner", Publishing: 2, Revoker: 1, Notices: 3, Crashes: 1},
 		{Name: "revoker's gap", Publishing: 1, Revoker: 2, Notices: 3},
 		{Name: "clock set back", Publishing: 1, Revoker: 1, Notices: 2, Crashes: 1, SetBack: true},
-		{Name: "owner restored", Publishing: 2, Notices: 3, Restore: true},
+		{Name: "restore", Publishing: 2, Notices: 3, Restore: true},
 		{Name: "dishonest owner", Publishing: 2, Notices: 3, Equivocates: true},
 	}
 }

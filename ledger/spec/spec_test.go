@@ -40,13 +40,13 @@ func TestWithoutAnyOneSafeguardAnInvariantBreaks(t *testing.T) {
 		{ForkByPrev, "dishonest owner", "I5: a node generates"},
 		{ExchangeProof, "dishonest owner", "I3"},
 		{ExchangeBeyondGaps, "revoker's gap", "I3"},
-		{ExchangeBeyondGaps, "owner restored", "I7"},
+		{ExchangeBeyondGaps, "restore", "I7"},
 		{HighWater, "clock set back", "I2: a node generates under a lease that its clock has seen end"},
 		{HighWaterOnDisk, "clock set back", "I2: a node generates under a lease that its clock has seen end"},
 		{DurableFirst, "honest owner", "I6"},
-		{ReconcileToUse, "owner restored", "I4"},
-		{ReconcileToSign, "owner restored", "I7"},
-		{SignAfterTop, "owner restored", "I7"},
+		{ReconcileToUse, "restore", "I4"},
+		{ReconcileToSign, "restore", "I7"},
+		{SignAfterTop, "restore", "I7"},
 	}
 	scopes := Scopes(false)
 	for _, m := range mutations {

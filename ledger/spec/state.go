@@ -128,7 +128,7 @@ const (
 type Node struct {
 	Memory       Set
 	Disk         Set
-	Backup       Set // what the disk held when a copy of it was laid by
+	Backup       Set // what the disk held when it was copied
 	Acknowledged Set // a ghost: what it told others is safe with it
 
 	Reconciled bool // with another node, since its start
@@ -136,8 +136,10 @@ type Node struct {
 	Mark       int8 // the high-water mark, as that of a clock that last was right this many ticks ago
 	Seen       int8 // a ghost: as Mark, and never lost
 
+	Copied, Restored bool // faults that happened here
+
 	Knew Knowledge // a ghost: of the revocation, durably
-	Met  bool      // a ghost: since it was put back, another that had the newest notice of the publishing feed
+	Met  bool      // a ghost: since it was restored, another that had the newest notice of the publishing feed
 }
 
 // Knowledge is whether a node durably accepted the revocation.
@@ -147,7 +149,7 @@ type Knowledge uint8
 const (
 	Never Knowledge = iota
 	Accepted
-	Lost // by putting back an old backup; it becomes Never when a node that it reconciles with does not know it either
+	Lost // by a restore from an old backup; it becomes Never once reconciled with a node that does not tell
 )
 
 // A State is the world at one moment.
@@ -156,8 +158,8 @@ type State struct {
 	Nodes   [nodes]Node
 	Since   int8 // a ghost: ticks since the owner's node accepted the revocation, up to forgotten; -1: it has not
 
-	BackedUp, Restored, SetBack bool // faults that are used up
-	Crashes                     int8 // that may still happen
+	Copied, SetBack bool // faults that are used up
+	Crashes         int8 // that may still happen
 }
 
 // forgotten is when Since stops counting: after it nobody may use the offer.
@@ -201,7 +203,7 @@ func (n *Node) order() (o uint64) {
 	for _, small := range []int8{n.Back, n.Mark, n.Seen, int8(n.Knew)} {
 		o = o<<2 | uint64(small)
 	}
-	for _, b := range []bool{n.Reconciled, n.Met} {
+	for _, b := range []bool{n.Reconciled, n.Met, n.Copied, n.Restored} {
 		o <<= 1
 		if b {
 			o |= 1
