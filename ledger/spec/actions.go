@@ -200,8 +200,8 @@ func (w *world) node(s *State, i int, yield func(action, State)) {
 	// The network, or a dishonest member: anything signed may come, in any order, late, or never.
 	for missing := s.signed() &^ n.Memory; missing != 0; missing &= missing - 1 {
 		next := *s
-		w.accept(&next, i, lowest(missing))
-		yield(action{delivered, i, 0, lowest(missing).first()}, next)
+		w.accept(&next, i, missing.lowest())
+		yield(action{delivered, i, 0, missing.first()}, next)
 	}
 	for j := i + 1; j < nodes; j++ {
 		if w.honest(j) {

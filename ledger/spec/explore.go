@@ -113,7 +113,7 @@ func (e *explorer) trace(parent uint32, last uint64, broken string) []string {
 		from, found := s, false
 		e.steps(&from, func(a action, next State) {
 			c := next.canonical()
-			if !found && e.hash(&c) == way[i] && (i > 0 || e.wrong(&from, a, &next) == broken || e.broken(&next) == broken) {
+			if !found && e.hash(&c) == way[i] && (i > 0 || e.wrong(&from, a, &next) == broken || e.broken(&c) == broken) {
 				s, found = next, true
 				words = append(words, a.words(&next))
 			}

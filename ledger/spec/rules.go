@@ -19,8 +19,8 @@ const (
 	RevokedInGaps                            // a revocation counts whatever is missing before it
 	ForkSuspends                             // an offer of a key with a forked feed is not used
 	ForkByPrev                               // a feed is forked too if a notice names another one before it than is here
-	ExchangeProof                            // whoever knows of a fork sends the whole feed to one who does not
-	ExchangeBeyondGaps                       // what lies beyond a gap is sent like the rest
+	ExchangeProof                            // a frontier stops before a fork, and another head at its seq asks for the whole feed
+	ExchangeBeyondGaps                       // what lies beyond a frontier is told and sent too
 	HighWater                                // a clock behind the high-water mark, less the tolerance, means the anchor alone
 	HighWaterOnDisk                          // the mark outlives a crash
 	DurableFirst                             // a notice is on disk before it is acknowledged or sent
@@ -54,22 +54,24 @@ type rules Safeguard
 
 func (r rules) on(g Safeguard) bool { return Safeguard(r)&g != 0 }
 
-// contradicted reports whether a set proves that the publishing key equivocated: two notices in it are, or have
-// before them, different notices of one seq.
-func (r rules) contradicted(s *State, have Set) bool {
+// fork is the lowest seq about which a set proves that the publishing key equivocated, 0 if there is none: two
+// notices in it are, or name as the one before them, different notices of that seq.
+func (r rules) fork(s *State, have Set) int {
 	for seq := 1; seq <= publishingSeqs; seq++ {
 		if have.seq(Publishing, seq) == 3 {
-			return true
+			return seq
 		}
 		for branch := range 2 {
-			here := at(Publishing, seq, branch)
-			if seq > 1 && have.has(here) && have.has(at(Publishing, seq-1, 1-int(s.Notices[here].Prev))) && r.on(ForkByPrev) {
-				return true
+			next := at(Publishing, seq+1, branch)
+			if r.on(ForkByPrev) && seq < publishingSeqs && have.has(next) && have.has(at(Publishing, seq, 1-int(s.Notices[next].Prev))) {
+				return seq
 			}
 		}
 	}
-	return false
+	return 0
 }
+
+func (r rules) contradicted(s *State, have Set) bool { return r.fork(s, have) > 0 }
 
 // revoked reports whether a set withdraws the offer.
 func (r rules) revoked(s *State, have Set) bool {
@@ -141,32 +143,40 @@ func (r rules) uses(s *State, i int) (Notice, bool) {
 // highest is the least that a clock may have said at most if it last was right so many ticks ago.
 func highest(ago int8) int8 { return -ago - delta }
 
-// sends is what a node that has one set sends to a node that has another, whose heads it was told.
-func (r rules) sends(s *State, mine, theirs Set) (sent Set) {
-	for _, k := range []Key{Publishing, Revoker} {
-		from := theirs.complete(k)
-		if k == Publishing && r.on(ExchangeProof) && !r.contradicted(s, theirs) {
-			head := lowest(theirs.seq(k, max(from, 1)))
-			if r.contradicted(s, mine) || from > 0 && mine.seq(k, from)&^head != 0 {
-				from = 0
-			}
-		}
-		some := mine.after(k, from)
-		if !r.on(ExchangeBeyondGaps) {
-			some &^= mine.after(k, mine.complete(k))
-		}
-		sent |= some
+// frontier is how far a set has a feed plainly: one notice at each seq, each naming the one before. What it has beyond,
+// after a gap or from a fork on, is told as a whole.
+func (r rules) frontier(s *State, have Set, k Key) int {
+	if fork := r.fork(s, have); k == Publishing && fork > 0 && r.on(ExchangeProof) {
+		return min(have.complete(k), fork-1)
 	}
-	return sent
+	return have.complete(k)
 }
 
-// lowest is the first branch of those in a set, the one that a head names.
-func lowest(s Set) Set { return s & -s }
+// asks is what a node that has one set gets from a node that has another, whose frontiers it was told.
+func (r rules) asks(s *State, mine, theirs Set) (got Set) {
+	for _, k := range []Key{Publishing, Revoker} {
+		own, their := r.frontier(s, mine, k), r.frontier(s, theirs, k)
+		rest := theirs.after(k, their)
+		all := theirs
+		if !r.on(ExchangeBeyondGaps) {
+			rest, all = 0, theirs&^rest
+		}
+		switch {
+		case their > own:
+			got |= all.after(k, own)
+		case r.on(ExchangeProof) && their > 0 && mine.seq(k, their) != theirs.seq(k, their):
+			got |= all.after(k, 0)
+		case rest != mine.after(k, own):
+			got |= all.after(k, their)
+		}
+	}
+	return got
+}
 
 // exchange is what two nodes have after they exchanged what either lacks, until neither learns anything.
 func (r rules) exchange(s *State, a, b Set) (Set, Set) {
 	for {
-		toB, toA := r.sends(s, a, b), r.sends(s, b, a)
+		toA, toB := r.asks(s, a, b), r.asks(s, b, a)
 		if a|toA == a && b|toB == b {
 			return a, b
 		}

@@ -57,7 +57,7 @@ func Scopes(whole bool) []Scope {
 			{Name: "honest owner", Publishing: 3, Revoker: 2, Notices: 4, Crashes: 1},
 			{Name: "clock set back", Publishing: 2, Revoker: 1, Notices: 3, Crashes: 1, SetBack: true},
 			{Name: "restore", Publishing: 2, Revoker: 1, Notices: 4, Restore: true},
-			{Name: "restore, longer feed", Publishing: 3, Notices: 4, Crashes: 1, Restore: true},
+			{Name: "restore, longer feed", Publishing: 3, Notices: 4, Restore: true},
 			{Name: "dishonest owner", Publishing: 2, Revoker: 1, Notices: 3, Crashes: 1, Equivocates: true},
 			{Name: "dishonest owner, longer feed", Publishing: 3, Notices: 3, Crashes: 1, Equivocates: true},
 			{Name: "dishonest owner, restore", Publishing: 2, Notices: 3, Equivocates: true, Restore: true},

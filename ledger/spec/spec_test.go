@@ -40,7 +40,6 @@ func TestWithoutAnyOneSafeguardAnInvariantBreaks(t *testing.T) {
 		{ForkByPrev, "dishonest owner", "I5: a node generates"},
 		{ExchangeProof, "dishonest owner", "I3"},
 		{ExchangeBeyondGaps, "revoker's gap", "I3"},
-		{ExchangeBeyondGaps, "restore", "I7"},
 		{HighWater, "clock set back", "I2: a node generates under a lease that its clock has seen end"},
 		{HighWaterOnDisk, "clock set back", "I2: a node generates under a lease that its clock has seen end"},
 		{DurableFirst, "honest owner", "I6"},

@@ -79,6 +79,9 @@ func (s Set) has(place int) bool { return s>>place&1 == 1 }
 // first is the lowest place in a set that is not empty.
 func (s Set) first() int { return bits.TrailingZeros16(uint16(s)) }
 
+// lowest is the part of a set at that place.
+func (s Set) lowest() Set { return s & -s }
+
 func (s Set) count() int { return bits.OnesCount16(uint16(s)) }
 
 // seq is the set's part of a feed at one seq, the first branch in the lowest bit.
