@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -222,14 +223,54 @@ func (n *Node) revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 	} else if len(own) == 0 {
 		return cid.Undef, fmt.Errorf("%s has nothing on offer", n.Member())
 	}
-	signed, err := n.append(key, at, &notice.Revocation{Offer: offer, All: !offer.Defined(), Reason: reason})
-	if err != nil {
-		return cid.Undef, err
+	if n.mayPlace() {
+		signed, err := n.append(key, at, &notice.Revocation{Offer: offer, All: !offer.Defined(), Reason: reason})
+		if err == nil {
+			n.gossip(ctx, signed)
+			return signed.CID, nil
+		} else if !errors.Is(err, ErrFeedGap) && !errors.Is(err, ErrFeedFork) {
+			return cid.Undef, err
+		}
 	}
-	if err := n.host.Publish(ctx, signed); err != nil {
+	// A revocation waits for nothing: where this node does not know its own feed it takes no place in it.
+	withdrawn := []cid.Cid{offer}
+	if !offer.Defined() {
+		withdrawn = slices.SortedFunc(maps.Keys(own), notice.CompareCID)
+	}
+	var last cid.Cid
+	for _, offer := range withdrawn {
+		b, err := notice.WithHeader(&notice.Revocation{Offer: offer, Reason: reason}, notice.Header{Charter: n.ledger.Root(), Key: notice.PublicKeyOf(key), Time: at})
+		if err != nil {
+			return cid.Undef, err
+		}
+		signed, err := notice.Sign(b, key)
+		if err != nil {
+			return cid.Undef, err
+		}
+		if _, err := n.ledger.Add(signed); err != nil {
+			return cid.Undef, err
+		}
+		n.gossip(ctx, signed)
+		last = signed.CID
+	}
+	return last, nil
+}
+
+// mayPlace reports whether this node knows how far its own feed goes.
+func (n *Node) mayPlace() bool {
+	select {
+	case <-n.caughtUp:
+		return true
+	default:
+		return n.single()
+	}
+}
+
+// gossip sends a revocation to whoever is connected. Synchronisation brings it to all others.
+func (n *Node) gossip(ctx context.Context, revocation *notice.Notice) {
+	if err := n.host.Publish(ctx, revocation); err != nil {
 		n.log.Warn("revocation not gossiped, synchronisation spreads it", slog.Any("error", err))
 	}
-	return signed.CID, nil
 }
 
 // own returns this member's offers that are not revoked, by identity, and which of them its newest

@@ -39,6 +39,8 @@ type Control interface {
 	// RecordExport writes to the ledger that an export is about to be made. It refuses one with an expert whose
 	// owner does not consent at this moment.
 	RecordExport(ctx context.Context, e Export) error
+	// Compliance returns who has dropped what a revocation withdraws.
+	Compliance(ctx context.Context, revocation cid.Cid) (Compliance, error)
 	// Doctor examines the node and returns what it found, good and bad.
 	Doctor(ctx context.Context) ([]Finding, error)
 }
@@ -345,6 +347,10 @@ type revokeRequest struct {
 	Reason string  `json:"reason"`
 }
 
+type complianceRequest struct {
+	Revocation cid.Cid `json:"revocation"`
+}
+
 func controlHandler(c Control, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /chorus/v1/status", respond(log, func(r *http.Request, _ struct{}) (Status, error) { return c.Status(r.Context()) }))
@@ -352,6 +358,9 @@ func controlHandler(c Control, log *slog.Logger) http.Handler {
 	mux.Handle("POST /chorus/v1/publish", respond(log, func(r *http.Request, p Publication) (cid.Cid, error) { return c.Publish(r.Context(), p) }))
 	mux.Handle("POST /chorus/v1/revoke", respond(log, func(r *http.Request, q revokeRequest) (cid.Cid, error) {
 		return c.Revoke(r.Context(), q.Offer, q.Reason)
+	}))
+	mux.Handle("POST /chorus/v1/compliance", respond(log, func(r *http.Request, q complianceRequest) (Compliance, error) {
+		return c.Compliance(r.Context(), q.Revocation)
 	}))
 	mux.Handle("GET /chorus/v1/doctor", respond(log, func(r *http.Request, _ struct{}) ([]Finding, error) { return c.Doctor(r.Context()) }))
 	mux.Handle("POST /chorus/v1/export", respond(log, func(r *http.Request, e Export) (struct{}, error) {
@@ -520,6 +529,11 @@ func (c *Client) Publish(ctx context.Context, p Publication) (id cid.Cid, err er
 // Revoke implements [Control].
 func (c *Client) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
 	return call[cid.Cid](ctx, c, http.MethodPost, "revoke", revokeRequest{offer, reason})
+}
+
+// Compliance implements [Control].
+func (c *Client) Compliance(ctx context.Context, revocation cid.Cid) (Compliance, error) {
+	return call[Compliance](ctx, c, http.MethodPost, "compliance", complianceRequest{revocation})
 }
 
 // Doctor implements [Control].

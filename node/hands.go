@@ -149,9 +149,16 @@ func (h hands) Delete(blob cid.Cid) (bool, error) {
 func (h hands) Renew(ctx context.Context, _ []cid.Cid) error {
 	h.signing.Lock()
 	defer h.signing.Unlock()
-	// A publication may have added to them since the steward looked.
-	_, leased := h.own(now())
-	return h.sign(ctx, now(), leased)
+	// A publication may have signed one since the steward looked.
+	at := time.Now()
+	p := steward.Decide(steward.View{
+		At: at, Member: h.Member(), Lease: time.Duration(h.ledger.Charter().LeaseSeconds) * time.Second,
+		Standings: h.ledger.Standings(at.UTC()), Reconciled: true, CaughtUp: true,
+	})
+	if p.Renew == nil {
+		return nil
+	}
+	return h.sign(ctx, at.UTC(), p.Renew)
 }
 
 // Looked implements [steward.Hands].

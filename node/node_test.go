@@ -281,8 +281,8 @@ func TestNodeThatReachesNobodyServesTheAnchorAndSaysWhy(t *testing.T) {
 	if id, err := alpha.Revoke(ctx, offer, ""); !errors.Is(err, ErrNotSpread) || !id.Defined() {
 		t.Errorf("Revoke: %v, %v, expected %v and the notice", id, err, ErrNotSpread)
 	}
-	if after := alpha.Ledger().Heads(); after[0].Seq != head[0].Seq+1 {
-		t.Errorf("the feed went from %v to %v", head, after)
+	if after := alpha.Ledger().Heads(); after[0].Seq != head[0].Seq || !c.knows(alpha, offer, ledger.Revoked) {
+		t.Errorf("the feed went from %v to %v, and the offer is %s: expected a revocation that stands in no feed", head, after, c.standing(alpha, offer).State)
 	}
 	c.up("beta")
 	c.await("the revocation's arrival", func(n *Node) bool { return c.knows(n, offer, ledger.Revoked) })

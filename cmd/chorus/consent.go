@@ -99,12 +99,16 @@ func writeReport(expert string, p published) error {
 func (a *app) revokeCommand() *cobra.Command {
 	var all bool
 	var reason string
+	var wait time.Duration
 	c := &cobra.Command{
 		Use:   "revoke (OFFER | --all)",
 		Short: "Withdraw an expert for ever",
 		Long: `Signs a revocation and sends it to the other members. Every honest node stops using the expert on
 receiving it, within one token, and deletes its copy. A revocation is final: to come back, publish
-again, which makes a new offer. The command succeeds once another member has the notice too.`,
+again, which makes a new offer. The command succeeds once another member has the notice too.
+
+It then shows who has dropped the expert, as their nodes say so, until all that are online have, or --wait is over. Whether
+it waits or not, also after Ctrl-C, the revocation goes its way, and "chorus status" says who is connected.`,
 		Example: `  chorus revoke bagaaiera… --reason "patient withdrew consent"
   chorus revoke --all`,
 		Args: args(cobra.MaximumNArgs(1)),
@@ -132,18 +136,88 @@ again, which makes a new offer. The command succeeds once another member has the
 				if err != nil {
 					return err
 				}
-				return a.result(map[string]any{"revocation": r.String()}, func() {
+				if !a.json {
 					a.say("revoked: %s", r)
 					if others {
 						a.say("another member has the notice too, after %v", time.Since(began).Round(time.Millisecond))
 					}
-				})
+				}
+				var found node.Compliance
+				if others && wait > 0 {
+					found = a.awaitCompliance(c.Context(), k, r, wait)
+				}
+				return a.result(revoked{r.String(), found}, func() {})
 			})
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "withdraw everything this member has on offer")
 	c.Flags().StringVar(&reason, "reason", "", "why, for people to read")
+	c.Flags().DurationVar(&wait, "wait", 20*time.Second, "how long to wait for the members that are online to say that they have dropped it")
 	return c
+}
+
+// A revoked is what revoke answers programs.
+type revoked struct {
+	Revocation string `json:"revocation"`
+	node.Compliance
+}
+
+// awaitCompliance shows who has dropped what was revoked, as it becomes known, until all that are online have, the time is up
+// or the command is interrupted: the revocation is with another member by then, so that nothing is lost by leaving.
+func (a *app) awaitCompliance(ctx context.Context, k node.Control, revocation cid.Cid, wait time.Duration) (found node.Compliance) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	ask := time.NewTicker(100 * time.Millisecond)
+	defer ask.Stop()
+	last := ""
+	for {
+		now, err := k.Compliance(ctx, revocation)
+		if err != nil {
+			return found
+		}
+		found = now
+		words, waiting := complianceWords(found)
+		if words != last && !a.json {
+			last = words
+			a.say("%s", words)
+		}
+		if !waiting {
+			return found
+		}
+		select {
+		case <-ask.C:
+		case <-ctx.Done():
+			return found
+		}
+	}
+}
+
+// complianceWords says who has dropped what was revoked, and whether one that is online has not said so yet.
+func complianceWords(c node.Compliance) (words string, waiting bool) {
+	dropped := 0
+	var missing []string
+	for _, m := range c.Members {
+		switch {
+		case !m.Dropped.IsZero():
+			dropped++
+		case m.Connected:
+			waiting = true
+			missing = append(missing, m.Member)
+		case m.Synced.IsZero():
+			missing = append(missing, m.Member+" (offline)")
+		default:
+			missing = append(missing, fmt.Sprintf("%s (offline since %s)", m.Member, m.Synced.Local().Format(time.DateTime)))
+		}
+	}
+	words = fmt.Sprintf("%d of %d members have dropped it", dropped, len(c.Members))
+	if len(missing) == 0 {
+		return words, false
+	}
+	words += "; waiting for " + list(missing)
+	if !c.Until.IsZero() {
+		words += "; their lease ends at " + c.Until.Local().Format(time.DateTime)
+	}
+	return words, waiting
 }
 
 func (a *app) expertsCommand() *cobra.Command {

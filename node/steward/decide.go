@@ -43,12 +43,13 @@ type Plan struct {
 	Why   string    // if there are none, why
 	Until time.Time // the first end of a lease of Use, with a monotonic part; zero if there are none
 
-	Drop   []Drop     // admitted offers that are not to be used any more
-	Cancel []cid.Cid  // pending admissions that would come to nothing
-	Delete []Deletion // blobs that must not be held, whether or not they are
-	Renew  []cid.Cid  // what this member's own lease, which is due, is to list; nil if it is not due
-	Admit  []ledger.Standing
-	Again  time.Time // when to look again at the latest, with a monotonic part
+	Drop    []Drop            // admitted offers that are not to be used any more
+	Cancel  []cid.Cid         // pending admissions that would come to nothing
+	Delete  []Deletion        // blobs that must not be held, whether or not they are
+	Revoked []ledger.Standing // what the owners are to be told of: it is let go of by now, and its blob deleted
+	Renew   []cid.Cid         // what this member's own lease, which is due, is to list; nil if it is not due
+	Admit   []ledger.Standing
+	Again   time.Time // when to look again at the latest, with a monotonic part
 }
 
 // A Drop is an expert that leaves.
@@ -119,6 +120,11 @@ func Decide(v View) Plan {
 	}
 	p.Delete = v.deletions(trusted)
 	if trusted && v.CaughtUp {
+		for _, st := range v.Standings {
+			if st.State == ledger.Revoked && !v.Pending[st.Notice] {
+				p.Revoked = append(p.Revoked, st)
+			}
+		}
 		var due time.Time
 		if p.Renew, due = v.renewal(); p.Renew == nil && !due.IsZero() {
 			p.Again = earlier(p.Again, due)

@@ -58,6 +58,9 @@ type Hands interface {
 	Delete(blob cid.Cid) (bool, error)
 	// Renew signs and sends the member's lease on offers.
 	Renew(ctx context.Context, offers []cid.Cid) error
+	// State signs and sends the node's word that it does not use these revoked experts, which it has let go of, unless it
+	// has given it before.
+	State(ctx context.Context, revoked []ledger.Standing) error
 	// Looked is called at the end of each look.
 	Looked()
 }
@@ -102,6 +105,8 @@ type look struct {
 	retryWait  time.Duration                  // what to wait after the next that cannot be fetched
 	retryAt    time.Time                      // when to try again what could not be fetched
 	renewAt    time.Time                      // when to try again a renewal that failed
+	stated     map[cid.Cid]bool               // revoked offers of which the node has given its word
+	stateAt    time.Time                      // when to try again a statement that failed
 	results    chan admission
 }
 
@@ -113,6 +118,7 @@ func (s *Steward) Run(ctx context.Context) {
 		admitted: make(map[cid.Cid]Admitted),
 		used:     make(map[cid.Cid]bool),
 		refused:  make(map[cid.Cid]bool),
+		stated:   make(map[cid.Cid]bool),
 		pending:  make(map[cid.Cid]context.CancelFunc),
 		results:  make(chan admission),
 
@@ -194,6 +200,7 @@ func (l *look) once(ctx context.Context) time.Time {
 			l.Log.Error("recording an event", slog.String("kind", string(e.Kind)), slog.Any("error", err))
 		}
 	}
+	l.state(ctx, at, p.Revoked)
 	again := earlier(p.Again, l.renew(ctx, at, p.Renew))
 	for _, st := range p.Admit {
 		admitting, cancel := context.WithCancel(ctx)
@@ -233,6 +240,27 @@ func (l *look) delete(p Plan) (events []ledger.Event) {
 		}
 	}
 	return events
+}
+
+// state has the node give its word that it has let go of what is revoked.
+func (l *look) state(ctx context.Context, at time.Time, revoked []ledger.Standing) {
+	var gone []ledger.Standing
+	for _, st := range revoked {
+		if !l.stated[st.Notice] {
+			gone = append(gone, st)
+		}
+	}
+	if len(gone) == 0 || at.Before(l.stateAt) {
+		return
+	}
+	if err := l.Hands.State(ctx, gone); err != nil {
+		l.stateAt = at.Add(lookEvery)
+		l.Log.Error("stating what is not used any more", slog.Any("error", err))
+		return
+	}
+	for _, st := range gone {
+		l.stated[st.Notice] = true
+	}
 }
 
 // renew has the member's own lease renewed, and returns when to try again if it cannot be.

@@ -34,6 +34,7 @@ type fakeNode struct {
 	renewed   [][]cid.Cid
 	renewErr  error
 	looks     int
+	stated    []cid.Cid
 
 	fetch func(ctx context.Context) error // before a blob is there; nil: at once
 	load  func(ctx context.Context) error // nil: at once
@@ -205,6 +206,18 @@ func (f *fakeNode) Renew(_ context.Context, offers []cid.Cid) error {
 	return err
 }
 
+func (f *fakeNode) State(_ context.Context, revoked []ledger.Standing) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, st := range revoked {
+		if slices.Contains(f.using, st.Notice) || f.blobs[st.Offer.Blob] {
+			panic("stated before it was gone")
+		}
+		f.stated = append(f.stated, st.Notice)
+	}
+	return nil
+}
+
 func (f *fakeNode) Looked() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -227,6 +240,22 @@ func TestAnExpertIsAdmittedUsedAndDropped(t *testing.T) {
 		want := []ledger.EventKind{ledger.EventAdmitted, ledger.EventDropped, ledger.EventDeleted}
 		if got := f.kinds("a"); !slices.Equal(got, want) {
 			t.Errorf("events %v, expected %v", got, want)
+		}
+	})
+}
+
+func TestTheNodeGivesItsWordOnceWhenARevokedExpertIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		defer f.run(nil)()
+		f.leased("a", lease)
+		f.leased("b", lease)
+		synctest.Wait()
+		f.revoke("a")
+		f.revoke("unknown until now")
+		time.Sleep(10 * lookEvery)
+		if synctest.Wait(); len(f.stated) != 2 || !slices.Contains(f.stated, id("a")) {
+			t.Errorf("stated %v", f.stated)
 		}
 	})
 }

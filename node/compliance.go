@@ -1,0 +1,112 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"chorus/ledger"
+	"chorus/ledger/notice"
+
+	"github.com/ipfs/go-cid"
+)
+
+const (
+	// statedFor is how old a revocation may be for a node that never had the expert to state that it does not use it.
+	statedFor = 30 * 24 * time.Hour
+	// statedAtOnce is the most that one statement says, so that it stays well under the size of a notice.
+	statedAtOnce = 100
+)
+
+// A Compliance says who has dropped what a revocation withdraws.
+type Compliance struct {
+	Members []Acknowledgement `json:"members"`        // all on the charter, this one too, by name
+	Until   time.Time         `json:"until,omitzero"` // the end of the lease that the withdrawn had: nobody uses it after that
+}
+
+// An Acknowledgement is what is known of one member.
+type Acknowledgement struct {
+	Member    string    `json:"member"`
+	Dropped   time.Time `json:"dropped,omitzero"` // when its node stopped, by its own clock; zero: it has not said so
+	Connected bool      `json:"connected"`
+	Synced    time.Time `json:"synced,omitzero"` // when this node was last in step with it; zero: not since the start
+}
+
+// Compliance implements [Control].
+func (n *Node) Compliance(ctx context.Context, revocation cid.Cid) (c Compliance, err error) {
+	if _, err := n.ledger.Get(revocation); err != nil {
+		return c, err
+	}
+	s, err := n.Status(ctx)
+	if err != nil {
+		return c, err
+	}
+	for _, said := range n.ledger.Compliance(revocation) {
+		a := Acknowledgement{Member: said.Member, Dropped: said.Dropped, Connected: said.Member == n.Member()}
+		for _, m := range s.Members {
+			if m.Name == said.Member {
+				a.Connected, a.Synced = m.Connected, m.Synced
+			}
+		}
+		c.Members = append(c.Members, a)
+	}
+	for _, st := range n.ledger.Standings(now()) {
+		if st.RevokedBy == revocation && st.Until.After(c.Until) {
+			c.Until = st.Until
+		}
+	}
+	return c, nil
+}
+
+// State implements [steward.Hands]: it tells the owners of revoked experts that this node does not use them any more.
+func (h hands) State(ctx context.Context, revoked []ledger.Standing) error {
+	key, err := loadKey(h.home.path(nodeKey))
+	if err != nil {
+		return err
+	}
+	at := now()
+	had := make(map[cid.Cid]bool)
+	verdicts, err := h.ledger.Verdicts()
+	if err != nil {
+		return err
+	}
+	for _, v := range verdicts {
+		had[v.Offer] = true
+	}
+	stated := make(map[cid.Cid]bool) // by revocation
+	var drops []notice.Drop
+	for _, st := range revoked {
+		known, ok := stated[st.RevokedBy]
+		if !ok {
+			known = slices.ContainsFunc(h.ledger.Compliance(st.RevokedBy), func(c ledger.Compliance) bool {
+				return c.Member == h.Member() && !c.Dropped.IsZero()
+			})
+			stated[st.RevokedBy] = known
+		}
+		recent := st.Revocation != nil && at.Sub(st.Revocation.Time) < statedFor
+		if !known && (recent || had[st.Notice]) {
+			drops = append(drops, notice.Drop{Revocation: st.RevokedBy, Offer: st.Notice, Time: at})
+		}
+	}
+	slices.SortFunc(drops, notice.CompareDrop)
+	for some := range slices.Chunk(drops, statedAtOnce) {
+		if err := h.state(ctx, key, at, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Node) state(ctx context.Context, key ed25519.PrivateKey, at time.Time, drops []notice.Drop) error {
+	signed, err := n.append(key, at, &notice.Statement{Dropped: drops})
+	if err != nil {
+		return fmt.Errorf("state what was dropped: %w", err)
+	}
+	if err := n.host.Publish(ctx, signed); err != nil {
+		n.log.Info("statement not gossiped, synchronisation spreads it", slog.Any("error", err))
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package node
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/ipfs/go-cid"
+)
+
+// complied returns the members whose nodes have said that they dropped what was revoked, as n knows.
+func (c *consortium) complied(n *Node, revocation cid.Cid) (names []string) {
+	c.Helper()
+	all, err := n.Compliance(c.Context(), revocation)
+	c.must(err)
+	for _, m := range all.Members {
+		if !m.Dropped.IsZero() {
+			names = append(names, m.Member)
+		}
+	}
+	return names
+}
+
+func TestTheOwnerLearnsWhoHasDroppedItsExpert(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta", "gamma")
+	c.up("alpha", "beta", "gamma")
+	offer, blob := c.publish("beta", 2)
+	until := c.standing(c.nodes["beta"], offer).Until
+	c.down("gamma")
+	id := c.revoke("beta", offer)
+	beta := c.nodes["beta"]
+	c.await("the word of those who are online", func(n *Node) bool { return slices.Equal(c.complied(n, id), []string{"alpha", "beta"}) }, "beta")
+	if all, err := beta.Compliance(t.Context(), id); err != nil || !all.Until.Equal(until) || len(all.Members) != 3 || all.Members[2].Connected {
+		t.Errorf("compliance %+v, %v, expected gamma offline and the lease to end at %v", all, err, until)
+	}
+	if gone := gone(offer, blob); !gone(c.nodes["alpha"]) {
+		t.Error("alpha gave its word and has the expert")
+	}
+	c.up("gamma")
+	c.await("the word of who was offline", func(n *Node) bool { return len(c.complied(n, id)) == 3 }, "beta", "alpha")
+	heads := c.nodes["alpha"].Ledger().Heads()
+	c.down("alpha")
+	c.up("alpha")
+	c.await("that it goes on", func(n *Node) bool { return n.Mixture().Why != "" && len(n.Host().Peers()) > 0 }, "alpha")
+	if after := c.nodes["alpha"].Ledger().Heads(); !slices.Equal(after, heads) {
+		t.Errorf("after a restart it says so again: heads %v, before %v", after, heads)
+	}
+	if _, err := beta.Compliance(t.Context(), offer); err != nil {
+		t.Errorf("of a notice that is no revocation: %v", err)
+	}
+	if _, err := beta.Compliance(t.Context(), blob); err == nil {
+		t.Error("compliance with a revocation that nobody knows")
+	}
+}
