@@ -194,31 +194,35 @@ func (a *authority) keyRevoked(k notice.PublicKey, member string) *notice.Notice
 	return r
 }
 
-// offerRevoked returns the first notice that withdraws the offer o of member's,
-// or nil. alls are the revocations of everything in the offer's own feed. It
-// counts whatever gaps the feeds have.
-func (a *authority) offerRevoked(o *notice.Notice, member string, alls []*notice.Notice) *notice.Notice {
+// offerRevoked returns the first notice that withdraws the offer o, or nil. alls
+// are the revocations of everything in the offer's own feed. It counts whatever
+// gaps the feeds have. If several members ever had the publishing key, what
+// counts against one of them withdraws: whose the key is may change, and what
+// is revoked stays so.
+func (a *authority) offerRevoked(o *notice.Notice, alls []*notice.Notice) (r *notice.Notice) {
 	p, seq := o.Header().Key, o.Header().Seq
-	r := a.keyRevoked(p, member)
 	better := func(n *notice.Notice) {
 		if n != nil && (r == nil || timeOrder(n, r) < 0) {
 			r = n
 		}
 	}
-	better(a.first(a.byOffer[digestOf(o.CID)], member, func(n *notice.Notice) bool {
-		return a.direct(n, member, p) || a.byDelegate(n, member, p)
-	}))
+	for _, n := range alls {
+		if n.Header().Seq > seq && n.Body.(*notice.Revocation).Member == "" {
+			better(n)
+		}
+	}
 	var reach []*notice.Notice
 	for _, n := range a.through[p] {
 		if n.Body.(*notice.Revocation).Through.Seq >= seq {
 			reach = append(reach, n)
 		}
 	}
-	better(a.first(reach, member, func(n *notice.Notice) bool { return a.direct(n, member, p) }))
-	for _, n := range alls {
-		if n.Header().Seq > seq && n.Body.(*notice.Revocation).Member == "" {
-			better(n)
-		}
+	for _, member := range a.members(p, RolePublishing) {
+		better(a.keyRevoked(p, member))
+		better(a.first(reach, member, func(n *notice.Notice) bool { return a.direct(n, member, p) }))
+		better(a.first(a.byOffer[digestOf(o.CID)], member, func(n *notice.Notice) bool {
+			return a.direct(n, member, p) || a.byDelegate(n, member, p)
+		}))
 	}
 	return r
 }

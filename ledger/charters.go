@@ -75,7 +75,8 @@ func (c *charters) proposed() []*notice.Notice {
 
 // weigh says what the charter n comes to: a version, a proposal, or neither,
 // with ErrOrphan or notice.ErrSignature. What it returns is n with the
-// signatures that are here already, and nil if that is nothing new.
+// signatures that are here already, and nil if that is nothing new or a proposal
+// that something else has overtaken.
 func (c *charters) weigh(n *notice.Notice) (merged *notice.Notice, verified bool, err error) {
 	id, body := digestOf(n.CID), n.Body.(*notice.Charter)
 	if c.all[id] != nil {
@@ -105,12 +106,12 @@ func (c *charters) weigh(n *notice.Notice) (merged *notice.Notice, verified bool
 		return merged, true, nil
 	}
 	signed := slices.ContainsFunc(merged.Signers(), func(k notice.PublicKey) bool { return stewards(before, k) })
-	if errors.Is(err, notice.ErrMalformed) || prev != c.current() || len(c.next[digestOf(prev.CID)]) > 0 || !signed {
+	if errors.Is(err, notice.ErrMalformed) || !signed {
 		return nil, false, fmt.Errorf("charter %s: %w", n.CID, err)
 	}
-	if known != nil && len(known.Signers()) == len(merged.Signers()) || !slices.ContainsFunc(before.Stewards, func(name string) bool {
-		return c.choice(before, name, merged) == merged
-	}) {
+	chosen := slices.ContainsFunc(before.Stewards, func(name string) bool { return c.choice(before, name, merged) == merged })
+	overtaken := prev != c.current() || len(c.next[digestOf(prev.CID)]) > 0
+	if known != nil && len(known.Signers()) == len(merged.Signers()) || !chosen || overtaken {
 		return nil, false, nil
 	}
 	return merged, false, nil

@@ -309,14 +309,15 @@ func (c *consent) list(name string) {
 }
 
 // publisherOf returns the member to whom the offers of a publishing key belong:
-// the one that has the key now, or else one that had it.
+// the one that has the key now, or else one that had it; of several the first.
 func (c *consent) publisherOf(p notice.PublicKey) string {
-	for _, b := range c.roles[p] {
-		if b.role == RolePublishing {
-			return b.member
+	all := c.members(p, RolePublishing)
+	for _, name := range all {
+		if s := c.seats[name]; s != nil && s.publishing == p {
+			return name
 		}
 	}
-	return c.members(p, RolePublishing)[0]
+	return all[0]
 }
 
 // listFeed works out the offers of one publishing key.
@@ -334,7 +335,7 @@ func (c *consent) listFeed(name string, p notice.PublicKey, f *feed) []offered {
 			day, count = today, 0
 		}
 		count++
-		r := c.offerRevoked(n, name, f.alls)
+		r := c.offerRevoked(n, f.alls)
 		switch {
 		case r != nil:
 			o.State, o.RevokedBy = Revoked, r.CID
