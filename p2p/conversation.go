@@ -40,7 +40,7 @@ type conversation struct {
 
 	moved   atomic.Bool // something went one way or the other
 	busy    bool        // something was left to another conversation; the taking half's
-	refused int         // notices of the last stage that do not pass Check; the taking half's
+	refused int         // pages of the last stage of which something was refused; the taking half's
 	taken   bool        // the other side said done; the reading half's
 }
 

@@ -61,6 +61,12 @@ func (m *memory) Add(notices ...*notice.Notice) (fresh []*notice.Notice, err err
 	}
 	for _, n := range notices {
 		key := n.Header().Key
+		if m.charter != nil {
+			if _, ok := m.charter.Body.(*notice.Charter).Member(key); !ok {
+				err = notice.ErrRefused
+				continue
+			}
+		}
 		at, found := slices.BinarySearchFunc(m.feeds[key], n, func(a, b *notice.Notice) int {
 			if a.Header().Seq != b.Header().Seq {
 				return int(int64(a.Header().Seq) - int64(b.Header().Seq))
@@ -75,7 +81,7 @@ func (m *memory) Add(notices ...*notice.Notice) (fresh []*notice.Notice, err err
 	if len(fresh) > 0 {
 		m.change()
 	}
-	return fresh, nil
+	return fresh, err
 }
 
 // change tells those who wait. The caller holds mu.

@@ -11,10 +11,11 @@ import (
 
 // Notices is where a node keeps notices. Its methods may be called concurrently.
 type Notices interface {
-	// Check returns why a notice cannot be taken in now. It may be able to later, when others have come.
+	// Check returns why Add would refuse a notice now. It may not later, when others have come.
 	Check(*notice.Notice) error
-	// Add stores notices that pass Check and returns those that were new. They are durable when Add returns. A
-	// notice may come before those it follows, and two of one key may have the same number: both are kept.
+	// Add stores notices and returns those that were new, which are durable then. A notice may come before those it
+	// follows, and two of one key may have the same number: both are kept. An error that wraps notice.ErrRefused
+	// says that some do not belong there; the others are stored.
 	Add(...*notice.Notice) (fresh []*notice.Notice, err error)
 	// Frontiers returns what is held of each feed of which anything is held.
 	Frontiers() []notice.Frontier

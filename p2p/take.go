@@ -3,6 +3,7 @@ package p2p
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -196,21 +197,16 @@ func (w *want) advance(notices []*notice.Notice, whole bool) error {
 // store takes in the notices of a page, all at once, and gossips those that should not wait a minute at every node
 // on their way, since nobody may have gossiped them.
 func (c *conversation) store(ctx context.Context, notices []*notice.Notice) error {
-	pass := make([]*notice.Notice, 0, len(notices))
 	for _, n := range notices {
-		err := c.e.belongs(n)
-		if err == nil {
-			err = c.e.notices.Check(n)
+		if err := c.e.belongs(n); err != nil {
+			return err
 		}
-		if err != nil {
-			c.refused++
-			c.e.log.Debug("notice refused", "from", c.e.nameOf(c.p.key), "error", err)
-			continue
-		}
-		pass = append(pass, n)
 	}
-	fresh, err := c.e.notices.Add(pass...)
-	if err != nil {
+	fresh, err := c.e.notices.Add(notices...)
+	if errors.Is(err, notice.ErrRefused) {
+		c.refused++
+		c.e.log.Debug("notices refused", "from", c.e.nameOf(c.p.key), "error", err)
+	} else if err != nil {
 		return err
 	}
 	if len(fresh) > 0 {

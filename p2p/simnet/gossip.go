@@ -42,6 +42,7 @@ func (o *Node) pass(to notice.PublicKey, id [32]byte, envelope []byte) {
 	l := n.link(o.key, to)
 	what, chance := n.of(l), n.chance(l)
 	n.mu.Unlock()
+	n.carried.Add(int64(len(envelope)))
 	if chance.Float64() < what.Loss {
 		return
 	}

@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chorus/ledger/notice"
@@ -36,7 +37,8 @@ type Link struct {
 
 // A Net is a network. Its methods may be called concurrently.
 type Net struct {
-	seed uint64
+	seed    uint64
+	carried atomic.Int64
 
 	mu    sync.Mutex
 	nodes map[notice.PublicKey]*Node // guarded by mu
@@ -57,6 +59,9 @@ type link struct {
 func New(seed uint64, usual Link) *Net {
 	return &Net{seed: seed, usual: usual, nodes: make(map[notice.PublicKey]*Node), links: make(map[[2]notice.PublicKey]*link)}
 }
+
+// Carried returns how many bytes streams and gossip have carried.
+func (n *Net) Carried() int64 { return n.carried.Load() }
 
 // Wait returns when nothing is on its way any more. Call it after the engines were closed.
 func (n *Net) Wait() { n.wg.Wait() }

@@ -47,6 +47,12 @@ func privateOf(seed string) ed25519.PrivateKey {
 // found starts a consortium of n members. It must be called inside a bubble, and ended there with close.
 func found(t *testing.T, n int, seed uint64, usual Link) *consortium {
 	t.Helper()
+	return foundWith(t, n, n, seed, usual)
+}
+
+// foundWith starts the first up of n members.
+func foundWith(t *testing.T, n, up int, seed uint64, usual Link) *consortium {
+	t.Helper()
 	hash, err := multihash.Sum(nil, multihash.SHA2_256, -1)
 	if err != nil {
 		t.Fatal(err)
@@ -65,6 +71,7 @@ func found(t *testing.T, n int, seed uint64, usual Link) *consortium {
 	if c.charter, err = notice.Sign(body, c.members[0].publishing); err != nil {
 		t.Fatal(err)
 	}
+	c.members = c.members[:up]
 	dir := t.TempDir()
 	for i, m := range c.members {
 		if m.ledger, err = ledger.Open(filepath.Join(dir, fmt.Sprint(i)), c.charter); err != nil {
@@ -243,6 +250,22 @@ func TestIdleNodesStayInTouch(t *testing.T) {
 					t.Errorf("member %d and %s: last synchronised %v ago, clocks apart by %v", i, p.Member, since, p.Offset)
 				}
 			}
+		}
+	})
+}
+
+func TestIdlePairOfAHundredMembersExchangesLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := foundWith(t, 100, 2, 5, Link{Delay: 10 * time.Millisecond})
+		defer c.close()
+		for i := range 20 {
+			c.publish(c.members[i%2], all("before it is quiet"))
+		}
+		time.Sleep(3 * time.Minute)
+		before := c.net.Carried()
+		time.Sleep(10 * time.Minute)
+		if got := c.net.Carried() - before; got == 0 || got > 10*200 {
+			t.Errorf("%d bytes in ten minutes, want some and at most 2000", got)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chorus/ledger/notice"
@@ -28,7 +29,7 @@ func (o *Node) Open(_ context.Context, node notice.PublicKey) (p2p.Stream, error
 	}
 	l := n.link(o.key, node)
 	what, chance := n.of(l), n.chance(l)
-	p := &pipe{delay: what.Delay, left: -1, changed: make(chan struct{})}
+	p := &pipe{carried: &n.carried, delay: what.Delay, left: -1, changed: make(chan struct{})}
 	if chance.Float64() < what.Break {
 		p.left = chance.Int64N(window)
 	}
@@ -49,8 +50,9 @@ func (o *Node) Open(_ context.Context, node notice.PublicKey) (p2p.Stream, error
 
 // A pipe is a stream between two nodes.
 type pipe struct {
-	delay time.Duration
-	done  func()
+	carried *atomic.Int64
+	delay   time.Duration
+	done    func()
 
 	mu      sync.Mutex
 	ways    [2]way        // guarded by mu: what was written to each end
@@ -185,6 +187,7 @@ func (e *end) Write(b []byte) (n int, err error) {
 			w.pieces = append(w.pieces, piece{time.Now().Add(e.delay), append([]byte(nil), b[n:n+some]...)})
 			w.size += some
 			n += some
+			e.carried.Add(int64(some))
 			e.change()
 			return true, time.Time{}
 		})
