@@ -18,7 +18,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/metrics"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -51,10 +50,10 @@ type Host struct {
 	self    notice.PublicKey
 	gate    gate
 	host    host.Host
-	traffic *metrics.BandwidthCounter
 	topic   *pubsub.Topic
 	engine  *Engine
 	members roster // every member but this one
+	traffic traffic
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -99,8 +98,7 @@ func New(ctx context.Context, c Config) (*Host, error) {
 }
 
 func (h *Host) start(c Config) (err error) {
-	h.traffic = metrics.NewBandwidthCounter()
-	h.host, err = newLibp2p(c.Key, c.Listen, h.gate, len(h.notices.Nodes()), libp2p.BandwidthReporter(h.traffic))
+	h.host, err = newLibp2p(c.Key, c.Listen, h.gate, len(h.notices.Nodes()), libp2p.BandwidthReporter(&h.traffic))
 	if err != nil {
 		return err
 	}
@@ -334,13 +332,6 @@ func (h *Host) Connected() []string {
 		names = append(names, m.Name)
 	}
 	return names
-}
-
-// Traffic returns how many bytes this host has received and sent since it started, of every protocol, as libp2p
-// counts them: without what encryption and transport add.
-func (h *Host) Traffic() (received, sent int64) {
-	t := h.traffic.GetBandwidthTotals()
-	return t.TotalIn, t.TotalOut
 }
 
 // connected returns the members that are connected now, sorted by name.

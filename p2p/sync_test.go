@@ -165,6 +165,34 @@ func TestSyncGoesBothWays(t *testing.T) {
 	}
 }
 
+func TestExchangeOfTwoWhoHaveTheSameIsShort(t *testing.T) {
+	names := []string{"a", "b"}
+	for i := range 98 {
+		names = append(names, fmt.Sprintf("c%02d", i))
+	}
+	c := found(t, names...)
+	var notices []*notice.Notice
+	for _, name := range names {
+		notices = append(notices, c.says(t, name, ""))
+	}
+	a := c.start(t, "a", newMemory(notices...))
+	b := c.start(t, "b", newMemory(), a)
+	waitReconciled(t, a, b)
+	waitMesh(t, a, 1)
+	shortest := int64(1 << 40)
+	for range 5 { // gossip and addresses may be on their way as well
+		in, out := a.Traffic()
+		if err := a.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		nowIn, nowOut := a.Traffic()
+		shortest = min(shortest, nowIn-in+nowOut-out)
+	}
+	if shortest < 2*(5+openLen) || shortest > 400 {
+		t.Errorf("the exchange takes %d bytes, want at most 400", shortest)
+	}
+}
+
 func TestBothBranchesOfAForkReachEverybody(t *testing.T) {
 	for _, lengths := range [][2]int{{1, 1}, {1, 3}, {3, 1}, {2, 3}} {
 		c := found(t, "a", "b", "c")
