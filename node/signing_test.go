@@ -51,6 +51,7 @@ func TestANodeRestoredFromABackupGoesOnWhereItsFeedWas(t *testing.T) {
 	c.await("the whole feed", func(n *Node) bool { s, _ := c.seq(n, "alpha"); return s == 5 })
 	c.down("alpha")
 	c.must(os.WriteFile(file, backup, 0o600))
+	c.must(os.RemoveAll(c.homes["alpha"].addresses()))
 
 	// Where it reaches nobody it does not know that 4 and 5 are taken.
 	alone := c.start("alpha", Options{})

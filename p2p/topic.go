@@ -15,7 +15,7 @@ import (
 // Gossip makes notices fast; synchronisation makes them certain. There is one topic for each charter.
 const (
 	topicPrefix   = "chorus/notices/2/" // and the CID of version 1 of the charter
-	maxGossip     = notice.MaxSize + 4<<10
+	maxGossip     = notice.MaxCharterSize + 4<<10
 	gossipBacklog = 4096 // messages that may wait to be validated; pubsub's default is 32
 )
 
