@@ -144,18 +144,19 @@ func (c *conversation) ask(ctx context.Context, w want) (notices []*notice.Notic
 
 // parseAll reads and verifies envelopes, on all processors.
 func parseAll(envelopes [][]byte) ([]*notice.Notice, error) {
-	notices := make([]*notice.Notice, len(envelopes))
+	shares := slices.Collect(slices.Chunk(envelopes, max(64, len(envelopes)/(4*runtime.GOMAXPROCS(0)))))
+	parts := make([][]*notice.Notice, len(shares))
 	var g errgroup.Group
-	share := max(16, len(envelopes)/(4*runtime.GOMAXPROCS(0)))
-	for first := 0; first < len(envelopes); first += share {
+	for i, share := range shares {
 		g.Go(func() (err error) {
-			for i := first; i < min(first+share, len(envelopes)) && err == nil; i++ {
-				notices[i], err = notice.Parse(envelopes[i])
-			}
+			parts[i], err = notice.ParseAll(share)
 			return err
 		})
 	}
-	return notices, g.Wait()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.Concat(parts...), nil
 }
 
 // advance takes away what a page has brought, and checks that it was asked for, in that order.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -198,4 +199,71 @@ func wrap(t testing.TB, payloadType, payload string, keys ...ed25519.PrivateKey)
 		t.Fatal(err)
 	}
 	return b
+}
+
+func TestManyEnvelopesParseAsEachDoes(t *testing.T) {
+	var envelopes [][]byte
+	for _, g := range golden {
+		n, err := Sign(g.body, g.keys...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		envelopes = append(envelopes, n.Envelope)
+	}
+	all, err := ParseAll(envelopes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range all {
+		one, err := Parse(envelopes[i])
+		if err != nil || n.CID != one.CID || n.Kind != one.Kind || !bytes.Equal(n.Envelope, one.Envelope) || !slices.Equal(n.Signers(), one.Signers()) {
+			t.Errorf("envelope %d: %v, alone %v, %v", i, n, one, err)
+		}
+	}
+	if all, err := ParseAll(nil); len(all) != 0 || err != nil {
+		t.Errorf("nothing parses as %v, %v", all, err)
+	}
+	for i, e := range envelopes {
+		bad := slices.Clone(envelopes)
+		bad[i] = bytes.Replace(e, []byte(`"sig":"`), []byte(`"sig":"A`), 1)
+		at := bytes.Index(bad[i], []byte(`"sig":"`)) + 8
+		bad[i] = slices.Delete(bad[i], at+20, at+21) // of the right length, and no longer the signature
+		if all, err := ParseAll(bad); all != nil || !errors.Is(err, ErrSignature) {
+			t.Errorf("with the signature of envelope %d spoilt: %v, want %v", i, err, ErrSignature)
+		}
+		bad[i] = e[:len(e)-1]
+		if all, err := ParseAll(bad); all != nil || !errors.Is(err, ErrMalformed) {
+			t.Errorf("with envelope %d cut short: %v, want %v", i, err, ErrMalformed)
+		}
+	}
+}
+
+// BenchmarkParse reads a page of leases one by one and all at once.
+func BenchmarkParse(b *testing.B) {
+	var page [][]byte
+	for seq := range uint64(256) {
+		h := Header{Charter: ref("charter"), Key: PublicKeyOf(key(1)), Seq: seq + 1, Time: time.Unix(int64(seq), 0)}
+		if seq > 0 {
+			h.Prev = ref("prev")
+		}
+		n, err := Sign(&Lease{Header: h, NotAfter: time.Unix(int64(seq)+9, 0)}, key(1))
+		if err != nil {
+			b.Fatal(err)
+		}
+		page = append(page, n.Envelope)
+	}
+	b.Run("each", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			if _, err := Parse(page[i%len(page)]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("all", func(b *testing.B) {
+		for range max(1, b.N/len(page)) {
+			if _, err := ParseAll(page); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 
+	"github.com/hdevalence/ed25519consensus"
 	"github.com/ipfs/go-cid"
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 )
@@ -63,7 +64,7 @@ func (r *Rotation) validate() error {
 	if err != nil {
 		return err
 	}
-	if !ed25519.Verify(r.New[:], r.agreement(), proof) {
+	if !ed25519consensus.Verify(r.New[:], r.agreement(), proof) {
 		return malformed("proof is not the signature of %s under this rotation", r.New)
 	}
 	return nil
