@@ -48,6 +48,7 @@ import (
 //	at 5h X active, Y lapsed
 //	heads alpha 3, beta 1
 //	missing alpha 2-4
+//	tops alpha alpha 2, alpha.rev 1    what a lease of alpha's is to name
 //	until X 25h
 //	by X name      the notice that X's standing shows as having revoked it
 //	seat alpha alpha publishing, d alpha delegate
@@ -409,6 +410,17 @@ func (p *picture) check(order string, c *consent) {
 				}
 			}
 			got = strings.Join(heads, ", ")
+		case "tops":
+			member, list, _ := strings.Cut(rest, " ")
+			var tops []string
+			for _, h := range c.tops(member) {
+				if !c.feeds[h.Key].has(h.Seq, digestOf(h.CID)) {
+					p.t.Errorf("%s: top %v is unknown", order, h)
+				}
+				tops = append(tops, fmt.Sprintf("%s %d", nameOf(h.Key), h.Seq))
+			}
+			slices.Sort(tops) // keys have no order that people see
+			got, rest = strings.Join(tops, ", "), list
 		case "missing":
 			var gaps []string
 			for _, k := range c.keys() {

@@ -117,6 +117,32 @@ var pictures = []struct{ name, text string }{
 		beta: (B1) -> B2
 		alpha: X -> [X]^B2
 		at 2h X lapsed`},
+	{"a lease whose named head stands on a gap further down does not count", `
+		beta: B1 -> (B2) -> B3 -> B4
+		alpha: X -> [X]^B4
+		at 2h X lapsed`},
+	{"a lease counts once what is below its named head has come", `
+		beta: B1 -> B2 -> B3 -> B4
+		alpha: X -> [X]^B4
+		at 2h X active`},
+	{"a lease names the top of what can withdraw its member's offers, beyond gaps, and of nothing else", `
+		alpha: X -> (Y) -> Z -> a=>d:revoke -> >e:renew
+		alpha.rev: !Y -> (b=!Y) -> c=!Y
+		alpha.rec: f=!Y -> >g:revoke
+		d: (h=!Y) -> i=!Y
+		e: [X]
+		g: j=!Y
+		beta.rev: k=!Y
+		tops alpha alpha 5, alpha.rec 2, alpha.rev 3, d 2, g 1
+		tops beta beta.rev 1
+		tops gamma`},
+	{"a revoker that the charter dropped is named still, and a key that was replaced is not", `
+		alpha: X -> >d:revoke
+		alpha.rev: !X
+		alpha.rec: alpha~e
+		d: a=!X
+		charter c2 after c1 by alpha,beta: alpha.rev=g
+		tops alpha alpha.rec 1, alpha.rev 1`},
 	{"a lease whose named head is on another branch does not count", `
 		beta: B1 -> B2
 		beta: @B1 -> (B3)

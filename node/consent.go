@@ -296,8 +296,10 @@ func (n *Node) sign(ctx context.Context, at time.Time, offers []cid.Cid) error {
 		return err
 	}
 	slices.SortFunc(offers, notice.CompareCID)
+	own := notice.PublicKeyOf(key)
+	heads := slices.DeleteFunc(n.ledger.Tops(n.Member()), func(h notice.Head) bool { return h.Key == own })
 	signed, err := n.append(key, at, &notice.Lease{
-		Offers: offers, Heads: []notice.Head{},
+		Offers: offers, Heads: heads,
 		NotAfter: at.Add(time.Duration(n.ledger.Charter().LeaseSeconds) * time.Second),
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"chorus/ledger"
 	"chorus/ledger/notice"
 
 	"github.com/ipfs/go-cid"
@@ -122,4 +123,35 @@ func TestANodeSignsNothingInAFeedThatItDoesNotKnowWhole(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestALeaseNamesWhatItsSignerLacksBelow(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta")
+	c.up("alpha", "beta")
+	alpha, beta := c.nodes["alpha"], c.nodes["beta"]
+	offer, _ := c.publish("alpha", 2)
+	c.await("the expert in use", func(n *Node) bool { return n.Mixture().has(offer) })
+
+	// Alpha revokes elsewhere, with the recovery key. Somebody keeps that back, and passes on what came after it.
+	recovery, err := loadKey(c.homes["alpha"].path(recoveryKey))
+	c.must(err)
+	sign := func(seq uint64, prev, of cid.Cid) *notice.Notice {
+		h := notice.Header{Charter: c.charter.CID, Key: notice.PublicKeyOf(recovery), Seq: seq, Prev: prev, Time: now()}
+		n, err := notice.Sign(&notice.Revocation{Header: h, Offer: of}, recovery)
+		c.must(err)
+		return n
+	}
+	kept := sign(1, cid.Undef, offer)
+	later := sign(2, kept.CID, kept.CID)
+	_, err = alpha.Ledger().Add(later)
+	c.must(err)
+	c.lease(alpha)
+	c.await("a lease that cannot count", func(n *Node) bool {
+		return !n.Mixture().has(offer) && c.standing(n, offer).State == ledger.Lapsed
+	})
+	_, err = beta.Ledger().Add(kept)
+	c.must(err)
+	c.must(beta.Host().Publish(t.Context(), kept))
+	c.await("the revocation", func(n *Node) bool { return c.standing(n, offer).State == ledger.Revoked })
 }
