@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"chorus/ledger/notice"
 
@@ -45,6 +46,7 @@ func (e *Engine) Receive(from notice.PublicKey, envelope []byte) Verdict {
 		return Ignore
 	}
 	defer e.wg.Done()
+	came := time.Now()
 	_, node, ok := e.notices.Seat(from)
 	if !ok || !node {
 		return Reject
@@ -77,6 +79,7 @@ func (e *Engine) Receive(from notice.PublicKey, envelope []byte) Verdict {
 		e.log.Error("notice not stored", "notice", n.CID, "error", err)
 		return Ignore
 	}
+	e.log.Debug("gossip taken in", "notice", n.CID, "came", came)
 	return Accept
 }
 
