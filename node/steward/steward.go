@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"chorus/ledger"
@@ -20,6 +21,9 @@ import (
 // retryFirst is how long to wait before fetching an expert again that no member could serve; the wait doubles up
 // to lookEvery until an admission is decided.
 const retryFirst = 250 * time.Millisecond
+
+// turnEvery is how long after each other the nodes of members, in the order of the charter, say what they have dropped.
+const turnEvery = 10 * time.Millisecond
 
 // A Ledger is what a steward reads and where it keeps account. A *ledger.Ledger is one.
 type Ledger interface {
@@ -106,7 +110,7 @@ type look struct {
 	retryAt    time.Time                      // when to try again what could not be fetched
 	renewAt    time.Time                      // when to try again a renewal that failed
 	stated     map[cid.Cid]bool               // revoked offers of which the node has given its word
-	stateAt    time.Time                      // when to try again a statement that failed
+	stateAt    time.Time                      // when to give it of the others; zero if there are none
 	results    chan admission
 }
 
@@ -200,8 +204,8 @@ func (l *look) once(ctx context.Context) time.Time {
 			l.Log.Error("recording an event", slog.String("kind", string(e.Kind)), slog.Any("error", err))
 		}
 	}
-	l.state(ctx, at, p.Revoked)
-	again := earlier(p.Again, l.renew(ctx, at, p.Renew))
+	again := earlier(p.Again, l.state(ctx, at, p.Revoked))
+	again = earlier(again, l.renew(ctx, at, p.Renew))
 	for _, st := range p.Admit {
 		admitting, cancel := context.WithCancel(ctx)
 		l.pending[st.Notice] = cancel
@@ -242,25 +246,41 @@ func (l *look) delete(p Plan) (events []ledger.Event) {
 	return events
 }
 
-// state has the node give its word that it has let go of what is revoked.
-func (l *look) state(ctx context.Context, at time.Time, revoked []ledger.Standing) {
+// state has the node give its word that it has let go of what is revoked, at its turn, and returns when to come back to it.
+func (l *look) state(ctx context.Context, at time.Time, revoked []ledger.Standing) time.Time {
 	var gone []ledger.Standing
 	for _, st := range revoked {
 		if !l.stated[st.Notice] {
 			gone = append(gone, st)
 		}
 	}
-	if len(gone) == 0 || at.Before(l.stateAt) {
-		return
+	later := at.Add(lookEvery)
+	if len(gone) == 0 {
+		l.stateAt = time.Time{}
+		return later
 	}
+	if l.stateAt.IsZero() {
+		l.stateAt = at.Add(l.turn())
+	}
+	if at.Before(l.stateAt) {
+		return l.stateAt
+	}
+	l.stateAt = later
 	if err := l.Hands.State(ctx, gone); err != nil {
-		l.stateAt = at.Add(lookEvery)
 		l.Log.Error("stating what is not used any more", slog.Any("error", err))
-		return
+		return later
 	}
+	l.stateAt = time.Time{}
 	for _, st := range gone {
 		l.stated[st.Notice] = true
 	}
+	return later
+}
+
+// turn is how long after a revocation this node gives its word. Everybody does, to everybody: at once, they would be in the
+// way of the revocation where it has not arrived yet.
+func (l *look) turn() time.Duration {
+	return turnEvery * time.Duration(slices.IndexFunc(l.Ledger.Charter().Members, func(m notice.Member) bool { return m.Name == l.Member })+1)
 }
 
 // renew has the member's own lease renewed, and returns when to try again if it cannot be.
