@@ -24,6 +24,7 @@ const (
 var (
 	errBusy     = errors.New("another member is sending the same")
 	errNotTaken = errors.New("the other side could not take everything in")
+	errRefused  = errors.New("the other side has notices that may not be taken in here, or not yet")
 )
 
 // A conversation is one side of an exchange: it takes what it lacks and answers what it is asked.
@@ -40,6 +41,7 @@ type conversation struct {
 
 	moved   atomic.Bool // something went one way or the other
 	busy    bool        // something was left to another conversation; the taking half's
+	fresh   int         // notices of the last stage that were taken in; the taking half's
 	refused int         // pages of the last stage of which something was refused; the taking half's
 	taken   bool        // the other side said done; the reading half's
 }
@@ -59,8 +61,11 @@ func (e *Engine) converse(ctx context.Context, s Stream, p *partner) (moved bool
 		p.conduct.judge(err)
 		return c.moved.Load(), err
 	}
-	if c.busy {
+	switch {
+	case c.busy:
 		return true, errBusy
+	case c.refused > 0:
+		return true, errRefused // of which one may be a revocation, so this is no reconciliation
 	}
 	e.synced(p)
 	if !c.taken {
@@ -272,7 +277,8 @@ func (e *Engine) compareClocks(p *partner, offset time.Duration) {
 	p.offset = offset
 }
 
-// synced notes that this side has all that the other one had.
+// synced notes that this side has all that the other one said it had: nothing was refused, or left to another
+// conversation.
 func (e *Engine) synced(p *partner) {
 	e.mu.Lock()
 	p.synced = time.Now()

@@ -335,8 +335,9 @@ func (e *Engine) endServing(p *partner) {
 	p.serving--
 }
 
-// Reconciled returns a channel that is closed once this node has taken in all that one other node had, since it
-// started.
+// Reconciled returns a channel that is closed once this node has taken in all that one other node said it had, since it
+// started. A conversation in which anything was refused does not count, since that may have been a revocation: a node
+// that keeps what nobody else takes keeps no one from reconciling but those who reach no other.
 func (e *Engine) Reconciled() <-chan struct{} { return e.reconciled }
 
 // A Peer is another node as this one knows it.

@@ -269,7 +269,11 @@ func TestStrangersNoticeIsNotTakenBySync(t *testing.T) {
 			case frameDone:
 				return errors.New("done, though a notice was refused")
 			case frameLater:
-				return nil
+				if err := errors.Join(writeFrame(s, frameDone, nil), s.CloseWrite()); err != nil {
+					return err
+				}
+				_, err := io.Copy(io.Discard, s) // until the other side has ended it too
+				return err
 			}
 		}
 	})
@@ -278,6 +282,12 @@ func TestStrangersNoticeIsNotTakenBySync(t *testing.T) {
 	}
 	if m.holds(strange) || !m.holds(good) {
 		t.Errorf("holds the stranger's notice: %v, the member's: %v", m.holds(strange), m.holds(good))
+	}
+	a.Close() // on return every conversation is over
+	select {
+	case <-a.Reconciled():
+		t.Error("reconciled, though what was refused may have been a revocation")
+	default:
 	}
 }
 

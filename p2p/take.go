@@ -15,21 +15,28 @@ import (
 )
 
 // take fetches what the other side has and this one lacks. Charters come first, since they say whose feeds count;
-// then the feeds of keys that are known; then those that these delegate to, and what was refused before that.
+// then the feeds of keys that are known; then those that these name, and what was refused before that, again as long as
+// that brings anything new: a key may have been named by one that was itself unknown.
 func (c *conversation) take(ctx context.Context) error {
 	defer c.e.release(c)
-	for stage := range 3 {
+	for stage := range maxStages {
 		w, err := c.lacks(stage)
 		if err != nil {
 			return err
 		}
-		c.refused = 0
+		c.fresh, c.refused = 0, 0
 		if err := c.fetch(ctx, w); err != nil {
 			return err
+		}
+		if stage >= 2 && (c.refused == 0 || c.fresh == 0) {
+			return nil
 		}
 	}
 	return nil
 }
+
+// maxStages bounds how long a chain of keys that name each other one conversation follows.
+const maxStages = 8
 
 // lacks returns what to ask for at a stage.
 func (c *conversation) lacks(stage int) (w want, err error) {
@@ -210,7 +217,7 @@ func (c *conversation) store(ctx context.Context, notices []*notice.Notice) erro
 	} else if err != nil {
 		return err
 	}
-	if len(fresh) > 0 {
+	if c.fresh += len(fresh); len(fresh) > 0 {
 		c.moved.Store(true)
 	}
 	announced := 0

@@ -32,11 +32,11 @@ type consortium struct {
 }
 
 type member struct {
-	publishing, node ed25519.PrivateKey
-	ledger           *ledger.Ledger
-	place            *Node
-	engine           *p2p.Engine
-	last             *notice.Notice // of its feed
+	publishing, node, recovery ed25519.PrivateKey
+	ledger                     *ledger.Ledger
+	place                      *Node
+	engine                     *p2p.Engine
+	last                       *notice.Notice // of its feed
 }
 
 func privateOf(seed string) ed25519.PrivateKey {
@@ -64,9 +64,9 @@ func foundWith(t *testing.T, n, up int, seed uint64, usual Link) *consortium {
 	}
 	for i := range n {
 		name := fmt.Sprintf("m%03d", i)
-		m := &member{publishing: privateOf(name + " publishing"), node: privateOf(name + " node")}
+		m := &member{publishing: privateOf(name + " publishing"), node: privateOf(name + " node"), recovery: privateOf(name + " recovery")}
 		c.members = append(c.members, m)
-		body.Members = append(body.Members, notice.Member{Name: name, Publishing: notice.PublicKeyOf(m.publishing), Node: m.key()})
+		body.Members = append(body.Members, notice.Member{Name: name, Publishing: notice.PublicKeyOf(m.publishing), Node: m.key(), Recovery: notice.PublicKeyOf(m.recovery)})
 	}
 	if c.charter, err = notice.Sign(body, c.members[0].publishing); err != nil {
 		t.Fatal(err)
@@ -106,7 +106,13 @@ func (m *member) key() notice.PublicKey { return notice.PublicKeyOf(m.node) }
 // says signs what follows prev in a member's feed.
 func (c *consortium) says(m *member, prev *notice.Notice, body notice.Body) *notice.Notice {
 	c.t.Helper()
-	h := notice.Header{Charter: c.charter.CID, Key: notice.PublicKeyOf(m.publishing), Seq: 1, Time: time.Now()}
+	return c.signs(m.publishing, prev, body)
+}
+
+// signs signs what follows prev in a key's feed.
+func (c *consortium) signs(key ed25519.PrivateKey, prev *notice.Notice, body notice.Body) *notice.Notice {
+	c.t.Helper()
+	h := notice.Header{Charter: c.charter.CID, Key: notice.PublicKeyOf(key), Seq: 1, Time: time.Now()}
 	if prev != nil {
 		h.Seq, h.Prev = prev.Header().Seq+1, prev.CID
 	}
@@ -114,7 +120,7 @@ func (c *consortium) says(m *member, prev *notice.Notice, body notice.Body) *not
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	n, err := notice.Sign(body, m.publishing)
+	n, err := notice.Sign(body, key)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -199,6 +205,42 @@ func TestWithheldRevocationShowsAsAHoleAtTheNextHead(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if gaps := other.ledger.Missing(); len(gaps) > 0 || !c.agree() {
 			t.Errorf("gaps after the owner is back: %v", gaps)
+		}
+	})
+}
+
+func TestOneConversationBringsWhatKeysSayThatNameEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := found(t, 2, 7, Link{Delay: time.Millisecond, Loss: 1}) // nothing by gossip
+		defer c.close()
+		has, lacks := c.members[0], c.members[1]
+		c.net.Partition([]notice.PublicKey{has.key()})
+		// The recovery key names the next of many publishing keys, of which each lends the next delegate a power. What
+		// these say takes pages, of which some come before what makes them somebody.
+		key, prev := has.publishing, (*notice.Notice)(nil)
+		var all []*notice.Notice
+		var offers []cid.Cid
+		for i := range 600 {
+			offers = append(offers, notice.Identity(sha256.Sum256([]byte{byte(i), byte(i >> 8)})))
+		}
+		slices.SortFunc(offers, notice.CompareCID)
+		for i := range 5 {
+			next, delegate := privateOf(fmt.Sprint("next ", i)), privateOf(fmt.Sprint("delegate ", i))
+			prev = c.signs(has.recovery, prev, notice.NewRotation(c.charter.CID, notice.PublicKeyOf(has.recovery), notice.RotatePublishing, notice.PublicKeyOf(key), next))
+			key = next
+			all = append(all, prev, c.signs(key, nil, &notice.Delegation{Delegate: notice.PublicKeyOf(delegate), Renew: true, Revoke: true, NotAfter: time.Now().Add(time.Hour)}))
+			var lease *notice.Notice
+			for range 50 {
+				lease = c.signs(delegate, lease, &notice.Lease{Offers: offers, Heads: []notice.Head{}, NotAfter: time.Now().Add(time.Hour)})
+				all = append(all, lease)
+			}
+		}
+		if _, err := has.ledger.Add(all...); err != nil {
+			t.Fatal(err)
+		}
+		c.net.Heal()
+		if err := lacks.engine.Sync(t.Context()); err != nil || !c.agree() || len(lacks.ledger.Frontiers()) != 11 {
+			t.Errorf("after one synchronisation the other node has %d feeds, error %v", len(lacks.ledger.Frontiers()), err)
 		}
 	})
 }
