@@ -8,12 +8,18 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// clockTolerance is how far the clocks of honest members may be apart.
+// clockTolerance is δ: how far the clock of an honest member may be from the
+// true time, to either side. Two such clocks are up to 2δ apart, and one that is
+// set right goes back by as much. The rules allow δ all the same, and cost such
+// members no more than time: a lease counts at the latest δ after it reached
+// them, and a node whose clock went back waits until it is within δ again.
 const clockTolerance = 2 * time.Minute
 
 // Observe remembers the highest time that the node has seen. If now is more
-// than two minutes before it, the error wraps ErrClockBehind and says both: a
-// lease that ran out must not come back because somebody set the clock back.
+// than δ, two minutes, before it, the error wraps ErrClockBehind and says both:
+// a lease that ran out must not come back because somebody set the clock back.
+// It is on disk when Observe returns. Call it before a lease is first relied on
+// and once one has ended: then no clock brings one back for longer than δ.
 func (l *Ledger) Observe(now time.Time) error {
 	err := l.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)

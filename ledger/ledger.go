@@ -10,7 +10,8 @@
 // arrive does not matter, and no notice is ever removed.
 //
 // The package knows no network and reads no clock: callers say what time it
-// is. It does not hold experts, prompts or completions.
+// is, and are right within δ, two minutes. It does not hold experts, prompts or
+// completions.
 package ledger
 
 import (

@@ -119,7 +119,8 @@ func checkClock(x *examination) []Finding {
 	return fine("The clock is not behind any time that this node has seen.")
 }
 
-// How far clocks may be apart: what the ledger tolerates, and a part of it that says that a clock is not kept right.
+// How far two clocks are apart from which on something is said: as far as one alone may be from the true time, where a
+// lease of the one begins to count late for the other, and a part of it that says that a clock is not kept right.
 const (
 	clockTolerance = 2 * time.Minute
 	clockNotable   = 10 * time.Second

@@ -30,7 +30,7 @@ type Ledger interface {
 	Charter() *notice.Charter
 	// Changed returns a channel that is closed when the standings may have changed.
 	Changed() <-chan struct{}
-	// Observe returns an error if at is before a time that was observed earlier.
+	// Observe keeps the highest time, and returns an error if at is before it by more than the tolerance.
 	Observe(at time.Time) error
 	Standings(at time.Time) []ledger.Standing
 	Verdicts() ([]ledger.Verdict, error)
@@ -103,7 +103,8 @@ type look struct {
 	observed   time.Time // when the clock was last held against the highest time on record
 	clock      error     // what came of it
 	admitted   map[cid.Cid]Admitted
-	used       map[cid.Cid]bool // of admitted
+	used       map[cid.Cid]bool      // of admitted
+	ends       map[cid.Cid]time.Time // of the leases under which experts are in use, by offer
 	refused    map[cid.Cid]bool
 	pending    map[cid.Cid]context.CancelFunc // admissions under way
 	retryWait  time.Duration                  // what to wait after the next that cannot be fetched
@@ -121,6 +122,7 @@ func (s *Steward) Run(ctx context.Context) {
 		Steward:  s,
 		admitted: make(map[cid.Cid]Admitted),
 		used:     make(map[cid.Cid]bool),
+		ends:     make(map[cid.Cid]time.Time),
 		refused:  make(map[cid.Cid]bool),
 		stated:   make(map[cid.Cid]bool),
 		pending:  make(map[cid.Cid]context.CancelFunc),
@@ -179,19 +181,27 @@ func (l *look) once(ctx context.Context) time.Time {
 	at := time.Now()
 	passed, shown := at.Sub(l.observed), at.Round(0).Sub(l.observed.Round(0)) // the second also when the clock is set
 	if max(passed, shown.Abs()) >= lookEvery {
-		l.observed, l.clock = at, l.Ledger.Observe(at.UTC())
+		l.observe(at)
 	}
-	p := Decide(View{
-		At: at, Member: l.Member, Lease: time.Duration(l.Ledger.Charter().LeaseSeconds) * time.Second,
-		Standings: l.Ledger.Standings(at.UTC()), Clock: l.clock, Reconciled: l.reconciled, CaughtUp: l.caughtUp,
-		Admitted: keys(l.admitted), Refused: l.refused, Pending: keys(l.pending), RetryAt: l.retryAt,
-	})
+	standings := l.Ledger.Standings(at.UTC())
+	p := l.decide(at, standings)
+	ends, longer, over := l.leases(p, standings)
+	if longer { // the time is on disk before anything is used under a lease
+		if l.observe(at); l.clock != nil {
+			p = l.decide(at, standings)
+			ends, _, over = l.leases(p, standings)
+		}
+	}
 	set := make([]Admitted, len(p.Use))
 	for i, offer := range p.Use {
 		set[i] = l.admitted[offer]
 	}
 	l.Hands.Use(set, p.Why, p.Until)
+	l.ends = ends
 	events := l.drop(p)
+	if over { // and once one has ended: but ending is first
+		l.observe(at)
+	}
 	for _, offer := range p.Use {
 		l.used[offer] = true
 	}
@@ -215,6 +225,33 @@ func (l *look) once(ctx context.Context) time.Time {
 		}()
 	}
 	return again
+}
+
+// observe holds the clock against the highest time on record.
+func (l *look) observe(at time.Time) { l.observed, l.clock = at, l.Ledger.Observe(at.UTC()) }
+
+func (l *look) decide(at time.Time, standings []ledger.Standing) Plan {
+	return Decide(View{
+		At: at, Member: l.Member, Lease: time.Duration(l.Ledger.Charter().LeaseSeconds) * time.Second,
+		Standings: standings, Clock: l.clock, Reconciled: l.reconciled, CaughtUp: l.caughtUp,
+		Admitted: keys(l.admitted), Refused: l.refused, Pending: keys(l.pending), RetryAt: l.retryAt,
+	})
+}
+
+// leases returns the ends of the leases under which p uses experts. longer reports whether one is relied on for longer
+// than any was so far, and over whether one that was relied on is not any more.
+func (l *look) leases(p Plan, standings []ledger.Standing) (ends map[cid.Cid]time.Time, longer, over bool) {
+	ends = make(map[cid.Cid]time.Time, len(p.Use))
+	for _, st := range standings {
+		if slices.Contains(p.Use, st.Notice) {
+			ends[st.Notice] = st.Until
+			longer = longer || st.Until.After(l.ends[st.Notice])
+		}
+	}
+	for offer := range l.ends {
+		over = over || ends[offer].IsZero()
+	}
+	return ends, longer, over
 }
 
 // drop lets go of what is not to be used any more, and returns what to record.

@@ -24,6 +24,8 @@ type fakeNode struct {
 	changed   chan struct{}
 	standings map[string]ledger.Standing // of an offer by name, before its lease is looked at
 	behind    time.Duration              // of the clock
+	high      time.Time                  // the highest that was observed
+	unseen    bool                       // something was used for longer before the time was on record
 	verdicts  []ledger.Verdict
 	events    []ledger.Event
 	blobs     map[cid.Cid]bool
@@ -103,13 +105,21 @@ func (f *fakeNode) Changed() <-chan struct{} {
 	return f.changed
 }
 
-func (f *fakeNode) Observe(time.Time) error {
+func (f *fakeNode) Observe(at time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.behind > 0 {
 		return ledger.ErrClockBehind
 	}
+	f.high = at
 	return nil
+}
+
+// observed returns the highest time on record.
+func (f *fakeNode) observed() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.high
 }
 
 func (f *fakeNode) Standings(at time.Time) (all []ledger.Standing) {
@@ -173,6 +183,9 @@ func (f *fakeNode) Load(ctx context.Context, st ledger.Standing) (Expert, error)
 func (f *fakeNode) Use(set []Admitted, why string, until time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if until.After(f.until) && !f.high.Equal(time.Now()) {
+		f.unseen = true
+	}
 	f.using, f.why, f.until = nil, why, until
 	for _, a := range set {
 		f.using = append(f.using, a.Notice)
@@ -330,6 +343,37 @@ func TestUnreconciledNothingIsUsedUntilSomebodyIsReached(t *testing.T) {
 		close(reached)
 		if synctest.Wait(); !f.uses("a") {
 			t.Errorf("in use %v because %q", f.using, f.why)
+		}
+	})
+}
+
+func TestTheTimeIsOnRecordBeforeALeaseIsReliedOnAndOnceItHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		defer f.run(nil)()
+		const odd = 17 * time.Second // so that no look is due by itself
+		time.Sleep(odd)
+		f.leased("a", lease)
+		synctest.Wait()
+		time.Sleep(odd)
+		f.leased("a", lease+odd) // renewed
+		synctest.Wait()
+		if f.unseen || !f.uses("a") {
+			t.Errorf("used before the time was on record: %v; in use %v", f.unseen, f.using)
+		}
+		time.Sleep(lease + odd)
+		if synctest.Wait(); !f.uses() || !f.observed().Equal(time.Now()) {
+			t.Errorf("in use %v; the time on record is %v before the end of the lease", f.using, time.Since(f.observed()))
+		}
+		time.Sleep(odd)
+		f.leased("a", lease)
+		synctest.Wait()
+		f.mu.Lock()
+		f.behind = time.Hour
+		f.mu.Unlock()
+		f.leased("a", 2*lease)
+		if synctest.Wait(); !f.uses() {
+			t.Errorf("a clock that was set back lets %v be used under another lease", f.using)
 		}
 	})
 }
