@@ -3,15 +3,18 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"chorus/ledger/notice"
 	"chorus/node"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -41,7 +44,7 @@ const scriptPatience = 30 * time.Second
 //	capture NAME REGEXP      $NAME is what the group in REGEXP matched in the last stdout
 //	await-node [HOME]        the node of HOME, or of $CHORUS_HOME, answers
 //	await-use OFFER [HOME]   that node has OFFER's expert in its mixture
-//	await-end OFFER [HOME]   that node has neither the expert nor its blob
+//	await-end OFFER [HOME]   that node has neither the expert nor its blob, and has said so
 func TestScripts(t *testing.T) {
 	home := func(ts *testscript.TestScript, args []string) node.Home {
 		if len(args) > 0 {
@@ -91,22 +94,36 @@ func TestScripts(t *testing.T) {
 				poll(ts, home(ts, args), func(node.Status) bool { return true })
 			},
 			"await-use": stands(func(e node.Expert) bool { return e.InUse }),
-			"await-end": stands(func(e node.Expert) bool { return !e.InUse && !e.Held }),
+			"await-end": func(ts *testscript.TestScript, neg bool, args []string) {
+				stands(func(e node.Expert) bool { return !e.InUse && !e.Held })(ts, neg, args)
+				await(ts, home(ts, args[1:]), func(ctx context.Context, k node.Control) bool {
+					a, err := k.Account(ctx)
+					return err == nil && slices.ContainsFunc(a.Notices, func(n node.NoticeLine) bool { // its last word on it
+						return n.Kind == string(notice.KindStatement) && strings.Contains(fmt.Sprint(n.Body), args[0])
+					})
+				})
+			},
 		},
 	})
 }
 
 // poll asks a node how it is until done is satisfied.
 func poll(ts *testscript.TestScript, home node.Home, done func(node.Status) bool) {
+	await(ts, home, func(ctx context.Context, k node.Control) bool {
+		s, err := k.Status(ctx)
+		return err == nil && done(s)
+	})
+}
+
+// await asks a node until done is satisfied.
+func await(ts *testscript.TestScript, home node.Home, done func(context.Context, node.Control) bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), scriptPatience)
 	defer cancel()
 	every := time.NewTicker(20 * time.Millisecond)
 	defer every.Stop()
 	for {
-		if k, err := node.Dial(ctx, home); err == nil {
-			if s, err := k.Status(ctx); err == nil && done(s) {
-				return
-			}
+		if k, err := node.Dial(ctx, home); err == nil && done(ctx, k) {
+			return
 		}
 		select {
 		case <-every.C:
