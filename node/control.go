@@ -43,6 +43,7 @@ type Control interface {
 	Compliance(ctx context.Context, revocation cid.Cid) (Compliance, error)
 	// Doctor examines the node and returns what it found, good and bad.
 	Doctor(ctx context.Context) ([]Finding, error)
+	Membership
 }
 
 // An Export is a folder that holds a copy of the mixture: no revocation reaches it, so that people must.
@@ -366,6 +367,7 @@ func controlHandler(c Control, log *slog.Logger) http.Handler {
 	mux.Handle("POST /chorus/v1/export", respond(log, func(r *http.Request, e Export) (struct{}, error) {
 		return struct{}{}, c.RecordExport(r.Context(), e)
 	}))
+	membershipHandlers(mux, c, log)
 	return mux
 }
 
@@ -424,7 +426,7 @@ type reply[A any] struct {
 }
 
 // causes are the errors that a [Client] returns as the [Node] does.
-var causes = map[string]error{"not reconciled": ErrNotReconciled, "not spread": ErrNotSpread}
+var causes = map[string]error{"not reconciled": ErrNotReconciled, "not spread": ErrNotSpread, "not a steward": ErrNotSteward, "forked": ErrForked}
 
 // respond answers with what do returns, as JSON. The owner may see every error in full.
 func respond[Q, A any](log *slog.Logger, do func(*http.Request, Q) (A, error)) http.Handler {

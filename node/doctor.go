@@ -62,6 +62,7 @@ var checks = []check{
 	{name: "disk", look: checkDisk},
 	{name: "keys", look: checkKeys},
 	{name: "recovery", look: checkRecovery},
+	{name: "charter", look: checkCharter},
 	{name: "members", look: checkMembers, slow: true},
 	{name: "reconciled", look: checkReconciled},
 	{name: "lease", look: checkLease},

@@ -27,7 +27,9 @@ var _ steward.Hands = hands{}
 func (n *Node) steward(ctx context.Context) {
 	defer close(n.stopped)
 	s := &steward.Steward{Member: n.Member(), Ledger: n.ledger, Hands: hands{n}, Log: n.log}
-	if !n.single() {
+	if n.single() {
+		close(n.caughtUp) // nobody else can know more of its feed
+	} else {
 		s.Reconciled, s.CaughtUp = n.host.Reconciled(), n.caughtUp
 		var wg sync.WaitGroup
 		defer wg.Wait()

@@ -23,7 +23,7 @@ import (
 // A Home is a node's data folder. Nothing outside it belongs to the node.
 //
 //	config.toml         settings, for people to edit
-//	charter.json        version 1 of the charter, as the stewards signed it
+//	charter.json        version 1 of the charter, which names the consortium; later versions are in the ledger
 //	publishing.key      signs notices; whoever has it can publish and revoke
 //	node.key            identifies the node on the network
 //	recovery.key        names new keys and revokes when the others are lost; to be kept elsewhere
@@ -31,6 +31,8 @@ import (
 //	blobs/              experts and the anchor, by CID
 //	anchor/             the anchor's folder, of files in blobs/
 //	training/           checkpoints of training under way, and trained experts
+//	invitations.json    who was invited with a code, and what came of it
+//	joining.json        while this member asks to be admitted: the code, and what it has said so far
 //	control.json        while a node runs: how the commands reach it
 type Home string
 
@@ -48,11 +50,13 @@ func (h Home) Training() string { return h.path("training") }
 // Blob returns the name of a blob's file, whether or not it is there.
 func (h Home) Blob(id cid.Cid) string { return filepath.Join(h.blobs(), id.String()) }
 
-func (h Home) config() string    { return h.path("config.toml") }
-func (h Home) addresses() string { return h.path("addresses.json") } // of members, as heard of
-func (h Home) ledger() string    { return h.path("ledger.db") }
-func (h Home) blobs() string     { return h.path("blobs") }
-func (h Home) control() string   { return h.path("control.json") }
+func (h Home) config() string      { return h.path("config.toml") }
+func (h Home) addresses() string   { return h.path("addresses.json") } // of members, as heard of
+func (h Home) ledger() string      { return h.path("ledger.db") }
+func (h Home) invitations() string { return h.path("invitations.json") }
+func (h Home) joining() string     { return h.path("joining.json") }
+func (h Home) blobs() string       { return h.path("blobs") }
+func (h Home) control() string     { return h.path("control.json") }
 
 // Config is config.toml.
 type Config struct {
@@ -132,11 +136,18 @@ func (h Home) Config() (Config, error) {
 	return c, nil
 }
 
-// SetCharter stores the charter after checking that it is a first version with this home's keys
-// as those of its member. A home has one charter for ever.
-func (h Home) SetCharter(n *notice.Notice) error {
-	if err := notice.VerifyCharter(n, nil); err != nil {
-		return err
+// SetCharter stores a charter, all its versions from the first to one that lists this home's keys as those of its
+// member. A home belongs to one consortium for ever.
+func (h Home) SetCharter(chain ...*notice.Notice) error {
+	var last *notice.Notice
+	for _, n := range chain {
+		if err := notice.VerifyCharter(n, last); err != nil {
+			return err
+		}
+		last = n
+	}
+	if last == nil {
+		return errors.New("no charter given")
 	}
 	c, err := h.Config()
 	if err != nil {
@@ -146,14 +157,25 @@ func (h Home) SetCharter(n *notice.Notice) error {
 	if err != nil {
 		return err
 	}
-	m, ok := n.Body.(*notice.Charter).Named(me.Name)
+	m, ok := last.Body.(*notice.Charter).Named(me.Name)
 	if !ok || m.Publishing != me.Publishing || m.Node != me.Node || !me.Recovery.IsZero() && m.Recovery != me.Recovery {
 		return fmt.Errorf("the charter does not list %s with this node's keys: give its stewards what `chorus init` printed", c.Member)
 	}
-	if old, err := h.LoadCharter(); err == nil && old.CID != n.CID {
+	first := chain[0]
+	if old, err := h.LoadCharter(); err == nil && old.CID != first.CID {
 		return fmt.Errorf("%s already has another charter: use a new data folder", h)
 	}
-	return writeFile(h.Charter(), n.Envelope)
+	if len(chain) > 1 {
+		l, err := ledger.Open(h.ledger(), first)
+		if err != nil {
+			return err
+		}
+		_, err = l.Add(chain[1:]...)
+		if err := errors.Join(err, l.Close()); err != nil {
+			return err
+		}
+	}
+	return writeFile(h.Charter(), first.Envelope) // last: with it the home has a charter
 }
 
 // LoadCharter reads the charter.

@@ -29,6 +29,9 @@ import (
 // maxAnchor bounds, in bytes, what a node downloads as the anchor of its charter.
 const maxAnchor = 64 << 30
 
+// waitingAfter is how long a node tries to reach the other members before it says that it waits for one.
+const waitingAfter = 2 * time.Second
+
 // A Node is a running participant. Its methods may be called concurrently.
 type Node struct {
 	home   Home
@@ -39,6 +42,8 @@ type Node struct {
 	ledger    *ledger.Ledger
 	blobs     *p2p.BlobStore
 	host      *p2p.Host
+	self      notice.PublicKey // its node key
+	invited   *invitations
 	anchor    *model.Anchor
 	tokenizer *tokenizer.Tokenizer
 	chat      chatTemplate
@@ -94,9 +99,13 @@ func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
 	if n.blobs, err = p2p.NewBlobStore(home.blobs()); err != nil {
 		return nil, err
 	}
+	n.self = notice.PublicKeyOf(key)
+	if n.invited, err = openInvitations(n, home.invitations()); err != nil {
+		return nil, err
+	}
 	n.host, err = p2p.New(ctx, p2p.Config{
 		Key: key, Listen: n.config.Listen, Peers: n.config.Peers, Addresses: home.addresses(),
-		Charter: n.charter.CID, Notices: notices{n.ledger}, Blobs: n.blobs, Log: n.log,
+		Charter: n.charter.CID, Notices: notices{n.ledger}, Guests: n.invited, Blobs: n.blobs, Log: n.log,
 	})
 	if err != nil {
 		return nil, err
@@ -191,8 +200,13 @@ func (n *Node) loadAnchor(ctx context.Context, o Options) error {
 		fetched = true
 		id := n.ledger.Charter().Anchor
 		if !n.blobs.Has(id) {
-			if o.Waiting != nil && len(n.host.Connected()) == 0 {
-				o.Waiting(n.host.Addrs())
+			select {
+			case <-n.host.Reconciled():
+			case <-time.After(waitingAfter):
+				if o.Waiting != nil && len(n.host.Connected()) == 0 {
+					o.Waiting(n.host.Addrs())
+				}
+			case <-ctx.Done():
 			}
 			select {
 			case <-n.host.Reconciled():

@@ -57,8 +57,12 @@ func keyOf(id peer.ID) (notice.PublicKey, bool) {
 }
 
 // A gate decides who may connect, whichever side dials: the nodes of members, and couriers, who hold another key of a
-// member. A stranger learns that an encrypted port is there, and no more.
-type gate struct{ notices Notices }
+// member. Guests, who are invited, may connect and do nothing but ask to be let in. A stranger learns that an encrypted
+// port is there, and no more.
+type gate struct {
+	notices Notices
+	guests  Guests // nil: nobody is expected
+}
 
 var _ connmgr.ConnectionGater = gate{}
 
@@ -72,13 +76,22 @@ func (g gate) node(p peer.ID) bool {
 	return ok && node
 }
 
-// passes reports whether a peer may be connected.
-func (g gate) passes(p peer.ID) bool {
+// member reports whether a peer has a key that is a member's.
+func (g gate) member(p peer.ID) bool {
 	key, ok := keyOf(p)
 	if ok {
 		_, _, ok = g.notices.Seat(key)
 	}
 	return ok
+}
+
+// passes reports whether a peer may be connected.
+func (g gate) passes(p peer.ID) bool {
+	if g.member(p) {
+		return true
+	}
+	key, ok := keyOf(p)
+	return ok && g.guests != nil && g.guests.Expects(key)
 }
 
 // InterceptPeerDial is asked before a peer is dialled. Couriers come by themselves.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"chorus/ledger/notice"
 
@@ -26,7 +27,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 )
 
-// Config says who a host is and whom it serves. All fields but Listen, Peers and Addresses are needed.
+// Config says who a host is and whom it serves. All fields but Listen, Peers, Addresses and Guests are needed.
 type Config struct {
 	Key       ed25519.PrivateKey // node key of a member
 	Listen    []string           // multiaddrs, TCP or QUIC: /ip4/0.0.0.0/tcp/4001, /ip4/0.0.0.0/udp/4001/quic-v1; none: dial only
@@ -34,6 +35,7 @@ type Config struct {
 	Addresses string             // a file in which to keep the addresses of members that it hears of; empty: none
 	Charter   cid.Cid            // version 1
 	Notices   Notices
+	Guests    Guests // who else may connect; nil: nobody
 	Blobs     *BlobStore
 	Log       *slog.Logger
 }
@@ -73,7 +75,7 @@ func New(ctx context.Context, c Config) (*Host, error) {
 	}
 	h := &Host{
 		log: c.Log, charter: c.Charter, notices: c.Notices, blobs: c.Blobs,
-		self: notice.PublicKeyOf(c.Key), gate: gate{c.Notices}, heard: make(chan struct{}, 1),
+		self: notice.PublicKeyOf(c.Key), gate: gate{c.Notices, c.Guests}, heard: make(chan struct{}, 1),
 	}
 	if _, node, ok := c.Notices.Seat(h.self); !ok || !node {
 		return nil, fmt.Errorf("node key %s: %w", h.self, ErrNotMember)
@@ -108,6 +110,7 @@ func (h *Host) start(c Config) (err error) {
 	nodes := nodesOnly{h.host, h.gate}
 	nodes.SetStreamHandler(blobProtocol, h.serveBlobs)
 	nodes.SetStreamHandler(addressProtocol, h.serveAddresses)
+	h.host.SetStreamHandler(joinProtocol, h.receive)
 	h.host.SetStreamHandler(syncProtocol, func(s network.Stream) {
 		if key, ok := keyOf(s.Conn().RemotePeer()); ok {
 			h.engine.Serve(key, s)
@@ -153,8 +156,8 @@ func (h *Host) start(c Config) (err error) {
 	return nil
 }
 
-// enrol takes in who the members are now: it begins to keep a connection to those who are new, and closes those that
-// no longer pass the gate.
+// enrol takes in who the members are now: it begins to keep a connection to those who are new, and soon closes those
+// that no longer pass the gate.
 func (h *Host) enrol() error {
 	joined, err := h.members.set(h.notices.Nodes(), h.self)
 	if err != nil {
@@ -170,12 +173,30 @@ func (h *Host) enrol() error {
 		}()
 	}
 	for _, id := range h.host.Network().Peers() {
-		if !h.gate.passes(id) {
-			h.log.Info("connection closed", "peer", id)
-			h.host.Network().ClosePeer(id)
+		if !h.gate.passes(id) && h.enter() {
+			go func() {
+				defer h.wg.Done()
+				h.partFrom(id)
+			}()
 		}
 	}
 	return nil
+}
+
+// farewell is how long a connection outlives its member's seat. Nothing new can be asked over it meanwhile, but the
+// notice that ended the seat still reaches the one whom it concerns.
+const farewell = time.Second
+
+// partFrom closes the connections of a peer that no longer passes the gate.
+func (h *Host) partFrom(id peer.ID) {
+	select {
+	case <-time.After(farewell):
+	case <-h.ctx.Done():
+	}
+	if !h.gate.passes(id) {
+		h.log.Info("connection closed", "peer", id)
+		h.host.Network().ClosePeer(id)
+	}
 }
 
 // newLibp2p starts the libp2p host of a key.

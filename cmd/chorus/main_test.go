@@ -45,6 +45,7 @@ const scriptPatience = 30 * time.Second
 //	await-node [HOME]        the node of HOME, or of $CHORUS_HOME, answers
 //	await-use OFFER [HOME]   that node has OFFER's expert in its mixture
 //	await-end OFFER [HOME]   that node has neither the expert nor its blob, and has said so
+//	await-charter HOME REGEXP  "chorus charter show" on HOME says so
 func TestScripts(t *testing.T) {
 	home := func(ts *testscript.TestScript, args []string) node.Home {
 		if len(args) > 0 {
@@ -92,6 +93,13 @@ func TestScripts(t *testing.T) {
 			},
 			"await-node": func(ts *testscript.TestScript, _ bool, args []string) {
 				poll(ts, home(ts, args), func(node.Status) bool { return true })
+			},
+			"await-charter": func(ts *testscript.TestScript, _ bool, args []string) {
+				says := regexp.MustCompile("(?m)" + args[1])
+				poll(ts, home(ts, args[:1]), func(node.Status) bool {
+					ts.Check(ts.Exec("chorus", "--home", args[0], "charter", "show"))
+					return says.MatchString(ts.ReadFile("stdout"))
+				})
 			},
 			"await-use": stands(func(e node.Expert) bool { return e.InUse }),
 			"await-end": func(ts *testscript.TestScript, neg bool, args []string) {

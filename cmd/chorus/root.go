@@ -48,7 +48,8 @@ still consents. An owner can leave at any moment.
 Exit codes: 0 done, 1 it went wrong, 2 the command line makes no sense, 3 no other member or no
 node could be reached, 130 interrupted.`,
 		Example: `  chorus demo                          see all of it, on this machine, in three minutes
-  chorus init clinic                   make a data folder and keys for a member
+  chorus join CODE                     join a consortium that has invited you
+  chorus init hub                      make a data folder and keys, to found one
   chorus up                            run the node
   chorus ask "The patient presented"   ask the node's mixture`,
 		SilenceUsage:  true,
@@ -72,7 +73,7 @@ node could be reached, 130 interrupted.`,
 	flags.BoolVar(&a.json, "json", false, "print JSON, for programs")
 	flags.BoolVar(&a.verbose, "verbose", false, "log what the node does to stderr")
 	for _, sub := range []*cobra.Command{
-		a.demoCommand(), a.initCommand(), a.charterCommand(), a.tokenizerCommand(), a.anchorCommand(), a.upCommand(), a.trainCommand(), a.expertCommand(), a.exportCommand(),
+		a.demoCommand(), a.initCommand(), a.inviteCommand(), a.joinCommand(), a.charterCommand(), a.leaveCommand(), a.tokenizerCommand(), a.anchorCommand(), a.upCommand(), a.trainCommand(), a.expertCommand(), a.exportCommand(),
 		a.auditCommand(), a.publishCommand(), a.revokeCommand(), a.askCommand(), a.expertsCommand(), a.ledgerCommand(), a.evalCommand(), a.valueCommand(), a.statusCommand(), a.doctorCommand(),
 	} {
 		c.AddCommand(sub)

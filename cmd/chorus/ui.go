@@ -72,11 +72,13 @@ func explain(err error) (code int, hints []string) {
 	case errors.Is(err, node.ErrNoHome):
 		return exitFailed, append(hints, "make one with `chorus init NAME`, or name another with --home")
 	case errors.Is(err, node.ErrNoCharter):
-		return exitFailed, append(hints, "take the charter that your steward sent into use with `chorus charter use FILE`", "or found a consortium with `chorus charter new NAME`")
+		return exitFailed, append(hints, "join the one that invited you with `chorus join CODE`", "or take the charter that your steward sent into use with `chorus charter use FILE`", "or found a consortium with `chorus charter new NAME`")
 	case errors.Is(err, node.ErrNotRunning):
 		return exitUnreachable, append(hints, "start the node with `chorus up`")
 	case errors.Is(err, node.ErrNotSpread):
 		return exitUnreachable, append(hints, "leave the node running with `chorus up`: it passes the notice on as soon as a member is online")
+	case errors.Is(err, node.ErrNotSteward):
+		return exitFailed, append(hints, "ask one of them")
 	case errors.Is(err, node.ErrNotReconciled):
 		return exitUnreachable, append(hints, "name a member that is online under `peers` in config.toml, or try again when one is")
 	case errors.Is(err, ledger.ErrInUse):

@@ -1,0 +1,381 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"chorus/ledger/notice"
+	"chorus/node"
+
+	"github.com/spf13/cobra"
+)
+
+// caution adds the flag of commands that sign charters, and returns what they pass on.
+func caution(c *cobra.Command) func() node.Caution {
+	alone := c.Flags().Bool("alone", false, "sign although no other member can be reached, who might know of a version that this node does not: two that follow the same one fork the charter for good")
+	return func() node.Caution { return node.Caution{WithinSeconds: reachWithin.Seconds(), Alone: *alone} }
+}
+
+func (a *app) charterProposal() *cobra.Command {
+	var change node.Change
+	var cards, revokers []string
+	c := &cobra.Command{
+		Use:   "propose",
+		Short: "Sign a proposal for the charter's next version, as a steward",
+		Long: `Draws up the next version of the charter, signs it and sends it to the other members. It holds once a quorum of
+the stewards of the present version, and one of its own, have signed it with "chorus charter sign": at once where
+one signature is enough. The anchor and the name stay.`,
+		Example: `  chorus charter propose --add clinic.json
+  chorus charter propose --remove north --quorum 2 --steward clinic
+  chorus charter propose --revoker clinic=z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK`,
+		Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			var err error
+			if change.Add, err = readCards(cards); err != nil {
+				return err
+			}
+			for _, text := range revokers {
+				member, key, _ := strings.Cut(text, "=")
+				k, err := notice.ParsePublicKey(key)
+				if err != nil {
+					return usageError{fmt.Errorf("--revoker %q: want MEMBER=KEY: %w", text, err)}
+				}
+				change.Revokers = append(change.Revokers, node.Revoker{Member: member, Key: k})
+			}
+			return a.control(c.Context(), func(k node.Control) error {
+				s, err := k.Propose(c.Context(), change)
+				if err != nil {
+					return lonely(err)
+				}
+				return a.result(s, func() { a.saySigned(s) })
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&cards, "add", nil, "file with the card of an organisation to admit (repeatable)")
+	f.StringSliceVar(&change.Remove, "remove", nil, "member to remove (repeatable)")
+	f.StringSliceVar(&change.Steward, "steward", nil, "member to make a steward (repeatable)")
+	f.StringSliceVar(&change.NoSteward, "no-steward", nil, "steward to make a plain member (repeatable)")
+	f.StringSliceVar(&revokers, "revoker", nil, "MEMBER=KEY: a key that can revoke for a member (repeatable)")
+	f.IntVar(&change.Terms.Quorum, "quorum", 0, "how many stewards must sign a version")
+	f.Int64Var(&change.Terms.LeaseSeconds, "lease-seconds", 0, "how long a lease lasts")
+	f.Int64Var(&change.Terms.LeaseCeilingSeconds, "lease-ceiling-seconds", 0, "how long a lease may last")
+	f.Int64Var(&change.Terms.MaxBlobBytes, "max-blob-bytes", 0, "size of the largest expert")
+	f.IntVar(&change.Terms.OffersPerDay, "offers-per-day", 0, "how many experts a member may offer a day")
+	with := caution(c)
+	c.PreRun = func(*cobra.Command, []string) { change.Caution = with() }
+	return c
+}
+
+// saySigned says what became of a version that was signed.
+func (a *app) saySigned(s node.Signed) {
+	a.say("version %d: %s", s.Charter.Version, strings.Join(s.Changes, ", "))
+	if s.Holds {
+		a.say("It is the charter now: every node that this one reaches takes it into use at once.")
+		return
+	}
+	a.say("It is signed as %s and sent on. %s.", short(s.CID), s.Lacking())
+	a.say("They see it in `chorus charter show` and sign it with `chorus charter sign %s`.", s.CID)
+}
+
+func (a *app) charterSign() *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use:   "sign [PROPOSAL | ORGANISATION]",
+		Short: "Sign a proposal, or admit an organisation that asks, as a steward",
+		Long: `Shows what a proposal changes, asks, and adds this steward's signature. PROPOSAL is the identity of one, or how that
+ends; without it, the one that waits for this steward. ORGANISATION is one that asks to be admitted, by a code of this node: its
+fingerprint must be the one that it reads to you.`,
+		Example: `  chorus charter sign
+  chorus charter sign clinic
+  chorus charter sign bagaaiera… --yes`,
+		Args: args(cobra.MaximumNArgs(1)),
+	}
+	with := caution(c)
+	c.RunE = func(c *cobra.Command, given []string) error {
+		return a.control(c.Context(), func(k node.Control) error {
+			charters, err := k.Charters(c.Context())
+			if err != nil {
+				return err
+			}
+			proposal, request, err := pick(charters, strings.Join(given, ""))
+			if err != nil {
+				return err
+			}
+			if request != nil {
+				a.sayRequest(*request)
+				if !yes && !a.confirm(c, fmt.Sprintf("Does %s read the same? Admit it?", request.Name)) {
+					return errNotSigned
+				}
+				return a.admit(c.Context(), k, *request, with())
+			}
+			a.sayProposal(*proposal, charters)
+			if !yes && !a.confirm(c, "Sign it?") {
+				return errNotSigned
+			}
+			s, err := k.Sign(c.Context(), proposal.CID, with())
+			if err != nil {
+				return lonely(err)
+			}
+			return a.result(s, func() { a.saySigned(s) })
+		})
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return c
+}
+
+var errNotSigned = errors.New("nothing was signed")
+
+// lonely adds what a steward can do who reaches nobody.
+func lonely(err error) error {
+	if errors.Is(err, node.ErrNotReconciled) {
+		return withHint(err, "if the others are gone, or none has ever run, sign with --alone")
+	}
+	return err
+}
+
+// pick finds what a steward wants to sign: what is named, or else the one thing that waits for it.
+func pick(c node.Charters, name string) (*node.Version, *node.Invitation, error) {
+	var proposals []*node.Version
+	var requests []*node.Invitation
+	var names []string
+	for i, p := range c.Proposals {
+		if name == "" && slices.ContainsFunc(p.Votes, func(v node.Vote) bool { return slices.Contains(v.Yet, c.Member) }) || name != "" && strings.HasSuffix(p.CID.String(), strings.TrimPrefix(name, "…")) {
+			proposals, names = append(proposals, &c.Proposals[i]), append(names, p.CID.String())
+		}
+	}
+	for i, r := range c.Requests {
+		if name == "" || name == r.Name {
+			requests, names = append(requests, &c.Requests[i]), append(names, r.Name)
+		}
+	}
+	switch {
+	case len(names) == 0 && name == "":
+		return nil, nil, errors.New("nothing waits for a signature of this steward's")
+	case len(names) == 0:
+		return nil, nil, withHint(fmt.Errorf("no proposal and no request is called %q", name), "`chorus charter show` lists them")
+	case len(names) > 1:
+		return nil, nil, withHint(errors.New("more than one waits for a signature"), "name one: "+strings.Join(names, ", "))
+	case len(requests) == 1:
+		return nil, requests[0], nil
+	}
+	return proposals[0], nil, nil
+}
+
+// admit proposes to put the organisation that asks on the charter.
+func (a *app) admit(ctx context.Context, k node.Control, r node.Invitation, with node.Caution) error {
+	s, err := k.Propose(ctx, node.Change{Add: []notice.Member{*r.Card}, Caution: with})
+	if err != nil {
+		return lonely(err)
+	}
+	return a.result(s, func() { a.saySigned(s) })
+}
+
+// sayRequest shows who asks to be admitted.
+func (a *app) sayRequest(r node.Invitation) {
+	a.say("%s asks to be admitted. It must read this fingerprint to you, over a line that you trust:\n", r.Name)
+	a.say("    %s\n", r.Fingerprint)
+}
+
+// sayProposal shows a proposal as a summary.
+func (a *app) sayProposal(p node.Version, c node.Charters) {
+	a.say("proposal for version %d, %s", p.Charter.Version, p.CID)
+	for _, change := range p.Changes {
+		a.say("  %s", change)
+	}
+	for _, v := range p.Votes {
+		a.say("  signed by %s of the stewards of version %d, and needs %d", list(v.Signed), v.Version, v.Quorum)
+	}
+	for _, other := range c.Proposals {
+		if other.CID != p.CID && slices.ContainsFunc(other.Votes, func(v node.Vote) bool { return slices.Contains(v.Signed, c.Member) }) {
+			a.say("  This steward has signed %s too (%s). If both came to hold, the charter would be forked for good.", short(other.CID), strings.Join(other.Changes, ", "))
+		}
+	}
+}
+
+// confirm asks a question that is answered yes or no.
+func (a *app) confirm(c *cobra.Command, question string) bool {
+	fmt.Fprintf(a.err, "%s [y/N] ", question)
+	line, _ := bufio.NewReader(c.InOrStdin()).ReadString('\n')
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return true
+	}
+	return false
+}
+
+// charters is what is known of the charter, from the running node or from its ledger.
+func (a *app) charters(ctx context.Context) (c node.Charters, err error) {
+	client, err := node.Dial(ctx, a.node())
+	if err == nil {
+		return client.Charters(ctx)
+	}
+	if !errors.Is(err, node.ErrNotRunning) {
+		return c, err
+	}
+	config, err := a.node().Config()
+	if err != nil {
+		return c, err
+	}
+	l, err := a.node().OpenLedger()
+	if err != nil {
+		return c, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	return node.ReadCharters(a.node(), config.Member, l)
+}
+
+func (a *app) charterShow() *cobra.Command {
+	var save string
+	c := &cobra.Command{
+		Use:   "show",
+		Short: "Show the charter, what led to it and what is proposed",
+		Example: `  chorus charter show
+  chorus charter show --save versions    write each version to a file, for "chorus charter verify"
+  chorus charter show --json`,
+		Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			all, err := a.charters(c.Context())
+			if err != nil {
+				return err
+			}
+			if save != "" {
+				if err := saveVersions(save, all); err != nil {
+					return err
+				}
+			}
+			return a.result(all, func() { a.showCharters(all) })
+		},
+	}
+	c.Flags().StringVar(&save, "save", "", "folder to write each version and each proposal to")
+	return c
+}
+
+func saveVersions(dir string, c node.Charters) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	i := slices.IndexFunc(c.Versions, func(v node.Version) bool { return v.CID == c.Current })
+	for k, v := range slices.Concat(c.Versions, c.Proposals) {
+		name := fmt.Sprintf("charter-%d.json", v.Charter.Version)
+		if k > i { // there may be others of its number
+			name = fmt.Sprintf("charter-%d-%s.json", v.Charter.Version, strings.TrimPrefix(short(v.CID), "…"))
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(v.Envelope), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) showCharters(all node.Charters) {
+	i := slices.IndexFunc(all.Versions, func(v node.Version) bool { return v.CID == all.Current })
+	c := all.Versions[i].Charter
+	a.say("%s, version %d, charter %s", c.Name, c.Version, all.Current)
+	a.say("anchor %s", c.Anchor)
+	a.say("leases of %d s, at most %d s; experts of at most %s, %d offers a day; quorum %d of %d stewards", c.LeaseSeconds, c.LeaseCeilingSeconds, megabytes(c.MaxBlobBytes), c.OffersPerDay, c.Quorum, len(c.Stewards))
+	if c.Leak != (notice.LeakLimits{}) {
+		a.say("audits warn and block above: extraction %v, membership %v, epsilon %v, personal data %v", c.Leak.Extraction, c.Leak.Membership, c.Leak.Epsilon, c.Leak.Personal)
+	}
+	rows := [][]string{{"member", "", "publishing key", "node key"}}
+	for _, m := range c.Members {
+		role := ""
+		if slices.Contains(c.Stewards, m.Name) {
+			role = "steward"
+		}
+		rows = append(rows, []string{m.Name, role, short(m.Publishing), short(m.Node)})
+	}
+	a.table(rows)
+	a.say("\nversions")
+	for _, v := range all.Versions {
+		what := strings.Join(v.Changes, ", ")
+		if v.Charter.Version > c.Version {
+			what = "holds nowhere, since another follows the same one: " + what
+		}
+		a.say("  %d %s  %s; signed by %s", v.Charter.Version, short(v.CID), cmp.Or(what, "founded"), list(v.Votes[0].Signed))
+	}
+	if all.Forked {
+		a.say("\nThe charter is forked: its stewards have signed two versions that follow the same one. Version %d stays, nothing can be\nchanged any more, and an expert is used only if its member is on every branch.", c.Version)
+	}
+	for _, p := range all.Proposals {
+		a.say("")
+		a.sayProposal(p, all)
+		a.say("  %s", p.Lacking())
+	}
+	for _, r := range all.Requests {
+		a.say("\n%s asks to be admitted, with the fingerprint %s: %s.", r.Name, r.Fingerprint, r.Detail)
+		a.say("  Compare it, then `chorus charter sign %s`, or decline with `chorus invite --cancel %s`.", r.Name, r.Name)
+	}
+	for _, l := range all.Leaving {
+		a.say("\n%s withdrew all that it had on offer on %s%s.", l.Member, l.Time.Local().Format(time.DateTime), because(l.Reason))
+		a.say("  If it leaves, a steward takes it off the charter: `chorus charter propose --remove %s`.", l.Member)
+	}
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return fmt.Sprintf(": %q", reason)
+}
+
+func (a *app) charterVerify() *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify FILE...",
+		Short: "Verify charter files, offline",
+		Long: `Verifies that files are the versions of one charter, from the first on, each signed by a quorum of the stewards of
+the version before and by one of its own, and says who signed. It needs no data folder and no network.
+That the first is the right one, its identity says: compare it with what a steward tells you.`,
+		Example: `  chorus charter show --save versions
+  chorus charter verify versions/*.json`,
+		Args: args(cobra.MinimumNArgs(1)),
+		RunE: func(_ *cobra.Command, paths []string) error {
+			chain, err := readChain(paths)
+			if err != nil {
+				return err
+			}
+			var versions []node.Version
+			var prev *notice.Notice
+			for _, n := range chain {
+				if err := notice.VerifyCharter(n, prev); err != nil {
+					return fmt.Errorf("%s: %w", short(n.CID), err)
+				}
+				versions, prev = append(versions, node.Describe(n, prev)), n
+			}
+			return a.result(versions, func() {
+				for _, v := range versions {
+					a.say("version %d of %s, %s: %s", v.Charter.Version, v.Charter.Name, v.CID, cmp.Or(strings.Join(v.Changes, ", "), "founded"))
+					for _, vote := range v.Votes {
+						a.say("  signed by %s: %d of the %d stewards of version %d, where %d are a quorum", list(vote.Signed), len(vote.Signed), len(vote.Signed)+len(vote.Yet), vote.Version, vote.Quorum)
+					}
+				}
+			})
+		},
+	}
+}
+
+// readChain reads charter files and sorts them by version.
+func readChain(paths []string) (chain []*notice.Notice, err error) {
+	for _, path := range paths {
+		n, err := node.ReadNotice(path)
+		if err != nil {
+			return nil, err
+		}
+		if n.Kind != notice.KindCharter {
+			return nil, fmt.Errorf("%s: holds a %s, expected a charter", path, n.Kind)
+		}
+		chain = append(chain, n)
+	}
+	slices.SortStableFunc(chain, func(a, b *notice.Notice) int {
+		return cmp.Compare(a.Body.(*notice.Charter).Version, b.Body.(*notice.Charter).Version)
+	})
+	return chain, nil
+}
