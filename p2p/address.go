@@ -135,7 +135,8 @@ func (e *entry) all() []multiaddr.Multiaddr {
 // connecting, and then of what is new, ever less often.
 func (h *Host) keep(m *member) {
 	told := make(map[notice.PublicKey]string)
-	backoff, pause, silent := minBackoff, minBackoff, time.Time{} // silent: nothing is told until then
+	pace := pace{backoff: minBackoff}
+	pause, silent := minBackoff, time.Time{} // silent: nothing is told until then
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -150,9 +151,19 @@ func (h *Host) keep(m *member) {
 		if m.lost.Swap(false) {
 			clear(told)
 			pause, silent = minBackoff, time.Time{}
+			pace.lost(time.Now())
+		}
+		connected := h.host.Network().Connectedness(m.id) == network.Connected
+		if wait := time.Until(pace.until); wait > 0 && !connected {
+			timer.Reset(wait)
+			continue
 		}
 		wait := keepEvery
-		err := h.dial(m)
+		var err error
+		if !connected {
+			pace.dialled = time.Now()
+			err = h.dial(m)
+		}
 		if err == nil && h.host.Network().Connectedness(m.id) == network.Connected {
 			if until := time.Until(silent); until > 0 {
 				wait = until
@@ -160,20 +171,45 @@ func (h *Host) keep(m *member) {
 				silent, pause = time.Now().Add(pause), min(2*pause, maxBackoff)
 			}
 		}
-		if err == nil {
-			backoff = minBackoff
-		} else if h.ctx.Err() == nil {
+		if err != nil && h.ctx.Err() == nil {
 			h.log.Debug("member not reached", "member", m.Name, "error", err)
-			wait, backoff = backoff, min(2*backoff, maxBackoff)
+			wait = pace.next()
 		}
 		timer.Reset(wait - rand.N(wait/4+1)) // so that members that lost each other do not dial in step
 	}
 }
 
-// dial connects to a member that is not connected and has a known address.
+// A pace says how soon a member is dialled again.
+type pace struct {
+	backoff time.Duration
+	dialled time.Time
+	until   time.Time // no dial before
+}
+
+// settled is after how long a connection counts as one.
+const settled = 10 * time.Second
+
+// lost notes that a connection ended at a time. One that ended soon after the dial was refused, by a node that does not, or
+// not yet, count this one among the members: dialling at once would go on for ever.
+func (p *pace) lost(at time.Time) {
+	if at.Sub(p.dialled) < settled {
+		p.until = at.Add(p.next())
+	} else {
+		p.backoff = minBackoff
+	}
+}
+
+// next returns how long to wait now; the time after that it is twice as long.
+func (p *pace) next() time.Duration {
+	wait := p.backoff
+	p.backoff = min(2*p.backoff, maxBackoff)
+	return wait
+}
+
+// dial connects to a member that has a known address.
 func (h *Host) dial(m *member) error {
 	addrs := h.book.of(m.id)
-	if len(addrs) == 0 || h.host.Network().Connectedness(m.id) == network.Connected {
+	if len(addrs) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(h.ctx, dialTimeout)
