@@ -10,6 +10,7 @@ import (
 
 	"chorus/ledger"
 	"chorus/ledger/notice"
+	"chorus/node/steward"
 
 	"github.com/ipfs/go-cid"
 )
@@ -101,7 +102,7 @@ func (h hands) State(ctx context.Context, revoked []ledger.Standing) error {
 }
 
 func (n *Node) state(ctx context.Context, key ed25519.PrivateKey, at time.Time, drops []notice.Drop) error {
-	signed, err := n.append(key, at, &notice.Statement{Dropped: drops})
+	signed, err := steward.Append(n.ledger, key, at, &notice.Statement{Dropped: drops})
 	if err != nil {
 		return fmt.Errorf("state what was dropped: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"chorus/ledger"
 	"chorus/ledger/notice"
+	"chorus/node/steward"
 	"chorus/p2p"
 
 	"github.com/ipfs/go-cid"
@@ -22,33 +23,6 @@ import (
 // ErrNotReconciled is returned when something is to be signed before the node knows from a peer
 // how far its own feed goes: signing a place of the feed twice would suspend the member.
 var ErrNotReconciled = errors.New("no other member could be reached since the start, so this node does not know how far its own feed goes")
-
-// Errors about the node's own feed, which only people can mend. A node that signed on would make it worse.
-var (
-	ErrFeedGap  = errors.New("notices of this member's own feed are missing here, though later ones are known")
-	ErrFeedFork = errors.New("two notices of this member's own feed have the same number, so nothing that it says is relied on")
-)
-
-// append signs b as the next notice of one of this member's feeds and stores it. It refuses if this node
-// does not know the whole of that feed.
-func (n *Node) append(key ed25519.PrivateKey, at time.Time, b notice.Body) (*notice.Notice, error) {
-	public := notice.PublicKeyOf(key)
-	heads := 0
-	for _, h := range n.ledger.Heads() {
-		if h.Key == public {
-			heads++
-		}
-	}
-	if heads > 1 {
-		return nil, fmt.Errorf("sign %s: %w", b.Kind(), ErrFeedFork)
-	}
-	for _, gap := range n.ledger.Missing() {
-		if gap.Key == public {
-			return nil, fmt.Errorf("sign %s: %w: %d to %d", b.Kind(), ErrFeedGap, gap.First, gap.Last)
-		}
-	}
-	return n.ledger.Append(key, at, b)
-}
 
 // A Publication is an expert to offer to the other members.
 type Publication struct {
@@ -151,7 +125,7 @@ func (n *Node) offer(ctx context.Context, key ed25519.PrivateKey, o *notice.Offe
 			return id, nil
 		}
 	}
-	signed, err := n.append(key, at, o)
+	signed, err := steward.Append(n.ledger, key, at, o)
 	if err != nil {
 		return cid.Undef, err
 	}
@@ -224,11 +198,11 @@ func (n *Node) revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 		return cid.Undef, fmt.Errorf("%s has nothing on offer", n.Member())
 	}
 	if n.mayPlace() {
-		signed, err := n.append(key, at, &notice.Revocation{Offer: offer, All: !offer.Defined(), Reason: reason})
+		signed, err := steward.Append(n.ledger, key, at, &notice.Revocation{Offer: offer, All: !offer.Defined(), Reason: reason})
 		if err == nil {
 			n.gossip(ctx, signed)
 			return signed.CID, nil
-		} else if !errors.Is(err, ErrFeedGap) && !errors.Is(err, ErrFeedFork) {
+		} else if !errors.Is(err, steward.ErrFeedGap) && !errors.Is(err, steward.ErrFeedFork) {
 			return cid.Undef, err
 		}
 	}
@@ -296,12 +270,7 @@ func (n *Node) sign(ctx context.Context, at time.Time, offers []cid.Cid) error {
 		return err
 	}
 	slices.SortFunc(offers, notice.CompareCID)
-	own := notice.PublicKeyOf(key)
-	heads := slices.DeleteFunc(n.ledger.Tops(n.Member()), func(h notice.Head) bool { return h.Key == own })
-	signed, err := n.append(key, at, &notice.Lease{
-		Offers: offers, Heads: heads,
-		NotAfter: at.Add(time.Duration(n.ledger.Charter().LeaseSeconds) * time.Second),
-	})
+	signed, err := steward.Append(n.ledger, key, at, steward.NewLease(n.ledger, n.Member(), notice.PublicKeyOf(key), at, offers))
 	if err != nil {
 		return err
 	}
@@ -327,42 +296,18 @@ func (n *Node) awaitReconciled(ctx context.Context, limit time.Duration) error {
 	}
 }
 
-// catchUpWithin bounds how long a node waits for members that are connected and say nothing, before it signs.
-const catchUpWithin = 10 * time.Second
+// others are the members as the node's network knows them.
+type others struct{ *p2p.Host }
 
-// catchUp waits until the node has heard from some member since its start, and then from all that are connected: one
-// of them may know more of the node's own feed than the first did.
-func (n *Node) catchUp(ctx context.Context) {
-	select {
-	case <-n.host.Reconciled():
-	case <-ctx.Done():
-		return
-	}
-	limited, cancel := context.WithTimeout(ctx, catchUpWithin)
-	defer cancel()
-	again := time.NewTicker(200 * time.Millisecond)
-	defer again.Stop()
-	for n.unheard() && limited.Err() == nil {
-		if err := n.host.Sync(limited); err != nil {
-			n.log.Info("catching up", slog.Any("error", err))
-		}
-		select {
-		case <-again.C:
-		case <-limited.Done():
-		}
-	}
-	if ctx.Err() == nil {
-		close(n.caughtUp)
-	}
-}
+var _ steward.Others = others{}
 
-// unheard reports whether a member is connected with which this node has not synchronised since its start.
-func (n *Node) unheard() bool {
+// Unheard implements [steward.Others].
+func (o others) Unheard() bool {
 	heard := make(map[string]bool)
-	for _, p := range n.host.Peers() {
+	for _, p := range o.Peers() {
 		heard[p.Member] = true
 	}
-	return slices.ContainsFunc(n.host.Connected(), func(name string) bool { return !heard[name] })
+	return slices.ContainsFunc(o.Connected(), func(name string) bool { return !heard[name] })
 }
 
 // ExpertPath is where training leaves an expert of a home, by the name of its run.

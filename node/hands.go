@@ -33,7 +33,11 @@ func (n *Node) steward(ctx context.Context) {
 		s.Reconciled, s.CaughtUp = n.host.Reconciled(), n.caughtUp
 		var wg sync.WaitGroup
 		defer wg.Wait()
-		wg.Go(func() { n.catchUp(ctx) })
+		wg.Go(func() {
+			if steward.CatchUp(ctx, others{n.host}, n.log) {
+				close(n.caughtUp)
+			}
+		})
 	}
 	s.Run(ctx)
 }

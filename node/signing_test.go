@@ -9,6 +9,7 @@ import (
 
 	"chorus/ledger"
 	"chorus/ledger/notice"
+	"chorus/node/steward"
 
 	"github.com/ipfs/go-cid"
 )
@@ -90,10 +91,10 @@ func TestANodeSignsNothingInAFeedThatItDoesNotKnowWhole(t *testing.T) {
 	}{
 		{"a gap", func(c *consortium, feed []*notice.Notice) *notice.Notice {
 			return c.sign("alpha", 9, feed[1].CID, &notice.Lease{Offers: []cid.Cid{}, Heads: []notice.Head{}, NotAfter: now().Add(time.Hour)})
-		}, ErrFeedGap},
+		}, steward.ErrFeedGap},
 		{"a fork", func(c *consortium, feed []*notice.Notice) *notice.Notice {
 			return c.sign("alpha", 2, feed[0].CID, &notice.Lease{Offers: []cid.Cid{}, Heads: []notice.Head{}, NotAfter: now().Add(time.Hour)})
-		}, ErrFeedFork},
+		}, steward.ErrFeedFork},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

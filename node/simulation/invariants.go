@@ -1,0 +1,266 @@
+package simulation
+
+import (
+	"slices"
+	"time"
+
+	"chorus/ledger"
+	"chorus/ledger/notice"
+	"chorus/node/steward"
+
+	"github.com/ipfs/go-cid"
+)
+
+// What is judged here is judged by what was signed and who acknowledged what, and not by what a ledger makes of it.
+
+// withdraws reports whether r, by itself, withdraws the offer o.
+func (w *world) withdraws(r, o *notice.Notice) bool {
+	of, by := w.owners[o.Header().Key], w.owners[r.Header().Key]
+	own := r.Header().Key == o.Header().Key
+	apart := by.node == of.node && (by.role == "revoker" || by.role == "recovery")
+	switch b := r.Body.(type) {
+	case *notice.Rotation:
+		return by.node == of.node && by.role == "recovery" && b.Old == o.Header().Key
+	case *notice.Revocation:
+		switch {
+		case b.Member != "":
+		case b.Offer.Defined():
+			return b.Offer == o.CID && (own || apart)
+		case !b.RevokedKey.IsZero():
+			return b.RevokedKey == o.Header().Key && (own || apart)
+		default:
+			return own && r.Header().Seq > o.Header().Seq || apart && b.Through.Key == o.Header().Key && b.Through.Seq >= o.Header().Seq
+		}
+	}
+	return false
+}
+
+// withdrawn returns what the node had acknowledged before now that withdraws the offer o: a notice, or votes.
+func (n *node) withdrawn(o *notice.Notice, now time.Time) *notice.Notice {
+	w := n.world
+	voters := make(map[*node]bool)
+	for _, r := range w.revoking {
+		if at, ok := n.held[r.CID]; !ok || !at.Before(now) {
+			continue
+		}
+		if w.withdraws(r, o) {
+			return r
+		}
+		by := w.owners[r.Header().Key]
+		if b, ok := r.Body.(*notice.Revocation); ok && b.Member == w.owners[o.Header().Key].node.name && b.Offer == o.CID && by.role == "publishing" && w.charter.Steward(by.node.name) {
+			if voters[by.node] = true; len(voters) >= w.charter.Quorum {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// seen is what follows from what a node has acknowledged, kept as it comes.
+type seen struct {
+	claims map[notice.PublicKey]map[uint64]cid.Cid // what the notices of a feed say stands at a seq, the first that said so
+	forks  map[notice.PublicKey]time.Time          // since when the node can prove that a key equivocated
+	leases map[notice.PublicKey]*notice.Lease      // the newest
+	at     map[notice.PublicKey]time.Time          // when the node acknowledged that
+}
+
+func newSeen() seen {
+	return seen{
+		claims: make(map[notice.PublicKey]map[uint64]cid.Cid), forks: make(map[notice.PublicKey]time.Time),
+		leases: make(map[notice.PublicKey]*notice.Lease), at: make(map[notice.PublicKey]time.Time),
+	}
+}
+
+func (s seen) add(n *notice.Notice, at time.Time) {
+	h := n.Header()
+	if h == nil || h.Seq == 0 {
+		return
+	}
+	claims := s.claims[h.Key]
+	if claims == nil {
+		claims = make(map[uint64]cid.Cid)
+		s.claims[h.Key] = claims
+	}
+	claim := func(seq uint64, id cid.Cid) {
+		if was, ok := claims[seq]; !ok {
+			claims[seq] = id
+		} else if _, known := s.forks[h.Key]; was != id && !known {
+			s.forks[h.Key] = at
+		}
+	}
+	claim(h.Seq, n.CID)
+	if h.Seq > 1 {
+		claim(h.Seq-1, h.Prev)
+	}
+	if l, ok := n.Body.(*notice.Lease); ok && (s.leases[h.Key] == nil || s.leases[h.Key].Seq < l.Seq) {
+		s.leases[h.Key], s.at[h.Key] = l, at
+	}
+}
+
+// token looks at a token that a node has generated with an expert.
+func (w *world) token(n *node, a steward.Admitted) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counts["tokens"]++
+	if n.evil {
+		return
+	}
+	now, o := time.Now(), w.signed[a.Notice]
+	key := o.Header().Key
+	owner := w.owners[key].node
+	if r := n.withdrawn(o, now); r != nil {
+		w.breach(n, "I1: generates with %s, %v after it accepted %s", w.title(o), now.Sub(n.held[r.CID]), w.title(r))
+	}
+	for _, k := range []notice.PublicKey{owner.publishingKey(), owner.nodeKey(), notice.PublicKeyOf(owner.recovery), notice.PublicKeyOf(owner.revoker)} {
+		if at, ok := n.forks[k]; ok && at.Before(now) {
+			w.breach(n, "I5: generates with %s, %v after it could prove that a key of %s equivocated", w.title(o), now.Sub(at), owner.name)
+		}
+	}
+	l := n.leases[key]
+	switch shown := now.Add(n.offset); {
+	case l == nil:
+		w.breach(n, "I2: generates with %s without any lease", w.title(o))
+	case !n.seen.at[key].Before(now): // it came at this moment
+	case l.NotAfter.Sub(l.Time) > ceiling:
+		w.breach(n, "I2: generates with %s under a lease of %v", w.title(o), l.NotAfter.Sub(l.Time))
+	case shown.Add(delta).Before(l.Time.Add(-look)):
+		w.breach(n, "I2: generates with %s %v before its lease begins", w.title(o), l.Time.Sub(shown))
+	case !slices.Contains(l.Offers, o.CID):
+		w.breach(n, "I2: generates with %s, which the newest lease does not list", w.title(o))
+	case n.right() && !now.Before(l.NotAfter.Add(delta)):
+		w.breach(n, "I2: generates with %s %v after its lease ended + δ", w.title(o), now.Sub(l.NotAfter.Add(delta)))
+	case now.Sub(n.jumped) > look+time.Second && !l.NotAfter.After(n.highest.Add(-delta)):
+		w.breach(n, "I2: generates with %s under a lease that its clock has seen end: at %v, it has said %v", w.title(o), l.NotAfter, n.highest)
+	}
+	if owner.evil || owner.wrong || !n.right() {
+		return
+	}
+	for _, r := range w.revoking {
+		at, ok := owner.held[r.CID]
+		if ok && now.Sub(at) > ceiling+2*delta && w.withdraws(r, o) && (r.Header().Seq > 0 || !owner.rote) {
+			w.breach(n, "I2: generates with %s, %v after its owner's node accepted %s", w.title(o), now.Sub(at), w.title(r))
+		}
+	}
+}
+
+// served looks at a blob that a node gives to another.
+func (w *world) served(from *node, blob cid.Cid) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counts["blobs served"]++
+	if from.evil {
+		return
+	}
+	for _, o := range w.offers {
+		if o.Body.(*notice.Offer).Blob != blob {
+			continue
+		}
+		if r := from.withdrawn(o, time.Now()); r != nil {
+			w.breach(from, "I1: serves the blob of %s after it accepted %s", w.title(o), w.title(r))
+		}
+	}
+}
+
+// judgeSigned looks at a notice that a node has just signed.
+func (w *world) judgeSigned(n *node, s *notice.Notice) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := s.Header()
+	if n.evil {
+		return
+	}
+	for _, x := range w.at[place{h.Key, h.Seq}] {
+		if x.CID == s.CID {
+			continue
+		}
+		if !n.restored {
+			w.breach(n, "I7: equivocates: signs %s beside %s", w.title(s), w.title(x))
+			return
+		}
+		w.counts["equivocations of restored nodes"]++
+		for _, y := range w.nodes {
+			at, ok := y.held[x.CID]
+			if y == n || y.evil || !ok || at.After(n.upSince) || !y.serving || y.upSince.After(n.upSince) {
+				continue
+			}
+			if l := w.between(n, y); !l.Cut && l.Break == 0 && !l.since.After(n.upSince) {
+				w.breach(n, "I7: equivocates: signs %s beside %s, which %s has and which it could reach since it was restored", w.title(s), w.title(x), y.name)
+				return
+			}
+		}
+	}
+}
+
+// between returns what lies between two nodes.
+func (w *world) between(a, b *node) *link {
+	return w.links[[2]int{min(a.number, b.number), max(a.number, b.number)}]
+}
+
+// check looks at everything that must hold between any two actions.
+func (w *world) check() {
+	honest := w.honest()
+	for _, n := range honest {
+		w.checkStandings(n)
+	}
+	if len(honest) <= 30 {
+		for i, a := range honest {
+			for _, b := range honest[:i] {
+				w.checkAgreement(a, b)
+				w.checkAgreement(b, a)
+			}
+		}
+		return
+	}
+	for i, a := range honest { // all of them would take longer than all the rest
+		for range 4 {
+			if b := honest[w.random.IntN(len(honest))]; b != honest[i] {
+				w.checkAgreement(a, b)
+			}
+		}
+	}
+}
+
+// checkStandings looks whether a node's ledger takes for revoked what the node has acknowledged to be.
+func (w *world) checkStandings(n *node) {
+	all := n.ledger.Standings(n.clock())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	for _, st := range all {
+		o := w.signed[st.Notice]
+		if r := n.withdrawn(o, now); r != nil && st.State != ledger.Revoked {
+			w.breach(n, "I4: %s is %s, though it accepted %s", w.title(o), st.State, w.title(r))
+		}
+	}
+}
+
+// checkAgreement looks whether a node that can reach another has what that one has had for long enough.
+func (w *world) checkAgreement(from, to *node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	l := w.between(from, to)
+	if l.Cut || l.Break > 0 || !to.serving || !from.serving {
+		return
+	}
+	since := l.since
+	for _, n := range []*node{from, to} {
+		if n.upSince.After(since) {
+			since = n.upSince
+		}
+	}
+	if now.Sub(since) < agree {
+		return
+	}
+	for id, at := range from.held {
+		if _, ok := to.held[id]; !ok && now.Sub(at) >= agree {
+			w.breach(to, "I3: lacks %s, which %s has had for %v", w.title(w.signed[id]), from.name, now.Sub(at).Round(time.Second))
+			return
+		}
+	}
+	for key, at := range from.forks {
+		if _, ok := to.forks[key]; !ok && now.Sub(at) >= agree {
+			w.breach(to, "I5: does not know that a key of %s equivocated, as %s has for %v", w.owners[key].node.name, from.name, now.Sub(at).Round(time.Second))
+		}
+	}
+}
