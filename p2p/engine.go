@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -66,7 +67,6 @@ type Engine struct {
 	peers  map[notice.PublicKey]*partner      // guarded by mu
 	claims map[notice.PublicKey]*claim        // guarded by mu: who fetches much of a feed
 	heard  map[notice.PublicKey]*rate.Limiter // guarded by mu: what a key may say by gossip
-	random *rand.Rand                         // guarded by mu
 
 	reconciled chan struct{}
 	once       sync.Once // closes reconciled
@@ -88,7 +88,6 @@ func NewEngine(c EngineConfig) *Engine {
 		peers:      make(map[notice.PublicKey]*partner),
 		claims:     make(map[notice.PublicKey]*claim),
 		heard:      make(map[notice.PublicKey]*rate.Limiter),
-		random:     rand.New(rand.NewChaCha8(c.Self)),
 		reconciled: make(chan struct{}),
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
@@ -121,6 +120,7 @@ type partner struct {
 	conduct conduct
 	calling chan struct{} // of size 1: full while this side holds a conversation
 	wake    chan struct{} // of size 1: there is a reason to synchronise now
+	random  *rand.Rand    // follow's
 
 	following bool          // guarded by Engine.mu: a goroutine runs follow
 	serving   int           // guarded by Engine.mu: conversations that the other side began
@@ -133,7 +133,7 @@ func (e *Engine) partner(key notice.PublicKey) *partner {
 	defer e.mu.Unlock()
 	p := e.peers[key]
 	if p == nil {
-		p = &partner{key: key, conduct: newConduct(), calling: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+		p = &partner{key: key, conduct: newConduct(), calling: make(chan struct{}, 1), wake: make(chan struct{}, 1), random: e.randomFor(key)}
 		e.peers[key] = p
 	}
 	return p
@@ -214,7 +214,7 @@ func (e *Engine) follow(p *partner) {
 			e.log.Debug("not synchronised", "member", e.nameOf(p.key), "error", err)
 			wait, backoff = backoff, min(2*backoff, maxBackoff)
 		}
-		timer.Reset(e.spread(wait))
+		timer.Reset(p.spread(wait))
 	}
 }
 
@@ -235,10 +235,13 @@ func (e *Engine) leaves(p *partner) bool {
 }
 
 // spread shortens a wait by up to a quarter, so that nodes that lost each other do not act in step.
-func (e *Engine) spread(wait time.Duration) time.Duration {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return wait - time.Duration(e.random.Int64N(int64(wait/4)))
+func (p *partner) spread(wait time.Duration) time.Duration {
+	return wait - time.Duration(p.random.Int64N(int64(wait/4)))
+}
+
+// randomFor returns what is random about the waits between conversations with a node: another for each.
+func (e *Engine) randomFor(node notice.PublicKey) *rand.Rand {
+	return rand.New(rand.NewPCG(binary.BigEndian.Uint64(e.self[:]), binary.BigEndian.Uint64(node[:])))
 }
 
 // Sync exchanges with every connected node the notices that either side lacks. It succeeds if it could do so with

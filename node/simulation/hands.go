@@ -2,6 +2,8 @@ package simulation
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"time"
@@ -27,7 +29,7 @@ func (h hands) Held(blob cid.Cid) bool {
 
 // Fetch implements [steward.Hands].
 func (h hands) Fetch(ctx context.Context, blob cid.Cid, _ int64) error {
-	if err := pause(ctx, time.Duration(1+h.number)*97*time.Millisecond); err != nil {
+	if err := pause(ctx, h.takes(blob)); err != nil {
 		return err
 	}
 	for _, key := range h.place.Connected() {
@@ -49,7 +51,13 @@ func (h hands) Load(ctx context.Context, st ledger.Standing) (steward.Expert, er
 	if !h.Held(st.Offer.Blob) {
 		return nil, errors.New("the blob is gone")
 	}
-	return st.Notice, pause(ctx, time.Duration(1+h.number)*53*time.Millisecond)
+	return st.Notice, pause(ctx, h.takes(st.Notice))
+}
+
+// takes returns how long something takes: other times for other things, so that none end at one moment.
+func (n *node) takes(what cid.Cid) time.Duration {
+	sum := sha256.Sum256(append(what.Bytes(), byte(n.number)))
+	return time.Duration(binary.BigEndian.Uint64(sum[:]) % uint64(500*time.Millisecond))
 }
 
 func pause(ctx context.Context, d time.Duration) error {

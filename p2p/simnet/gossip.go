@@ -40,13 +40,15 @@ func (o *Node) pass(to notice.PublicKey, id [32]byte, envelope []byte) {
 	n := o.net
 	n.mu.Lock()
 	l := n.link(o.key, to)
-	what, chance := n.of(l), n.chance(l)
+	what := n.of(l)
 	n.mu.Unlock()
+	chance := n.chance(o.key, to, id)
 	n.carried.Add(int64(len(envelope)))
 	if chance.Float64() < what.Loss {
 		return
 	}
-	delay := what.Delay
+	// No two messages arrive at one moment: what comes of them must not hang on which goroutine runs first.
+	delay := what.Delay + time.Duration(chance.Int64N(int64(100*time.Microsecond)))
 	if what.Jitter > 0 {
 		delay += time.Duration(chance.Int64N(int64(what.Jitter)))
 	}

@@ -50,7 +50,7 @@ type Net struct {
 type link struct {
 	Link
 	set     bool                // otherwise the usual one holds
-	carried uint64              // messages and streams so far: what is random about the next follows from it
+	opened  [2]uint64           // streams so far, by the lower key and by the higher
 	streams map[*pipe]struct{}  // open
 	who     [2]notice.PublicKey // sorted
 }
@@ -188,11 +188,10 @@ func (l *link) breakStreams() {
 	clear(l.streams)
 }
 
-// chance returns what is random about the next thing that a link carries. The caller holds mu.
-func (n *Net) chance(l *link) *rand.Rand {
-	l.carried++
+// chance returns what is random about a thing that passes from a node to another, of which no other has the same mark.
+func (n *Net) chance(from, to notice.PublicKey, mark any) *rand.Rand {
 	sum := fnv.New64a()
-	fmt.Fprintf(sum, "%x %x %d", l.who[0], l.who[1], l.carried)
+	fmt.Fprintf(sum, "%x %x %x", from, to, mark)
 	return rand.New(rand.NewPCG(n.seed, sum.Sum64()))
 }
 

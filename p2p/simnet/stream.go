@@ -28,7 +28,12 @@ func (o *Node) Open(_ context.Context, node notice.PublicKey) (p2p.Stream, error
 		return nil, ErrUnreachable
 	}
 	l := n.link(o.key, node)
-	what, chance := n.of(l), n.chance(l)
+	side := 0
+	if o.key == l.who[1] {
+		side = 1
+	}
+	l.opened[side]++
+	what, chance := n.of(l), n.chance(o.key, node, l.opened[side])
 	p := &pipe{carried: &n.carried, delay: what.Delay, left: -1, changed: make(chan struct{})}
 	if chance.Float64() < what.Break {
 		p.left = chance.Int64N(window)
