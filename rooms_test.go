@@ -35,6 +35,8 @@ var rooms = []room{
 		"a trial may measure any part of chorus, and no part depends on being measured"},
 	{"node", []string{"node/openai", "node/steward", "node/invite", "p2p", "ledger", "ledger/notice", "model", "model/chat", "model/safetensors", "model/tokenizer", "durable"},
 		"a node joins network, ledger and model, which do not know each other; it never trains, and leaves arithmetic to the model"},
+	{"node/simulation", []string{"node/steward", "p2p/simnet", "p2p", "ledger", "ledger/notice"},
+		"a simulated node is made of the parts that decide about consent in a real one, and of nothing that takes a model or a machine"},
 	{"node/steward", []string{"ledger", "ledger/notice"},
 		"what a node uses follows from its ledger alone, and the loop that sees to it runs in a simulation without a model or a network"},
 	{"node/invite", []string{"ledger/notice"},

@@ -117,19 +117,21 @@ func (w *world) token(n *node, a steward.Admitted) {
 		}
 	}
 	l := n.leases[key]
+	// A clock that is set shows at the next look, and in this world, where package time does not jump, at the one after.
+	settled := now.Sub(n.jumped) > 2*look+time.Second
 	switch shown := now.Add(n.offset); {
 	case l == nil:
 		w.breach(n, "I2: generates with %s without any lease", w.title(o))
 	case !n.seen.at[key].Before(now): // it came at this moment
 	case l.NotAfter.Sub(l.Time) > ceiling:
 		w.breach(n, "I2: generates with %s under a lease of %v", w.title(o), l.NotAfter.Sub(l.Time))
-	case shown.Add(delta).Before(l.Time.Add(-look)):
+	case settled && shown.Add(delta+look).Before(l.Time):
 		w.breach(n, "I2: generates with %s %v before its lease begins", w.title(o), l.Time.Sub(shown))
 	case !slices.Contains(l.Offers, o.CID):
 		w.breach(n, "I2: generates with %s, which the newest lease does not list", w.title(o))
 	case n.right() && !now.Before(l.NotAfter.Add(delta)):
 		w.breach(n, "I2: generates with %s %v after its lease ended + δ", w.title(o), now.Sub(l.NotAfter.Add(delta)))
-	case now.Sub(n.jumped) > look+time.Second && !l.NotAfter.After(n.highest.Add(-delta)):
+	case settled && !l.NotAfter.After(n.highest.Add(-delta)):
 		w.breach(n, "I2: generates with %s under a lease that its clock has seen end: at %v, it has said %v", w.title(o), l.NotAfter, n.highest)
 	}
 	if owner.evil || owner.wrong || !n.right() {

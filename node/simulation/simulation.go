@@ -59,18 +59,21 @@ type Scale struct {
 	Pause time.Duration // between two things that happen, at most
 }
 
-// ScaleOf returns the scale of the world of a seed: most are small, and one in a thousand has 200 nodes.
+// ScaleOf returns the scale of the world of a seed. The first 200 are small, and quick, but for four; of the others one in
+// ten has up to 13 nodes, one in fifty up to 39, and one in a thousand 200.
 func ScaleOf(seed uint64) Scale {
 	random := rand.New(rand.NewPCG(seed, 1))
 	switch {
 	case seed%1000 == 999:
 		return Scale{200, 5 * time.Minute, 10 * time.Second}
 	case seed%50 == 49:
-		return Scale{20 + random.IntN(20), 10 * time.Minute, 20 * time.Second}
-	case seed%10 == 9:
-		return Scale{9 + random.IntN(5), 20 * time.Minute, 30 * time.Second}
+		return Scale{20 + random.IntN(20), 6 * time.Minute, 20 * time.Second}
+	case seed%10 == 9 && seed > 200:
+		return Scale{9 + random.IntN(5), 20 * time.Minute, 20 * time.Second}
+	case seed > 200:
+		return Scale{5 + random.IntN(3), 35 * time.Minute, 30 * time.Second}
 	}
-	return Scale{5 + random.IntN(2), 35 * time.Minute, 30 * time.Second}
+	return Scale{5, 14 * time.Minute, 12 * time.Second}
 }
 
 // A Report is what came of a world.

@@ -6,8 +6,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -56,17 +58,106 @@ func TestOneWorld(t *testing.T) {
 	}
 }
 
+// TestWorlds is one process of those that others begin.
 func TestWorlds(t *testing.T) {
 	first, last, ok := seeds(os.Getenv("CHORUS_SEEDS"))
 	if !ok {
 		t.Skip("CHORUS_SEEDS=1-200 runs the worlds of these seeds in this process")
 	}
 	for seed := first; seed <= last; seed++ {
-		r := runWorld(t, seed)
-		if fmt.Printf("seed %d %x %v\n", seed, r.Digest[:8], r.Counts); len(r.Breaches) > 0 {
+		fmt.Printf("seed %d begins\n", seed)
+		if r := runWorld(t, seed); len(r.Breaches) > 0 {
 			t.Errorf("%v\nCHORUS_SEED=%d go test ./node/simulation -run OneWorld -v shows it", r, seed)
+		} else {
+			fmt.Printf("seed %d holds %x %v\n", seed, r.Digest[:8], r.Counts)
 		}
 	}
+}
+
+// The first worlds of all: enough for each kind of mishap to meet each of the others.
+func TestConsentHoldsInTheFirst200Worlds(t *testing.T) {
+	last := uint64(200)
+	if testing.Short() {
+		last = 10
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := make(chan uint64)
+	var wg sync.WaitGroup
+	for range runtime.NumCPU() { // each process has one processor
+		wg.Go(func() {
+			for first := range next {
+				if err := RunSeeds(t.Context(), binary, first, min(first+9, last)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	began := time.Now()
+	deadline, limited := t.Deadline()
+	for first := uint64(1); first <= last; first += 10 {
+		if limited && time.Since(began) > time.Until(deadline) {
+			t.Logf("no time for the worlds from %d on: this machine is busy", first)
+			break
+		}
+		next <- first
+	}
+	close(next)
+	wg.Wait()
+}
+
+func TestASeedHasOneTrace(t *testing.T) {
+	for seed := uint64(1); seed <= 2; seed++ {
+		if a, b := runWorld(t, seed), runWorld(t, seed); a.Digest != b.Digest {
+			t.Errorf("seed %d: two runs differ", seed)
+		}
+	}
+}
+
+func TestMutationsFollowTheCode(t *testing.T) {
+	for _, m := range Mutations() {
+		if _, err := m.apply("../.."); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// mutationSeeds is in how many worlds a safeguard that is not there must be missed.
+const mutationSeeds = 200
+
+func TestWithoutAnySafeguardSomeWorldBreaks(t *testing.T) {
+	only := os.Getenv("CHORUS_MUTATIONS")
+	if only == "" {
+		t.Skip("CHORUS_MUTATIONS=all deletes one safeguard after the other and wants some world to break: ten minutes; another word picks those that have it in their names")
+	}
+	for _, m := range Mutations() {
+		if only != "all" && !strings.Contains(m.Safeguard, only) {
+			continue
+		}
+		t.Run(m.Safeguard, func(t *testing.T) {
+			binary, err := m.Build(t.Context(), t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for first := uint64(1); first < mutationSeeds; first += 5 {
+				if err := RunSeeds(t.Context(), binary, first, first+4); err != nil {
+					t.Logf("%.600s", breach(err.Error()))
+					return
+				}
+			}
+			t.Errorf("no world of %d breaks without it", mutationSeeds)
+		})
+	}
+}
+
+// breach returns where an output begins to speak of a breach.
+func breach(out string) string {
+	if i := strings.Index(out, "breaches"); i >= 0 {
+		return out[i:]
+	}
+	return out[max(0, len(out)-600):]
 }
 
 func seeds(text string) (first, last uint64, ok bool) {

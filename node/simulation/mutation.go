@@ -1,0 +1,140 @@
+package simulation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// A Mutation is a safeguard that is deleted from the source, to see that some world then breaks an invariant.
+type Mutation struct {
+	Safeguard string
+	edits     []edit
+}
+
+// edit replaces what stands exactly once in a file of the module.
+type edit struct{ file, old, new string }
+
+// Mutations returns every safeguard that can be deleted by itself; where two do the same, both go.
+func Mutations() []Mutation {
+	const consent, decide, signing, take = "ledger/consent.go", "node/steward/decide.go", "node/steward/signing.go", "p2p/take.go"
+	one := func(safeguard, file, old, new string) Mutation { return Mutation{safeguard, []edit{{file, old, new}}} }
+	return []Mutation{
+		one("a lease's own feed is complete", consent, ` || f.complete < l.Seq {`, ` {`),
+		one("the heads that a lease names are here", consent, `if other == nil || other.complete < h.Seq`, `if false && other.complete < h.Seq`),
+		one("a lease names the heads of its member's other feeds", signing, `if h.Key != key {`, `if false {`),
+		one("a lease has begun", consent, `case now.Add(clockTolerance).Before(p.lease.Time):`, `case false:`),
+		one("a lease is no longer than the ceiling", consent, `if l.NotAfter.Sub(l.Time) > time.Duration(c.charter.LeaseCeilingSeconds)*time.Second || `, `if `),
+		{"a lease ends, at the steward's look and between two tokens", []edit{
+			{decide, `		p.Again = earlier(p.Again, until)`, ``},
+			{decide, `return !now.Before(until) ||`, `return false &&`},
+		}},
+		one("a revocation is terminal", consent, `	case r != nil:
+			o.State`, `	case r != nil && (f.lease == nil || f.lease.Header().Seq < r.Header().Seq):
+			o.State`),
+		one("a fork suspends", consent, `case here && s.forked:`, `case false:`),
+		one("the clock's high-water mark", "ledger/clock.go", `if now.Before(high.Add(-clockTolerance)) {`, `if false {`),
+		one("nothing is used before anybody was heard", decide, `case !v.Reconciled:`, `case false:`),
+		one("nothing is signed before all were heard", decide, `if trusted && v.CaughtUp {`, `if trusted {`),
+		{"signing goes on after the highest notice, and never beyond a gap", []edit{
+			{signing, `if gap.Key == public {`, `if false {`},
+			{"ledger/add.go", `h.Seq, h.Prev = f.top+1, f.at(f.top)[0].id.cid()`, `if h.Seq = f.complete + 1; f.complete > 0 {
+				h.Prev = f.at(f.complete)[0].id.cid()
+			}`},
+		}},
+		one("an expert is dropped on notice", "node/steward/steward.go", `case <-changed:`, `case <-func() chan struct{} { _ = changed; return nil }():`),
+		one("a revoked expert's blob is deleted whatever the clock says", decide, `		case st.State == ledger.Revoked:
+			return string(st.State), true
+`, ``),
+		one("a notice is durable before it is acknowledged", "ledger/add.go", `	err := l.db.Update(func(tx *bbolt.Tx) error {
+		links, bodies`, `	err := func(f func(*bbolt.Tx) error) error {
+		time.AfterFunc(300*time.Millisecond, func() { l.db.Update(f) })
+		return nil
+	}(func(tx *bbolt.Tx) error {
+		links, bodies`),
+		{"the proof of a fork is passed on", []edit{
+			{"ledger/frontier.go", `if f.fork > 0 {`, `if false {`},
+			{take, `	case their.Seq == own.Seq && their.CID != own.CID:
+		return 0, true, nil
+`, ``},
+		}},
+		one("what lies beyond a gap is passed on", take, `return their.Seq, their.Rest != own.Rest && their.Rest != [32]byte{}, nil`, `return their.Seq, false, nil`),
+	}
+}
+
+// apply returns the mutated files of the module in root: the new text by the path.
+func (m Mutation) apply(root string) (map[string]string, error) {
+	files := make(map[string]string)
+	for _, e := range m.edits {
+		path := filepath.Join(root, filepath.FromSlash(e.file))
+		if files[path] == "" {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return nil, err
+			}
+			files[path] = string(b)
+		}
+		if n := strings.Count(files[path], e.old); n != 1 {
+			return nil, fmt.Errorf("%s: %q stands there %d times, expected once: the mutation %q needs to follow the code", e.file, e.old, n, m.Safeguard)
+		}
+		files[path] = strings.Replace(files[path], e.old, e.new, 1)
+	}
+	return files, nil
+}
+
+// Build builds the test binary of this package into dir, of the module's source but for a mutation, and returns its path.
+func (m Mutation) Build(ctx context.Context, dir string) (string, error) {
+	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	files, err := m.apply(filepath.Dir(strings.TrimSpace(string(mod))))
+	if err != nil {
+		return "", err
+	}
+	var overlay struct{ Replace map[string]string }
+	overlay.Replace = make(map[string]string)
+	for path, text := range files {
+		file := filepath.Join(dir, fmt.Sprintf("%d.go", len(overlay.Replace)))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		overlay.Replace[path] = file
+	}
+	b, err := json.Marshal(overlay)
+	if err != nil {
+		return "", err
+	}
+	list, binary := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "simulation.exe")
+	if err := os.WriteFile(list, b, 0o600); err != nil {
+		return "", err
+	}
+	out, err := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", list, "-o", binary, "chorus/node/simulation").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building without %q: %w\n%s", m.Safeguard, err, out)
+	}
+	return binary, nil
+}
+
+// RunSeeds runs the worlds of some seeds in a process of their own, of this package's test binary. The error says which
+// seeds failed and how.
+func RunSeeds(ctx context.Context, binary string, first, last uint64) error {
+	c := exec.CommandContext(ctx, binary, "-test.run=^TestWorlds$", "-test.timeout=0")
+	c.Env = append(os.Environ(), fmt.Sprintf("CHORUS_SEEDS=%d-%d", first, last))
+	out, err := c.CombinedOutput()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil && !strings.Contains(string(out), fmt.Sprintf("seed %d ", last)) {
+		err = errors.New("it did not come to the last seed")
+	}
+	if err != nil {
+		return fmt.Errorf("seeds %d to %d: %w\n%s", first, last, err, out)
+	}
+	return nil
+}
