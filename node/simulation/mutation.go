@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -133,8 +134,24 @@ func RunSeeds(ctx context.Context, binary string, first, last uint64) error {
 	if err == nil && !strings.Contains(string(out), fmt.Sprintf("seed %d ", last)) {
 		err = errors.New("it did not come to the last seed")
 	}
-	if err != nil {
-		return fmt.Errorf("seeds %d to %d: %w\n%s", first, last, err, out)
+	if err == nil {
+		return nil
 	}
-	return nil
+	lines := slices.DeleteFunc(strings.Split(string(out), "\n"), func(l string) bool {
+		return strings.HasPrefix(l, "seed ") && strings.Contains(l, " holds ")
+	})
+	return fmt.Errorf("seeds %d to %d: %w\n%s", first, last, err, strings.Join(lines, "\n"))
+}
+
+// FirstBreach returns the first breach that an error of RunSeeds tells of, or else its first line after the seeds.
+func FirstBreach(err error) string {
+	_, text, found := strings.Cut(err.Error(), "breaches\n")
+	if !found {
+		text = err.Error()
+		if i := strings.Index(text, "panic: "); i >= 0 {
+			text = text[i:]
+		}
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return line
 }

@@ -143,21 +143,13 @@ func TestWithoutAnySafeguardSomeWorldBreaks(t *testing.T) {
 			}
 			for first := uint64(1); first < mutationSeeds; first += 5 {
 				if err := RunSeeds(t.Context(), binary, first, first+4); err != nil {
-					t.Logf("%.600s", breach(err.Error()))
+					t.Log(FirstBreach(err))
 					return
 				}
 			}
 			t.Errorf("no world of %d breaks without it", mutationSeeds)
 		})
 	}
-}
-
-// breach returns where an output begins to speak of a breach.
-func breach(out string) string {
-	if i := strings.Index(out, "breaches"); i >= 0 {
-		return out[i:]
-	}
-	return out[max(0, len(out)-600):]
 }
 
 func seeds(text string) (first, last uint64, ok bool) {
