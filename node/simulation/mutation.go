@@ -59,7 +59,7 @@ func Mutations() []Mutation {
 	}(func(tx *bbolt.Tx) error {
 		links, bodies`),
 		{"the proof of a fork is passed on", []edit{
-			{"ledger/frontier.go", `if f.fork > 0 {`, `if false {`},
+			{"ledger/frontier.go", `if f.fork > 0 {`, `if at.Seq = min(at.Seq, uint64(len(f.chain))); false {`},
 			{take, `	case their.Seq == own.Seq && their.CID != own.CID:
 		return 0, true, nil
 `, ``},
