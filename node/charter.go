@@ -14,6 +14,7 @@ import (
 	"chorus/ledger"
 	"chorus/ledger/notice"
 	"chorus/node/invite"
+	"chorus/node/steward"
 
 	"github.com/ipfs/go-cid"
 )
@@ -482,7 +483,7 @@ func (n *Node) bow(ctx context.Context, reason string, with Caution) (cid.Cid, e
 	}
 	n.signing.Lock()
 	defer n.signing.Unlock()
-	signed, err := n.append(key, now(), &notice.Revocation{All: true, Reason: reason})
+	signed, err := steward.Append(n.ledger, key, now(), &notice.Revocation{All: true, Reason: reason})
 	if err != nil {
 		return cid.Undef, err
 	}
