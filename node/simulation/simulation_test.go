@@ -108,14 +108,6 @@ func TestConsentHoldsInTheFirst200Worlds(t *testing.T) {
 	wg.Wait()
 }
 
-func TestASeedHasOneTrace(t *testing.T) {
-	for seed := uint64(1); seed <= 2; seed++ {
-		if a, b := runWorld(t, seed), runWorld(t, seed); a.Digest != b.Digest {
-			t.Errorf("seed %d: two runs differ", seed)
-		}
-	}
-}
-
 func TestMutationsFollowTheCode(t *testing.T) {
 	for _, m := range Mutations() {
 		if _, err := m.apply("../.."); err != nil {
