@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,11 @@ func TestClientSaysWhatTheNodeSays(t *testing.T) {
 	if c.status(alpha, offer).Reason != "a reason" {
 		t.Errorf("status %+v", c.status(alpha, offer))
 	}
+	c.poll("both nodes' word", func() bool {
+		said, err := alpha.Compliance(t.Context(), revocation)
+		c.must(err)
+		return !slices.ContainsFunc(said.Members, func(a Acknowledgement) bool { return a.Dropped.IsZero() })
+	})
 	same("after the revocation")
 
 	offer, err = k.Publish(t.Context(), publication(c.expert(3, nil)))
