@@ -215,6 +215,24 @@ func (l *Ledger) Nodes() map[string]notice.PublicKey {
 	return nodes
 }
 
+// Keys returns the keys that the named member of the current charter has now,
+// those that it lent powers to among them, and what each is to it.
+func (l *Ledger) Keys(member string) map[notice.PublicKey]Role {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	keys := make(map[notice.PublicKey]Role)
+	if s := l.consent.seats[member]; s != nil {
+		for _, k := range s.keys() {
+			for _, b := range l.consent.roles[k] {
+				if b.member == member && (keys[k] == "" || keys[k] == RoleDelegate) {
+					keys[k] = b.role
+				}
+			}
+		}
+	}
+	return keys
+}
+
 // Root returns the identity of version 1 of the charter, which every notice of
 // the consortium names.
 func (l *Ledger) Root() cid.Cid { return l.root.CID }

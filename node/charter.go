@@ -382,7 +382,7 @@ func (n *Node) Sign(ctx context.Context, proposal cid.Cid, with Caution) (Signed
 
 // decide has the steward sign what make returns, stores it and spreads it.
 func (n *Node) decide(ctx context.Context, with Caution, make func(current *notice.Notice, key ed25519.PrivateKey) (*notice.Notice, error)) (s Signed, err error) {
-	key, err := n.home.PublishingKey()
+	key, err := n.publishingKey()
 	if err != nil {
 		return s, err
 	}
@@ -477,7 +477,7 @@ func (n *Node) bow(ctx context.Context, reason string, with Caution) (cid.Cid, e
 	if err := n.awaitReconciled(ctx, time.Duration(with.WithinSeconds*float64(time.Second))); err != nil {
 		return cid.Undef, err
 	}
-	key, err := n.home.PublishingKey()
+	key, err := n.publishingKey()
 	if err != nil {
 		return cid.Undef, err
 	}

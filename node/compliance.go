@@ -24,8 +24,9 @@ const (
 
 // A Compliance says who has dropped what a revocation withdraws.
 type Compliance struct {
-	Members []Acknowledgement `json:"members"`        // all on the charter, this one too, by name
-	Until   time.Time         `json:"until,omitzero"` // the end of the lease that the withdrawn had: nobody uses it after that
+	Members   []Acknowledgement `json:"members"`        // all on the charter, this one too, by name
+	Withdrawn int               `json:"withdrawn"`      // offers that are known and end by it; of none nobody says that it was dropped
+	Until     time.Time         `json:"until,omitzero"` // the end of the lease that the withdrawn had: nobody uses it after that
 }
 
 // An Acknowledgement is what is known of one member.
@@ -45,21 +46,39 @@ func (n *Node) Compliance(ctx context.Context, revocation cid.Cid) (c Compliance
 	if err != nil {
 		return c, err
 	}
-	for _, said := range n.ledger.Compliance(revocation) {
-		a := Acknowledgement{Member: said.Member, Dropped: said.Dropped, Connected: said.Member == n.Member()}
+	c = complianceOf(n.ledger, revocation)
+	for i := range c.Members {
+		a := &c.Members[i]
+		a.Connected = a.Member == n.Member()
 		for _, m := range s.Members {
-			if m.Name == said.Member {
+			if m.Name == a.Member {
 				a.Connected, a.Synced = m.Connected, m.Synced
 			}
 		}
-		c.Members = append(c.Members, a)
-	}
-	for _, st := range n.ledger.Standings(now()) {
-		if st.RevokedBy == revocation && st.Until.After(c.Until) {
-			c.Until = st.Until
-		}
 	}
 	return c, nil
+}
+
+// complianceOf is what a ledger says: a member has dropped what several revocations withdraw once it has for each.
+func complianceOf(l *ledger.Ledger, revocations ...cid.Cid) (c Compliance) {
+	for i, id := range revocations {
+		for j, said := range l.Compliance(id) {
+			if i == 0 {
+				c.Members = append(c.Members, Acknowledgement{Member: said.Member, Dropped: said.Dropped})
+			} else if a := &c.Members[j]; said.Dropped.IsZero() || !a.Dropped.IsZero() && said.Dropped.After(a.Dropped) {
+				a.Dropped = said.Dropped
+			}
+		}
+	}
+	for _, st := range l.Standings(now()) {
+		if slices.Contains(revocations, st.RevokedBy) {
+			c.Withdrawn++
+			if st.Until.After(c.Until) {
+				c.Until = st.Until
+			}
+		}
+	}
+	return c
 }
 
 // State implements [steward.Hands]: it tells the owners of revoked experts that this node does not use them any more.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,8 +81,11 @@ func (n *Node) publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	if size > charter.MaxBlobBytes {
 		return cid.Undef, fmt.Errorf("%s has %d bytes, the charter allows %d", p.Path, size, charter.MaxBlobBytes)
 	}
-	key, err := n.home.PublishingKey()
+	key, err := n.publishingKey()
 	if err != nil {
+		return cid.Undef, err
+	}
+	if err := n.seated(key); err != nil {
 		return cid.Undef, err
 	}
 	offer, err := n.offer(ctx, key, &notice.Offer{
@@ -161,13 +163,18 @@ func (n *Node) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 	if err != nil || n.single() {
 		return id, err
 	}
+	return id, n.deliver(ctx)
+}
+
+// deliver returns when another node has everything that this one has, or with an error that wraps [ErrNotSpread] when ctx ends.
+func (n *Node) deliver(ctx context.Context) error {
 	retry := time.NewTicker(200 * time.Millisecond)
 	defer retry.Stop()
 	for {
 		if err := n.host.Sync(ctx); err == nil {
-			return id, nil
+			return nil
 		} else if ctx.Err() != nil {
-			return id, fmt.Errorf("%w: %w", ErrNotSpread, err)
+			return fmt.Errorf("%w: %w", ErrNotSpread, err)
 		}
 		select {
 		case <-retry.C:
@@ -179,7 +186,7 @@ func (n *Node) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 // revoke signs, stores and gossips. It does not wait for n.signing: a lease that lists what is
 // revoked meanwhile changes nothing.
 func (n *Node) revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
-	key, err := n.home.PublishingKey()
+	key, err := n.publishingKey()
 	if err != nil {
 		return cid.Undef, err
 	}
@@ -207,27 +214,15 @@ func (n *Node) revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 		}
 	}
 	// A revocation waits for nothing: where this node does not know its own feed it takes no place in it.
-	withdrawn := []cid.Cid{offer}
-	if !offer.Defined() {
-		withdrawn = slices.SortedFunc(maps.Keys(own), notice.CompareCID)
+	all, there, err := revocations(n.ledger, key, n.Member(), ledger.RolePublishing, Target{Offer: offer, All: !offer.Defined()}, reason, false)
+	if err != nil {
+		return cid.Undef, err
 	}
-	var last cid.Cid
-	for _, offer := range withdrawn {
-		b, err := notice.WithHeader(&notice.Revocation{Offer: offer, Reason: reason}, notice.Header{Charter: n.ledger.Root(), Key: notice.PublicKeyOf(key), Time: at})
-		if err != nil {
-			return cid.Undef, err
-		}
-		signed, err := notice.Sign(b, key)
-		if err != nil {
-			return cid.Undef, err
-		}
-		if _, err := n.ledger.Add(signed); err != nil {
-			return cid.Undef, err
-		}
+	for _, signed := range all {
 		n.gossip(ctx, signed)
-		last = signed.CID
+		there = append(there, signed.CID)
 	}
-	return last, nil
+	return there[len(there)-1], nil
 }
 
 // mayPlace reports whether this node knows how far its own feed goes.
@@ -265,7 +260,7 @@ func (n *Node) own(at time.Time) (offers map[cid.Cid]*notice.Offer, leased []cid
 
 // sign signs and sends a lease on offers.
 func (n *Node) sign(ctx context.Context, at time.Time, offers []cid.Cid) error {
-	key, err := n.home.PublishingKey()
+	key, err := n.leaseKey()
 	if err != nil {
 		return err
 	}

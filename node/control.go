@@ -41,9 +41,21 @@ type Control interface {
 	RecordExport(ctx context.Context, e Export) error
 	// Compliance returns who has dropped what a revocation withdraws.
 	Compliance(ctx context.Context, revocation cid.Cid) (Compliance, error)
+	// Declare signs a notice with the publishing key, and returns its identity once another node has it.
+	Declare(ctx context.Context, d Declaration) (cid.Cid, error)
+	// Present takes in a revocation, delegation or rotation that was signed elsewhere, and returns its identity once another node has it.
+	Present(ctx context.Context, envelope []byte) (cid.Cid, error)
+	// Open opens a publishing key that is protected, for as long as the node runs.
+	Open(ctx context.Context, passphrase string) error
 	// Doctor examines the node and returns what it found, good and bad.
 	Doctor(ctx context.Context) ([]Finding, error)
 	Membership
+}
+
+// A Declaration is what a node signs on request: exactly one of these, without its header.
+type Declaration struct {
+	Delegation *notice.Delegation `json:"delegation,omitempty"`
+	Revocation *notice.Revocation `json:"revocation,omitempty"` // of a key, or a steward's vote
 }
 
 // An Export is a folder that holds a copy of the mixture: no revocation reaches it, so that people must.
@@ -64,7 +76,14 @@ type Status struct {
 	Members   []MemberStatus `json:"members"`       // the others on the charter
 	Why       string         `json:"why,omitempty"` // if the anchor serves alone, why
 	Experts   []Expert       `json:"experts"`       // every offer known
+	Keys      []SeatedKey    `json:"keys"`          // this member's, that it has a use for now
 	Findings  []Finding      `json:"findings"`      // what is not as it should be, as far as a glance shows
+}
+
+// A SeatedKey is a key and what it is to its member.
+type SeatedKey struct {
+	Key  notice.PublicKey `json:"key"`
+	Role ledger.Role      `json:"role"`
 }
 
 // MemberStatus is what is known of another member.
@@ -176,6 +195,10 @@ func OfflineStatus(home Home, member string, l *ledger.Ledger) Status {
 		}
 		s.Experts = append(s.Experts, e)
 	}
+	for k, role := range l.Keys(member) {
+		s.Keys = append(s.Keys, SeatedKey{k, role})
+	}
+	slices.SortFunc(s.Keys, func(a, b SeatedKey) int { return notice.CompareKey(a.Key, b.Key) })
 	for _, m := range c.Members {
 		if m.Name == member {
 			continue
@@ -352,6 +375,14 @@ type complianceRequest struct {
 	Revocation cid.Cid `json:"revocation"`
 }
 
+type presentRequest struct {
+	Envelope []byte `json:"envelope"`
+}
+
+type openRequest struct {
+	Passphrase string `json:"passphrase"`
+}
+
 func controlHandler(c Control, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /chorus/v1/status", respond(log, func(r *http.Request, _ struct{}) (Status, error) { return c.Status(r.Context()) }))
@@ -362,6 +393,13 @@ func controlHandler(c Control, log *slog.Logger) http.Handler {
 	}))
 	mux.Handle("POST /chorus/v1/compliance", respond(log, func(r *http.Request, q complianceRequest) (Compliance, error) {
 		return c.Compliance(r.Context(), q.Revocation)
+	}))
+	mux.Handle("POST /chorus/v1/declare", respond(log, func(r *http.Request, q Declaration) (cid.Cid, error) { return c.Declare(r.Context(), q) }))
+	mux.Handle("POST /chorus/v1/present", respond(log, func(r *http.Request, q presentRequest) (cid.Cid, error) {
+		return c.Present(r.Context(), q.Envelope)
+	}))
+	mux.Handle("POST /chorus/v1/open", respond(log, func(r *http.Request, q openRequest) (struct{}, error) {
+		return struct{}{}, c.Open(r.Context(), q.Passphrase)
 	}))
 	mux.Handle("GET /chorus/v1/doctor", respond(log, func(r *http.Request, _ struct{}) ([]Finding, error) { return c.Doctor(r.Context()) }))
 	mux.Handle("POST /chorus/v1/export", respond(log, func(r *http.Request, e Export) (struct{}, error) {
@@ -426,7 +464,7 @@ type reply[A any] struct {
 }
 
 // causes are the errors that a [Client] returns as the [Node] does.
-var causes = map[string]error{"not reconciled": ErrNotReconciled, "not spread": ErrNotSpread, "not a steward": ErrNotSteward, "forked": ErrForked}
+var causes = map[string]error{"not reconciled": ErrNotReconciled, "not spread": ErrNotSpread, "not a steward": ErrNotSteward, "forked": ErrForked, "replaced": ErrReplaced, "locked": ErrLocked, "passphrase": ErrPassphrase}
 
 // respond answers with what do returns, as JSON. The owner may see every error in full.
 func respond[Q, A any](log *slog.Logger, do func(*http.Request, Q) (A, error)) http.Handler {
@@ -536,6 +574,22 @@ func (c *Client) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.
 // Compliance implements [Control].
 func (c *Client) Compliance(ctx context.Context, revocation cid.Cid) (Compliance, error) {
 	return call[Compliance](ctx, c, http.MethodPost, "compliance", complianceRequest{revocation})
+}
+
+// Declare implements [Control].
+func (c *Client) Declare(ctx context.Context, d Declaration) (cid.Cid, error) {
+	return call[cid.Cid](ctx, c, http.MethodPost, "declare", d)
+}
+
+// Present implements [Control].
+func (c *Client) Present(ctx context.Context, envelope []byte) (cid.Cid, error) {
+	return call[cid.Cid](ctx, c, http.MethodPost, "present", presentRequest{envelope})
+}
+
+// Open implements [Control].
+func (c *Client) Open(ctx context.Context, passphrase string) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, "open", openRequest{passphrase})
+	return err
 }
 
 // Doctor implements [Control].

@@ -252,7 +252,18 @@ func checkKeys(x *examination) (found []Finding) {
 		}
 	}
 	if len(found) == 0 {
-		return fine("Nobody else on this machine can read the keys.")
+		found = fine("Nobody else on this machine can read the keys.")
+	}
+	if f, err := ReadKeyFile(x.home.path(publishingKey)); err == nil {
+		if member, role, ok := x.ledger.Seat(f.Key); !ok || member != x.status.Member || role != ledger.RolePublishing {
+			found = append(found, Finding{Verdict: Wrong, Text: "The publishing key here is not this member's any more, so that nothing it signs counts.",
+				Do: "Name a new one: `chorus key rotate --recovery FILE`."})
+		} else if f.Protected() && x.node != nil {
+			if _, err := x.node.leaseKey(); err != nil {
+				found = append(found, Finding{Verdict: Notable, Text: "The publishing key is locked, and no renewal key is here that may renew leases instead.",
+					Do: "Start the node with its passphrase, or lend that power: `chorus key new renewal`."})
+			}
+		}
 	}
 	return found
 }

@@ -65,6 +65,7 @@ func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
 	expect("recovery", "fine: ")
 	c.must(os.Chmod(c.homes["alpha"].path(publishingKey), 0o644))
 	expect("keys", "wrong: Other users", "chmod 600 ")
+	c.must(os.Chmod(c.homes["alpha"].path(publishingKey), 0o600))
 	folder := t.TempDir()
 	c.must(alpha.RecordExport(t.Context(), Export{Folder: folder, Offers: []cid.Cid{offer}}))
 	c.revoke("beta", offer)

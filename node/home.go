@@ -1,10 +1,6 @@
 package node
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,6 +23,8 @@ import (
 //	publishing.key      signs notices; whoever has it can publish and revoke
 //	node.key            identifies the node on the network
 //	recovery.key        names new keys and revokes when the others are lost; to be kept elsewhere
+//	renewal.key         if there is one: renews leases while publishing.key is locked
+//	revokers.txt        if there is one: the public halves of the keys that may revoke, for the charter
 //	ledger.db           what is known and what was done
 //	blobs/              experts and the anchor, by CID
 //	anchor/             the anchor's folder, of files in blobs/
@@ -213,73 +211,6 @@ func ReadNotice(path string) (*notice.Notice, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return n, nil
-}
-
-// Member returns the home's public keys under a name, as a charter lists them. Without a recovery key in
-// the home, none is named.
-func (h Home) Member(name string) (notice.Member, error) {
-	publishing, err := h.PublishingKey()
-	if err != nil {
-		return notice.Member{}, err
-	}
-	node, err := loadKey(h.path(nodeKey))
-	if err != nil {
-		return notice.Member{}, err
-	}
-	m := notice.Member{Name: name, Publishing: notice.PublicKeyOf(publishing), Node: notice.PublicKeyOf(node), Revokers: []notice.PublicKey{}}
-	recovery, err := loadKey(h.path(recoveryKey))
-	if errors.Is(err, fs.ErrNotExist) {
-		return m, nil
-	} else if err != nil {
-		return notice.Member{}, err
-	}
-	m.Recovery = notice.PublicKeyOf(recovery)
-	return m, nil
-}
-
-const (
-	publishingKey = "publishing.key"
-	nodeKey       = "node.key"
-	recoveryKey   = "recovery.key"
-	pemType       = "PRIVATE KEY" // PKCS #8
-)
-
-// PublishingKey reads the key that signs this member's notices.
-func (h Home) PublishingKey() (ed25519.PrivateKey, error) { return loadKey(h.path(publishingKey)) }
-
-func createKey(path string) error {
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	return writeFile(path, pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}))
-}
-
-func loadKey(path string) (ed25519.PrivateKey, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	block, rest := pem.Decode(b)
-	if block == nil || block.Type != pemType || len(rest) > 0 {
-		return nil, fmt.Errorf("%s: expected one PEM block %q", path, pemType)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	private, ok := key.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("%s: holds a %T, expected an Ed25519 key", path, key)
-	}
-	return private, nil
 }
 
 // writeFile puts a small file in place, readable by its owner alone.

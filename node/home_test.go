@@ -292,7 +292,7 @@ func TestKeysThatAreNotOneEd25519KeyAreRefused(t *testing.T) {
 		"no PEM":     []byte("secret"),
 		"two blocks": append(slices.Clone(good), good...),
 		"other type": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte{1}}),
-		"no PKCS #8": pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: []byte{1}}),
+		"no PKCS #8": pem.EncodeToMemory(&pem.Block{Type: pemPrivate, Bytes: []byte{1}}),
 		"cut short":  good[:len(good)/2],
 	} {
 		if err := os.WriteFile(h.path(publishingKey), b, 0o600); err != nil {

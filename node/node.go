@@ -7,6 +7,7 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,8 +58,9 @@ type Node struct {
 	changedMu sync.Mutex
 	changed   chan struct{} // guarded by changedMu; closed and replaced after each round of the steward
 
-	caughtUp chan struct{} // closed once the node has heard from every member that it can reach
-	signing  sync.Mutex    // held, for a moment, from deciding what to sign, or which blob nothing names, to having done it
+	opened   atomic.Pointer[ed25519.PrivateKey] // the publishing key, once a passphrase has opened it
+	caughtUp chan struct{}                      // closed once the node has heard from every member that it can reach
+	signing  sync.Mutex                         // held, for a moment, from deciding what to sign, or which blob nothing names, to having done it
 	stop     context.CancelFunc
 	stopped  chan struct{} // closed when the steward loop has ended
 }

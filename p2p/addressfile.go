@@ -16,21 +16,41 @@ import (
 // saveEvery bounds how often the file of addresses is written.
 const saveEvery = 10 * time.Second
 
+// KnownAddresses returns the multiaddrs in a file of [Config.Addresses], each ending in /p2p/…; none if it cannot be read.
+func KnownAddresses(path string) (all []string) {
+	told, err := readAddresses(path)
+	if err != nil {
+		return nil
+	}
+	for _, t := range told {
+		if id, err := peerIDOf(t.Node); err == nil {
+			for _, a := range t.Addrs {
+				all = append(all, fmt.Sprintf("%s/p2p/%s", a, id))
+			}
+		}
+	}
+	return all
+}
+
+func readAddresses(path string) ([]memberAddrs, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxAddresses {
+		return nil, fmt.Errorf("%s has %d bytes: %w", path, info.Size(), ErrTooLarge)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return decodeAddresses(b)
+}
+
 // recall reads the addresses that a host wrote before it ended. They are hearsay: a member that names others is
 // believed. A file that cannot be read is one without addresses, since nothing but time is lost with it.
 func (h *Host) recall(path string) {
-	info, err := os.Stat(path)
-	if err == nil && info.Size() > maxAddresses {
-		err = fmt.Errorf("%s has %d bytes: %w", path, info.Size(), ErrTooLarge)
-	}
-	var b []byte
-	if err == nil {
-		b, err = os.ReadFile(path)
-	}
-	var told []memberAddrs
-	if err == nil {
-		told, err = decodeAddresses(b)
-	}
+	told, err := readAddresses(path)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			h.log.Warn("addresses of members not read", "error", err)

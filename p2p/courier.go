@@ -24,11 +24,11 @@ type Courier struct {
 	engine *Engine
 }
 
-// CourierConfig says who a courier is and where it goes. All fields are needed.
+// CourierConfig says who a courier is and where it goes. All fields but Charter are needed.
 type CourierConfig struct {
 	Key     ed25519.PrivateKey // a publishing, revoker or recovery key of a member, or one that a member has delegated to
 	Peer    string             // multiaddr of a node, ending in /p2p/…
-	Charter cid.Cid            // version 1
+	Charter cid.Cid            // version 1; undefined: Notices are to find out
 	Notices Notices
 	Log     *slog.Logger
 }
@@ -61,6 +61,16 @@ func NewCourier(ctx context.Context, c CourierConfig) (*Courier, error) {
 
 // Sync exchanges with the node the notices that either side lacks. Without an error they are durable on both.
 func (c *Courier) Sync(ctx context.Context) error { return c.engine.Sync(ctx) }
+
+// Deliver has one exchange with the node: without an error, what this side had when it began is durable there. Unlike Sync it does not look
+// whether something came meanwhile, which a node does not answer that has just been brought the end of the courier's own key.
+func (c *Courier) Deliver(ctx context.Context) error {
+	node := c.engine.network.Connected()[0]
+	if _, err := c.engine.call(ctx, c.engine.partner(node)); err != nil {
+		return &MemberError{c.engine.nameOf(node), err}
+	}
+	return nil
+}
 
 // Close disconnects, and waits until the courier no longer uses its Notices.
 func (c *Courier) Close() error {

@@ -133,7 +133,11 @@ func (a *app) foundCharter(name string, anchor cid.Cid, lease int64, leaks notic
 	if err != nil {
 		return nil, err
 	}
-	key, err := a.node().PublishingKey()
+	f, err := a.readKey(a.node().PublishingKeyPath())
+	if err != nil {
+		return nil, err
+	}
+	key, err := f.Private()
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 
 	"chorus/durable"
 	"chorus/ledger"
-	"chorus/ledger/notice"
 	"chorus/node"
 
 	"github.com/ipfs/go-cid"
@@ -19,6 +17,9 @@ import (
 
 // reachWithin is how long publish and revoke look for another member. Only tests change it.
 var reachWithin = 20 * time.Second
+
+// defaultLicence is what others may do with an expert unless its owner says otherwise.
+const defaultLicence = "Apache-2.0"
 
 func (a *app) publishCommand() *cobra.Command {
 	var licence string
@@ -48,7 +49,11 @@ member, and a revocation does not bring back what was had. The others see in the
 				return err
 			}
 			return a.control(c.Context(), func(k node.Control) error {
-				offer, err := k.Publish(c.Context(), p)
+				var offer cid.Cid
+				err := a.unlocked(c.Context(), k, func() (err error) {
+					offer, err = k.Publish(c.Context(), p)
+					return err
+				})
 				if err != nil {
 					return err
 				}
@@ -61,7 +66,7 @@ member, and a revocation does not bring back what was had. The others see in the
 			})
 		},
 	}
-	c.Flags().StringVar(&licence, "licence", "Apache-2.0", "SPDX expression of what others may do with the expert")
+	c.Flags().StringVar(&licence, "licence", defaultLicence, "SPDX expression of what others may do with the expert")
 	c.Flags().BoolVar(&accept, "accept-leaks", false, "publish without a leak report, or with one that says not to: what the expert gives away of your text, every member can have")
 	return c
 }
@@ -94,130 +99,6 @@ func writeReport(expert string, p published) error {
 		return err
 	}
 	return durable.WriteFile(reportPath(expert), durable.Bytes(b))
-}
-
-func (a *app) revokeCommand() *cobra.Command {
-	var all bool
-	var reason string
-	var wait time.Duration
-	c := &cobra.Command{
-		Use:   "revoke (OFFER | --all)",
-		Short: "Withdraw an expert for ever",
-		Long: `Signs a revocation and sends it to the other members. Every honest node stops using the expert on
-receiving it, within one token, and deletes its copy. A revocation is final: to come back, publish
-again, which makes a new offer. The command succeeds once another member has the notice too.
-
-It then shows who has dropped the expert, as their nodes say so, until all that are online have, or --wait is over. Whether
-it waits or not, also after Ctrl-C, the revocation goes its way, and "chorus status" says who is connected.`,
-		Example: `  chorus revoke bagaaiera… --reason "patient withdrew consent"
-  chorus revoke --all`,
-		Args: args(cobra.MaximumNArgs(1)),
-		RunE: func(c *cobra.Command, given []string) error {
-			offer := cid.Undef
-			if (len(given) == 1) == all {
-				return usageError{errors.New("name one offer, or --all")}
-			}
-			if !all {
-				var err error
-				if offer, err = cid.Decode(given[0]); err != nil {
-					return withHint(fmt.Errorf("%q is not an offer: %w", given[0], err), "`chorus experts` lists them")
-				}
-			}
-			charter, err := a.node().LoadCharter()
-			if err != nil {
-				return err
-			}
-			others := len(charter.Body.(*notice.Charter).Members) > 1
-			return a.control(c.Context(), func(k node.Control) error {
-				ctx, cancel := context.WithTimeout(c.Context(), reachWithin)
-				defer cancel()
-				began := time.Now()
-				r, err := k.Revoke(ctx, offer, reason)
-				if err != nil {
-					return err
-				}
-				if !a.json {
-					a.say("revoked: %s", r)
-					if others {
-						a.say("another member has the notice too, after %v", time.Since(began).Round(time.Millisecond))
-					}
-				}
-				var found node.Compliance
-				if others && wait > 0 {
-					found = a.awaitCompliance(c.Context(), k, r, wait)
-				}
-				return a.result(revoked{r.String(), found}, func() {})
-			})
-		},
-	}
-	c.Flags().BoolVar(&all, "all", false, "withdraw everything this member has on offer")
-	c.Flags().StringVar(&reason, "reason", "", "why, for people to read")
-	c.Flags().DurationVar(&wait, "wait", 20*time.Second, "how long to wait for the members that are online to say that they have dropped it")
-	return c
-}
-
-// A revoked is what revoke answers programs.
-type revoked struct {
-	Revocation string `json:"revocation"`
-	node.Compliance
-}
-
-// awaitCompliance shows who has dropped what was revoked, as it becomes known, until all that are online have, the time is up
-// or the command is interrupted: the revocation is with another member by then, so that nothing is lost by leaving.
-func (a *app) awaitCompliance(ctx context.Context, k node.Control, revocation cid.Cid, wait time.Duration) (found node.Compliance) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	ask := time.NewTicker(100 * time.Millisecond)
-	defer ask.Stop()
-	last := ""
-	for {
-		now, err := k.Compliance(ctx, revocation)
-		if err != nil {
-			return found
-		}
-		found = now
-		words, waiting := complianceWords(found)
-		if words != last && !a.json {
-			last = words
-			a.say("%s", words)
-		}
-		if !waiting {
-			return found
-		}
-		select {
-		case <-ask.C:
-		case <-ctx.Done():
-			return found
-		}
-	}
-}
-
-// complianceWords says who has dropped what was revoked, and whether one that is online has not said so yet.
-func complianceWords(c node.Compliance) (words string, waiting bool) {
-	dropped := 0
-	var missing []string
-	for _, m := range c.Members {
-		switch {
-		case !m.Dropped.IsZero():
-			dropped++
-		case m.Connected:
-			waiting = true
-			missing = append(missing, m.Member)
-		case m.Synced.IsZero():
-			missing = append(missing, m.Member+" (offline)")
-		default:
-			missing = append(missing, fmt.Sprintf("%s (offline since %s)", m.Member, m.Synced.Local().Format(time.DateTime)))
-		}
-	}
-	words = fmt.Sprintf("%d of %d members have dropped it", dropped, len(c.Members))
-	if len(missing) == 0 {
-		return words, false
-	}
-	words += "; waiting for " + list(missing)
-	if !c.Until.IsZero() {
-		words += "; their lease ends at " + c.Until.Local().Format(time.DateTime)
-	}
-	return words, waiting
 }
 
 func (a *app) expertsCommand() *cobra.Command {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"regexp"
@@ -46,6 +48,7 @@ const scriptPatience = 30 * time.Second
 //	await-use OFFER [HOME]   that node has OFFER's expert in its mixture
 //	await-end OFFER [HOME]   that node has neither the expert nor its blob, and has said so
 //	await-charter HOME REGEXP  "chorus charter show" on HOME says so
+//	texts FILE WORD…         FILE is training text of sentences with these words
 func TestScripts(t *testing.T) {
 	home := func(ts *testscript.TestScript, args []string) node.Home {
 		if len(args) > 0 {
@@ -101,6 +104,9 @@ func TestScripts(t *testing.T) {
 					return says.MatchString(ts.ReadFile("stdout"))
 				})
 			},
+			"texts": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), sentences(args[1:]), 0o600))
+			},
 			"await-use": stands(func(e node.Expert) bool { return e.InUse }),
 			"await-end": func(ts *testscript.TestScript, neg bool, args []string) {
 				stands(func(e node.Expert) bool { return !e.InUse && !e.Held })(ts, neg, args)
@@ -113,6 +119,22 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// sentences returns sixty lines of JSON with a text in each.
+func sentences(words []string) []byte {
+	rng := rand.New(rand.NewPCG(uint64(len(words)), uint64(len(words[0]))))
+	word := func(all []string) string { return all[rng.IntN(len(all))] }
+	verbs := []string{"finds", "follows", "hides", "keeps", "leaves", "likes", "sees"}
+	var b bytes.Buffer
+	for range 60 {
+		b.WriteString(`{"text":"`)
+		for range 4 {
+			fmt.Fprintf(&b, "The %s %s the %s and the %s. ", word(words), word(verbs), word(words), word(words))
+		}
+		b.WriteString("\"}\n")
+	}
+	return b.Bytes()
 }
 
 // poll asks a node how it is until done is satisfied.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -44,7 +45,11 @@ it: move it to a place that is not on this machine.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.err, "%s is ready. Send this card to your steward:\n", a.home)
+			fmt.Fprintf(a.err, "%s is ready.\n", a.home)
+			if !me.Recovery.IsZero() {
+				fmt.Fprintf(a.err, "Move %s off this machine, or print it with `chorus recovery export --key` and delete it.\n", a.node().RecoveryKeyPath())
+			}
+			fmt.Fprintf(a.err, "Send this card to your steward:\n")
 			return json.NewEncoder(a.out).Encode(me)
 		},
 	}
@@ -90,6 +95,10 @@ member's experts, assembles the mixture, and serves local programs over the Open
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
+			pass, err := a.passphraseAtStart()
+			if err != nil {
+				return err
+			}
 			report, end := a.transfer("anchor")
 			n, err := node.New(ctx, a.node(), node.Options{Serve: true, Log: a.logger(),
 				Waiting: func(addresses []string) {
@@ -101,7 +110,13 @@ member's experts, assembles the mixture, and serves local programs over the Open
 			if err != nil {
 				return err
 			}
-			s, err := n.Status(ctx)
+			var s node.Status
+			if pass != "" {
+				err = n.Open(ctx, pass)
+			}
+			if err == nil {
+				s, err = n.Status(ctx)
+			}
 			if err == nil {
 				a.say("%s of %s is up.\n  for local programs   %s/v1\n  for other members    %s", s.Member, s.Charter, s.API, list(s.Addresses))
 				err = a.follow(ctx, n)
@@ -112,6 +127,28 @@ member's experts, assembles the mixture, and serves local programs over the Open
 			return errors.Join(err, n.Close())
 		},
 	}
+}
+
+// passphraseAtStart returns the passphrase of the publishing key, tried; it is empty if that is not protected, or stays locked.
+func (a *app) passphraseAtStart() (string, error) {
+	path := a.node().PublishingKeyPath()
+	f, err := node.ReadKeyFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil // New says what is missing
+	} else if err != nil || !f.Protected() {
+		return "", err
+	}
+	pass, err := a.passphrase(path + " (none: it stays locked)")
+	if errors.Is(err, errNobodyToAsk) || err == nil && pass == "" {
+		a.say("%s stays locked: commands that sign ask for its passphrase. Leases are renewed only if renewal.key has been lent that power.", path)
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	if err := f.Open(pass); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return pass, nil
 }
 
 // follow prints every change of the mixture until ctx ends.

@@ -74,7 +74,7 @@ node could be reached, 130 interrupted.`,
 	flags.BoolVar(&a.verbose, "verbose", false, "log what the node does to stderr")
 	for _, sub := range []*cobra.Command{
 		a.demoCommand(), a.initCommand(), a.inviteCommand(), a.joinCommand(), a.charterCommand(), a.leaveCommand(), a.tokenizerCommand(), a.anchorCommand(), a.upCommand(), a.trainCommand(), a.expertCommand(), a.exportCommand(),
-		a.auditCommand(), a.publishCommand(), a.revokeCommand(), a.askCommand(), a.expertsCommand(), a.ledgerCommand(), a.evalCommand(), a.valueCommand(), a.statusCommand(), a.doctorCommand(),
+		a.auditCommand(), a.publishCommand(), a.revokeCommand(), a.keyCommand(), a.recoveryCommand(), a.askCommand(), a.expertsCommand(), a.ledgerCommand(), a.evalCommand(), a.valueCommand(), a.statusCommand(), a.doctorCommand(),
 	} {
 		c.AddCommand(sub)
 	}

@@ -81,6 +81,12 @@ func explain(err error) (code int, hints []string) {
 		return exitFailed, append(hints, "ask one of them")
 	case errors.Is(err, node.ErrNotReconciled):
 		return exitUnreachable, append(hints, "name a member that is online under `peers` in config.toml, or try again when one is")
+	case errors.Is(err, node.ErrUnreached):
+		return exitUnreachable, append(hints, "name a node that is up with --peer: any member's will do", "a key that is not on the charter, or was revoked, is let in by none")
+	case errors.Is(err, node.ErrReplaced):
+		return exitFailed, append(hints, "name a new one with `chorus key rotate --recovery FILE`, or put the one that was named in its place")
+	case errors.Is(err, errNobodyToAsk):
+		return exitFailed, append(hints, "name a file with it in $"+passphraseFile)
 	case errors.Is(err, ledger.ErrInUse):
 		return exitFailed, append(hints, "the node of this data folder is starting or stopping: try again in a moment")
 	case errors.Is(err, ledger.ErrClockBehind):

@@ -1,0 +1,644 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"chorus/ledger"
+	"chorus/ledger/notice"
+	"chorus/node"
+
+	"github.com/ipfs/go-cid"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) keyCommand() *cobra.Command {
+	c := &cobra.Command{Use: "key", Short: "Make, protect, lend, revoke and replace a member's keys"}
+	group(c)
+	c.AddCommand(a.keyShow(), a.keyNew(), a.keyPassphrase(), a.keyDelegate(), a.keyRevoke(), a.keyRotate())
+	return c
+}
+
+// A keyLine is one key in what key show prints.
+type keyLine struct {
+	File      string           `json:"file,omitempty"` // empty: it is not in the data folder
+	Key       notice.PublicKey `json:"key"`
+	Protected bool             `json:"protected"`
+	Seat      string           `json:"seat,omitempty"` // what it is to the member now; empty: nothing
+}
+
+func (a *app) keyShow() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show",
+		Short: "Show this member's keys: which are here, which are protected, which seat each has",
+		Example: `  chorus key show
+  chorus key show --json`,
+		Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if _, err := a.node().Config(); err != nil {
+				return err
+			}
+			seats := make(map[notice.PublicKey]ledger.Role)
+			s, _, err := a.status(c.Context())
+			founded := !errors.Is(err, node.ErrNoCharter)
+			if err != nil && founded {
+				return err
+			}
+			for _, k := range s.Keys {
+				seats[k.Key] = k.Role
+			}
+			var lines []keyLine
+			for _, path := range a.node().KeyPaths() {
+				f, err := node.ReadKeyFile(path)
+				if errors.Is(err, fs.ErrNotExist) {
+					continue
+				} else if err != nil {
+					return err
+				}
+				lines = append(lines, keyLine{filepath.Base(path), f.Key, f.Protected(), string(seats[f.Key])})
+				delete(seats, f.Key)
+			}
+			for _, k := range s.Keys {
+				if _, elsewhere := seats[k.Key]; elsewhere {
+					lines = append(lines, keyLine{Key: k.Key, Seat: string(k.Role)})
+				}
+			}
+			return a.result(lines, func() {
+				rows := [][]string{{"key", "file", "protected", "seat"}}
+				for _, l := range lines {
+					file, protected, seat := l.File, yes(l.Protected), l.Seat
+					if file == "" {
+						file, protected = "not here", ""
+					}
+					if seat == "" && founded {
+						seat = "none now"
+					}
+					rows = append(rows, []string{l.Key.String(), file, protected, seat})
+				}
+				a.table(rows)
+			})
+		},
+	}
+}
+
+// The keys that key new makes.
+const (
+	keyRevoker  = "revoker"
+	keyDelegate = "delegate"
+	keyRenewal  = "renewal"
+)
+
+func (a *app) keyNew() *cobra.Command {
+	var out string
+	var peers []string
+	c := &cobra.Command{
+		Use:   "new (revoker | delegate | renewal)",
+		Short: "Make a key that can do a part of what the publishing key can",
+		Long: `Makes a key file that also says which charter and member it is for and where their nodes are, so that it
+works on any machine that has it.
+
+A revoker can revoke, and nothing else: its public half goes onto this member's card, which "chorus init" prints again, for
+the charter. A delegate can do what "chorus key delegate" lends it, from then on. A renewal key stays in the data folder:
+with that power lent to it, the node renews leases while the publishing key is locked.`,
+		Example: `  chorus key new revoker --out /media/stick/revoker.key
+  chorus key new renewal
+  chorus key delegate renewal --renew --until 2027-12-31`,
+		ValidArgs: []string{keyRevoker, keyDelegate, keyRenewal},
+		Args:      args(cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs)),
+		RunE: func(c *cobra.Command, given []string) error {
+			use := given[0]
+			config, err := a.node().Config()
+			if err != nil {
+				return err
+			}
+			if use == keyRenewal && out == "" {
+				out = a.node().RenewalKeyPath()
+			}
+			if out == "" {
+				out = use + ".key"
+			}
+			if _, err := os.Lstat(out); !errors.Is(err, fs.ErrNotExist) {
+				return errors.Join(fmt.Errorf("%s is there already: a key is never overwritten", out), err)
+			}
+			info, err := a.keyInfo(c.Context(), use, peers)
+			if err != nil {
+				return err
+			}
+			f, err := node.NewKeyFile(info)
+			if err != nil {
+				return err
+			}
+			if err := f.Write(out); err != nil {
+				return err
+			}
+			if use == keyRevoker {
+				if err := a.node().AddRevoker(f.Key); err != nil {
+					return err
+				}
+			}
+			return a.result(map[string]any{"file": out, "key": f.Key, "peers": f.Peers}, func() {
+				a.say("%s holds the key %s", out, f.Key)
+				switch {
+				case use == keyRevoker && !info.Charter.Defined():
+					a.say("It is on this member's card now, which `chorus init %s` prints again for your steward.", config.Member)
+				case use == keyRevoker:
+					a.say("The charter does not list it yet: lend it the power with `chorus key delegate %s --revoke --until DATE`, or have the stewards add it.", out)
+				case use == keyRenewal:
+					a.say("It can do nothing yet: lend it the power with `chorus key delegate renewal --renew --until DATE`.")
+				default:
+					a.say("It can do nothing yet: lend it powers with `chorus key delegate %s`.", out)
+				}
+				if use != keyRenewal && len(info.Peers) == 0 {
+					a.say("It names no node, so that whoever uses it must know an address: see --peer.")
+				}
+			})
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "where to write it (default: its kind and .key)")
+	c.Flags().StringSliceVar(&peers, "peer", nil, "address of a node that the key's file names (default: all that are known)")
+	return c
+}
+
+// maxKeyPeers is how many addresses the files of keys name.
+const maxKeyPeers = 8
+
+// keyInfo is what the files of this member's keys say.
+func (a *app) keyInfo(ctx context.Context, use string, peers []string) (node.KeyInfo, error) {
+	config, err := a.node().Config()
+	if err != nil {
+		return node.KeyInfo{}, err
+	}
+	info := node.KeyInfo{Use: use, Member: config.Member, Peers: peers}
+	charter, err := a.node().LoadCharter()
+	if errors.Is(err, node.ErrNoCharter) {
+		return info, nil
+	} else if err != nil {
+		return info, err
+	}
+	info.Charter = charter.CID
+	if len(peers) == 0 {
+		info.Peers = a.addresses(ctx, config)
+	}
+	return info, nil
+}
+
+// addresses returns where nodes can be reached, as far as this home knows: others' first, since it may be this machine that is lost.
+func (a *app) addresses(ctx context.Context, config node.Config) []string {
+	all := append(slices.Clone(config.Peers), a.node().KnownAddresses()...)
+	if client, err := node.Dial(ctx, a.node()); err == nil {
+		if s, err := client.Status(ctx); err == nil {
+			all = append(all, s.Addresses...)
+		}
+	}
+	var some []string
+	for _, addr := range all {
+		if !slices.Contains(some, addr) && len(some) < maxKeyPeers {
+			some = append(some, addr)
+		}
+	}
+	return some
+}
+
+func (a *app) keyPassphrase() *cobra.Command {
+	var remove bool
+	var to string
+	c := &cobra.Command{
+		Use:   "passphrase",
+		Short: "Protect the publishing and recovery keys with a passphrase, change it, or take it away",
+		Long: `Encrypts the data folder's publishing key, and its recovery key if that is still there, with a passphrase (age, scrypt). "chorus up" then asks
+for it, and so do the commands that sign; $` + passphraseFile + ` names a file with it where nobody can be asked. A node that is
+started without it runs, and renews leases if there is a renewal key: see "chorus key new".`,
+		Example: `  chorus key passphrase
+  chorus key passphrase --remove`,
+		Args: args(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			if _, err := a.node().Config(); err != nil {
+				return err
+			}
+			var files []*node.KeyFile
+			var paths []string
+			pass := ""
+			for _, path := range []string{a.node().PublishingKeyPath(), a.node().RecoveryKeyPath()} {
+				f, err := node.ReadKeyFile(path)
+				if errors.Is(err, fs.ErrNotExist) {
+					continue
+				} else if err != nil {
+					return err
+				}
+				if f.Protected() {
+					if pass == "" {
+						if pass, err = a.passphrase(path); err != nil {
+							return err
+						}
+					}
+					if err := f.Open(pass); err != nil {
+						return fmt.Errorf("%s: %w", path, err)
+					}
+				}
+				files, paths = append(files, f), append(paths, path)
+			}
+			fresh := ""
+			var err error
+			switch {
+			case remove:
+			case to != "":
+				fresh, err = firstLine(to)
+			default:
+				fresh, err = a.newPassphrase(a.home)
+				if err == nil && fresh == "" {
+					err = errors.New("an empty passphrase protects nothing: use --remove")
+				}
+			}
+			if err != nil {
+				return err
+			}
+			for i, f := range files {
+				if err := f.Protect(fresh); err != nil {
+					return err
+				}
+				if err := f.Write(paths[i]); err != nil {
+					return err
+				}
+				if remove {
+					a.say("%s is not protected any more", paths[i])
+				} else {
+					a.say("%s is protected by a passphrase: nobody can tell it to you if you forget it", paths[i])
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&remove, "remove", false, "take the protection away")
+	c.Flags().StringVar(&to, "to", "", "file whose first line is the new passphrase, where nobody can be asked")
+	return c
+}
+
+func (a *app) keyDelegate() *cobra.Command {
+	var d notice.Delegation
+	var until, recovery string
+	var offers, peers []string
+	c := &cobra.Command{
+		Use:   "delegate (FILE | KEY | renewal)",
+		Short: "Lend another key the power to revoke experts or to renew leases",
+		Long: `Signs a delegation of this member to a key, given by its file or its public half: to revoke, to renew leases,
+or both; of all experts or some; until a day. "renewal" is the data folder's own renewal key. It ends earlier when
+"chorus key revoke" names the key. The publishing key signs it, or with --recovery the recovery key, whose delegations outlive
+the publishing key.`,
+		Example: `  chorus key delegate revoker.key --revoke --until 2027-12-31
+  chorus key delegate renewal --renew --until 2160h
+  chorus key delegate z6Mk… --revoke --offers cardiology --until 2027-12-31`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, given []string) (err error) {
+			if !d.Revoke && !d.Renew {
+				return usageError{errors.New("say which power to lend: --revoke, --renew, or both")}
+			}
+			if d.NotAfter, err = parseUntil(until, time.Now()); err != nil {
+				return usageError{err}
+			}
+			path := given[0]
+			if path == keyRenewal {
+				path = a.node().RenewalKeyPath()
+			}
+			var f *node.KeyFile
+			if d.Delegate, err = notice.ParsePublicKey(path); err != nil {
+				if f, err = node.ReadKeyFile(path); err != nil {
+					return err
+				}
+				d.Delegate = f.Key
+			}
+			ctx := c.Context()
+			var id cid.Cid
+			if recovery != "" {
+				id, err = a.delegateByRecovery(ctx, &d, recovery, peers, offers)
+			} else {
+				id, err = a.delegateByNode(ctx, &d, offers)
+			}
+			if err != nil {
+				return err
+			}
+			if f != nil && !f.Charter.Defined() {
+				if f.KeyInfo, err = a.lentInfo(ctx, f.KeyInfo); err != nil {
+					return err
+				}
+				if err := f.Write(path); err != nil {
+					return err
+				}
+			}
+			return a.result(map[string]any{"delegation": id, "key": d.Delegate, "until": d.NotAfter}, func() {
+				a.say("%s can %s until %s", d.Delegate, powers(&d), d.NotAfter.Local().Format(time.DateTime))
+				a.say("another member has the delegation: %s", id)
+			})
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&d.Revoke, "revoke", false, "lend the power to revoke experts")
+	f.BoolVar(&d.Renew, "renew", false, "lend the power to renew leases")
+	f.StringSliceVar(&offers, "offers", nil, "of these experts only, by domain or offer (default: all of the member's)")
+	f.StringVar(&until, "until", "", "day, time (RFC 3339) or duration such as 720h")
+	f.StringVar(&recovery, "recovery", "", "file of the recovery key, to sign with it")
+	f.StringSliceVar(&peers, "peer", nil, "with --recovery: address of a node to bring it to")
+	_ = c.MarkFlagRequired("until")
+	return c
+}
+
+// lentInfo completes what the file of a key says that powers were lent to.
+func (a *app) lentInfo(ctx context.Context, info node.KeyInfo) (node.KeyInfo, error) {
+	use := info.Use
+	if use == "" {
+		use = keyDelegate
+	}
+	full, err := a.keyInfo(ctx, use, info.Peers)
+	full.Key = info.Key
+	if errors.Is(err, node.ErrNoHome) {
+		return info, nil // it was signed away from the data folder
+	}
+	return full, err
+}
+
+func powers(d *notice.Delegation) string {
+	what := "all experts"
+	if len(d.Offers) > 0 {
+		what = fmt.Sprintf("%d experts", len(d.Offers))
+	}
+	switch {
+	case d.Revoke && d.Renew:
+		return "revoke " + what + " and renew their leases"
+	case d.Revoke:
+		return "revoke " + what
+	}
+	return "renew the leases of " + what
+}
+
+// parseUntil reads a day, a time or a duration from now on.
+func parseUntil(text string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(text); err == nil {
+		return now.Add(d).UTC().Truncate(time.Second), nil
+	}
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if at, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return at.UTC().Truncate(time.Second), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is neither a day (2027-12-31), nor a time (RFC 3339), nor a duration (720h)", text)
+}
+
+// scope finds the offers that names stand for.
+func scope(names []string, own string, experts []node.Expert) ([]cid.Cid, error) {
+	offers := []cid.Cid{}
+	for _, name := range names {
+		t, _, err := target(name, own, experts, false)
+		if err != nil {
+			return nil, err
+		}
+		if !t.Offer.Defined() {
+			return nil, usageError{fmt.Errorf("%s is not an expert", name)}
+		}
+		offers = append(offers, t.Offer)
+	}
+	slices.SortFunc(offers, notice.CompareCID)
+	return slices.Compact(offers), nil
+}
+
+func (a *app) delegateByNode(ctx context.Context, d *notice.Delegation, offers []string) (id cid.Cid, err error) {
+	err = a.control(ctx, func(k node.Control) error {
+		s, err := k.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if d.Offers, err = scope(offers, s.Member, s.Experts); err != nil {
+			return err
+		}
+		return a.unlocked(ctx, k, func() error {
+			ctx, cancel := context.WithTimeout(ctx, reachWithin)
+			defer cancel()
+			id, err = k.Declare(ctx, node.Declaration{Delegation: d})
+			return err
+		})
+	})
+	return id, err
+}
+
+func (a *app) delegateByRecovery(ctx context.Context, d *notice.Delegation, path string, peers, offers []string) (id cid.Cid, err error) {
+	e, err := a.recoveryErrand(ctx, path, peers)
+	if err != nil {
+		return id, err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	if d.Offers, err = scope(offers, e.Member(), node.OfflineStatus("", e.Member(), e.Ledger()).Experts); err != nil {
+		return id, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
+	return e.Delegate(ctx, d)
+}
+
+// recoveryErrand goes out with the recovery key, to a node that is named, that the key's file names or that the data folder knows.
+func (a *app) recoveryErrand(ctx context.Context, path string, peers []string) (*node.Errand, error) {
+	f, err := a.readKey(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(peers)+len(f.Peers) == 0 {
+		if info, err := a.keyInfo(ctx, "", nil); err == nil {
+			f.Charter, f.Peers = info.Charter, info.Peers
+		}
+	}
+	return a.errand(ctx, f, peers)
+}
+
+func (a *app) keyRevoke() *cobra.Command {
+	var w withdrawal
+	c := &cobra.Command{
+		Use:   "revoke (FILE | KEY)",
+		Short: "Withdraw a key for ever, and whatever it alone stands for",
+		Long: `Revokes a key of this member's, given by its file or its public half. Of a publishing key, all experts that it offered are revoked;
+of a node key, no node lets it in; of a revoker or a delegate, it can do nothing more. The publishing key can revoke itself
+and those it lent powers to; a revoker and the recovery key, with --key, can revoke any but the recovery key.`,
+		Example: `  chorus key revoke lost.key --reason "laptop stolen"
+  chorus key revoke z6Mk… --key /media/stick/recovery.key --peer /ip4/192.0.2.7/tcp/4101/p2p/12D3Koo…`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, given []string) error {
+			key, err := notice.ParsePublicKey(given[0])
+			if err != nil {
+				f, err := node.ReadKeyFile(given[0])
+				if err != nil {
+					return err
+				}
+				key = f.Key
+			}
+			if w.key != "" {
+				return a.revokeByKey(c.Context(), w, key.String())
+			}
+			s, _, err := a.status(c.Context())
+			if err != nil {
+				return err
+			}
+			for _, k := range s.Keys {
+				if k.Key == key && k.Role != ledger.RolePublishing && k.Role != ledger.RoleDelegate {
+					return withHint(fmt.Errorf("%s is the %s key of %s, which its publishing key cannot revoke", key, k.Role, s.Member),
+						"use the recovery key or a revoker: `chorus key revoke KEY --key FILE`")
+				}
+			}
+			return a.revokeByNode(c.Context(), w, key.String())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&w.reason, "reason", "", "why, for people to read")
+	f.DurationVar(&w.wait, "wait", 20*time.Second, "how long to wait for the members that are online to say that they have dropped what ends by it")
+	f.StringVar(&w.key, "key", "", "file of the key to sign with, on any machine")
+	f.StringSliceVar(&w.peers, "peer", nil, "address of a node to bring it to (repeatable; a key's file may name some)")
+	return c
+}
+
+func (a *app) keyRotate() *cobra.Command {
+	var recovery string
+	var peers []string
+	var ofNode, publish bool
+	c := &cobra.Command{
+		Use:   "rotate",
+		Short: "Replace the publishing key, or the node's, by a new one",
+		Long: `Makes a new publishing key, or with --node a new node key, and has the recovery key name it in place of the old
+one, which that revokes, so that it helps whoever stole it nothing. The data folder takes the new key into use; the old one stays beside it, as .old.
+
+The experts that the old publishing key offered are revoked with it: publish them again, or give --publish, which does it for
+those whose training is still here. It may be repeated after an interruption.`,
+		Example: `  chorus key rotate --recovery /media/stick/recovery.key
+  chorus key rotate --node --recovery /media/stick/recovery.key`,
+		Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			role, path := notice.RotatePublishing, a.node().PublishingKeyPath()
+			if ofNode {
+				role, path = notice.RotateNode, a.node().NodeKeyPath()
+			}
+			if recovery == "" {
+				recovery = a.node().RecoveryKeyPath()
+			}
+			return a.rotate(c.Context(), role, path, recovery, peers, publish)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&recovery, "recovery", "", "file of the recovery key (default: the data folder's, if it is still there)")
+	f.BoolVar(&ofNode, "node", false, "the node's key, and not the publishing key")
+	f.BoolVar(&publish, "publish", false, "publish again what was on offer, where its training is here")
+	f.StringSliceVar(&peers, "peer", nil, "address of a node to bring it to (default: all that are known)")
+	return c
+}
+
+func (a *app) rotate(ctx context.Context, role notice.RotatedRole, path, recovery string, peers []string, publish bool) (err error) {
+	if _, err := a.node().LoadCharter(); err != nil {
+		return err
+	}
+	replacement, err := a.replacement(path)
+	if err != nil {
+		return err
+	}
+	e, err := a.recoveryErrand(ctx, recovery, peers)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	var domains []string
+	for _, x := range node.OfflineStatus("", e.Member(), e.Ledger()).Experts {
+		if x.Member == e.Member() && x.State != ledger.Revoked {
+			domains = append(domains, x.Domain)
+		}
+	}
+	private, err := replacement.Private()
+	if err != nil {
+		return err
+	}
+	sending, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
+	var last notice.PublicKey
+	if old, err := node.ReadKeyFile(path); err == nil {
+		last = old.Key
+	}
+	if _, err := e.Rotate(sending, role, last, private); err != nil {
+		return err
+	}
+	if err := a.node().Learn(ctx, e.Ledger()); err != nil {
+		return err
+	}
+	if err := os.Rename(path, path+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	a.say("%s is the %s key of %s now, and the old one is revoked: %s has it", replacement.Key, role, e.Member(), e.Peer())
+	if role == notice.RotateNode {
+		a.say("Start the node again with `chorus up`, and give the others its address, which ends in another name now.")
+		return nil
+	}
+	a.say("What was signed ahead with the old key, and what it lent, is void: see `chorus recovery export` and `chorus key delegate`.")
+	if len(domains) == 0 {
+		return nil
+	}
+	if !publish {
+		a.say("Publish again what was on offer, which is revoked with the old key:")
+		for _, d := range domains {
+			a.say("  chorus publish %s", d)
+		}
+		return nil
+	}
+	for _, d := range domains {
+		if err := a.republish(ctx, d); err != nil {
+			fmt.Fprintf(a.err, "%s is not published again: %v\n", d, err)
+		}
+	}
+	return nil
+}
+
+// replacement returns the key that is to take the place of the one at path: a new one, or the one that an interrupted attempt made. It is
+// protected as the old one is.
+func (a *app) replacement(path string) (*node.KeyFile, error) {
+	f, err := node.ReadKeyFile(path + ".new")
+	if err == nil && f.Protected() {
+		return a.readKey(path + ".new")
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	if f, err = node.NewKeyFile(node.KeyInfo{}); err != nil {
+		return nil, err
+	}
+	if old, err := node.ReadKeyFile(path); err == nil && old.Protected() {
+		pass, err := a.passphrase(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := old.Open(pass); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if err := f.Protect(pass); err != nil {
+			return nil, err
+		}
+	}
+	return f, f.Write(path + ".new")
+}
+
+// republish offers again what training left under a name.
+func (a *app) republish(ctx context.Context, name string) error {
+	p, err := a.publication(name, defaultLicence)
+	if err != nil {
+		return err
+	}
+	if p.LeakReport, err = leakReport(p.Path, name, false); err != nil {
+		return err
+	}
+	return a.control(ctx, func(k node.Control) error {
+		return a.unlocked(ctx, k, func() error {
+			offer, err := k.Publish(ctx, p)
+			if err == nil {
+				a.say("%s is on offer again: %s", p.Domain, offer)
+			}
+			return err
+		})
+	})
+}

@@ -1,0 +1,239 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"chorus/ledger"
+	"chorus/ledger/notice"
+	"chorus/p2p"
+)
+
+// The keys of a home.
+const (
+	publishingKey = "publishing.key"
+	nodeKey       = "node.key"
+	recoveryKey   = "recovery.key"
+	renewalKey    = "renewal.key"
+
+	revokersFile = "revokers.txt"
+)
+
+// KeyPaths returns the names of all key files that a home can have, in the order in which to show them.
+func (h Home) KeyPaths() []string {
+	return []string{h.PublishingKeyPath(), h.NodeKeyPath(), h.RecoveryKeyPath(), h.RenewalKeyPath()}
+}
+
+// Key files of a home, whether or not they are there.
+func (h Home) PublishingKeyPath() string { return h.path(publishingKey) }
+func (h Home) NodeKeyPath() string       { return h.path(nodeKey) }
+func (h Home) RecoveryKeyPath() string   { return h.path(recoveryKey) }
+func (h Home) RenewalKeyPath() string    { return h.path(renewalKey) }
+
+// PublishingKey reads the key that signs this member's notices. The error wraps [ErrLocked] if it is protected.
+func (h Home) PublishingKey() (ed25519.PrivateKey, error) { return loadKey(h.path(publishingKey)) }
+
+// Member returns the home's public keys under a name, as a charter lists them. Without a recovery key in
+// the home, none is named.
+func (h Home) Member(name string) (notice.Member, error) {
+	m := notice.Member{Name: name}
+	for _, k := range []struct {
+		file string
+		key  *notice.PublicKey
+	}{{publishingKey, &m.Publishing}, {nodeKey, &m.Node}, {recoveryKey, &m.Recovery}} {
+		f, err := ReadKeyFile(h.path(k.file))
+		if errors.Is(err, fs.ErrNotExist) && k.file == recoveryKey {
+			continue
+		} else if err != nil {
+			return notice.Member{}, err
+		}
+		*k.key = f.Key
+	}
+	var err error
+	m.Revokers, err = h.Revokers()
+	return m, err
+}
+
+// Revokers returns the public halves of the revoker keys that were made for this member, for its card.
+func (h Home) Revokers() ([]notice.PublicKey, error) {
+	keys := []notice.PublicKey{}
+	b, err := os.ReadFile(h.path(revokersFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return keys, nil
+	} else if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(b)) {
+		k, err := notice.ParsePublicKey(strings.TrimSpace(line))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", h.path(revokersFile), err)
+		}
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, notice.CompareKey)
+	return slices.Compact(keys), nil
+}
+
+// AddRevoker puts the public half of a revoker key on this member's card.
+func (h Home) AddRevoker(k notice.PublicKey) error {
+	keys, err := h.Revokers()
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	for _, k := range append(keys, k) {
+		fmt.Fprintln(&b, k)
+	}
+	return writeFile(h.path(revokersFile), []byte(b.String()))
+}
+
+func createKey(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := NewKeyFile(KeyInfo{})
+	if err != nil {
+		return err
+	}
+	return f.Write(path)
+}
+
+func loadKey(path string) (ed25519.PrivateKey, error) {
+	f, err := ReadKeyFile(path)
+	if err != nil {
+		return nil, err
+	}
+	key, err := f.Private()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return key, nil
+}
+
+// Open implements [Control]. The error wraps [ErrPassphrase] if the passphrase is another.
+func (n *Node) Open(_ context.Context, passphrase string) error {
+	f, err := ReadKeyFile(n.home.path(publishingKey))
+	if err != nil {
+		return err
+	}
+	if err := f.Open(passphrase); err != nil {
+		return fmt.Errorf("%s: %w", n.home.path(publishingKey), err)
+	}
+	key, err := f.Private()
+	if err != nil {
+		return err
+	}
+	n.opened.Store(&key)
+	n.announce()
+	return nil
+}
+
+// publishingKey returns the key that signs this member's notices: that of the file, which may have been replaced since
+// the node started, or the one that was opened if it is protected.
+func (n *Node) publishingKey() (ed25519.PrivateKey, error) {
+	f, err := ReadKeyFile(n.home.path(publishingKey))
+	if err != nil {
+		return nil, err
+	}
+	if opened := n.opened.Load(); opened != nil && notice.PublicKeyOf(*opened) == f.Key {
+		return *opened, nil
+	}
+	key, err := f.Private()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", n.home.path(publishingKey), ErrLocked)
+	}
+	return key, nil
+}
+
+// ErrReplaced is returned when something is to be signed with a key that the member does not have any more.
+var ErrReplaced = errors.New("this is not the member's publishing key any more: it was revoked, or the recovery key named another")
+
+// seated refuses to sign with a publishing key that counts for nothing.
+func (n *Node) seated(key ed25519.PrivateKey) error {
+	if member, role, ok := n.ledger.Seat(notice.PublicKeyOf(key)); !ok || member != n.Member() || role != ledger.RolePublishing {
+		return fmt.Errorf("%s: %w", n.home.path(publishingKey), ErrReplaced)
+	}
+	return nil
+}
+
+// leaseKey returns the key that renews leases: the publishing key or, while that is locked, the one that was lent the power.
+func (n *Node) leaseKey() (ed25519.PrivateKey, error) {
+	key, locked := n.publishingKey()
+	if locked == nil || !errors.Is(locked, ErrLocked) {
+		return key, locked
+	}
+	key, err := loadKey(n.home.path(renewalKey))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, locked
+	} else if err != nil {
+		return nil, err
+	}
+	if member, role, ok := n.ledger.Seat(notice.PublicKeyOf(key)); !ok || member != n.Member() || role != ledger.RoleDelegate {
+		return nil, fmt.Errorf("%w, and %s has not been lent the power to renew leases", locked, n.home.path(renewalKey))
+	}
+	return key, nil
+}
+
+// Learn brings the home's ledger, or its running node, what l has of this member's recovery key: which keys it named.
+func (h Home) Learn(ctx context.Context, l *ledger.Ledger) (err error) {
+	c, err := h.Config()
+	if err != nil {
+		return err
+	}
+	var all []*notice.Notice
+	for k, role := range l.Keys(c.Member) {
+		if role != ledger.RoleRecovery {
+			continue
+		}
+		for after := uint64(0); ; {
+			envelopes, last, err := l.Envelopes(k, after, notice.MaxCharterSize)
+			if err != nil {
+				return err
+			}
+			for _, e := range envelopes {
+				n, err := notice.Parse(e)
+				if err != nil {
+					return err
+				}
+				all = append(all, n)
+			}
+			if len(envelopes) == 0 {
+				break
+			}
+			after = last
+		}
+	}
+	client, err := Dial(ctx, h)
+	if err == nil {
+		for _, n := range all {
+			// That it goes on to others is not for now: they have it, and may not speak with this node's key any more.
+			telling, cancel := context.WithTimeout(ctx, time.Second)
+			_, err := client.Present(telling, n.Envelope)
+			cancel()
+			if err != nil && !errors.Is(err, ErrNotSpread) {
+				return err
+			}
+		}
+		return nil
+	}
+	if !errors.Is(err, ErrNotRunning) {
+		return err
+	}
+	own, err := h.OpenLedger()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, own.Close()) }()
+	_, err = own.Add(all...)
+	return err
+}
+
+// KnownAddresses returns the multiaddrs of other members' nodes that this home's node has heard of.
+func (h Home) KnownAddresses() []string { return p2p.KnownAddresses(h.addresses()) }
