@@ -104,7 +104,19 @@ func (e *Errand) connect(ctx context.Context, c ErrandConfig, store *lateLedger)
 	if err != nil {
 		return err
 	}
-	return e.courier.Sync(ctx)
+	if err = e.courier.Sync(ctx); err != nil && ctx.Err() == nil {
+		err = e.courier.Sync(ctx) // a node that is busy with another exchange resets a stream
+	}
+	return err
+}
+
+// deliver brings the node what it lacks, trying once more if the first exchange breaks off.
+func (e *Errand) deliver(ctx context.Context) error {
+	err := e.courier.Deliver(ctx)
+	if err != nil && ctx.Err() == nil {
+		err = e.courier.Deliver(ctx)
+	}
+	return err
 }
 
 // leave disconnects and forgets.
@@ -137,7 +149,7 @@ func (e *Errand) Deliver(ctx context.Context, all ...*notice.Notice) error {
 	if _, err := e.ledger.Add(all...); err != nil {
 		return err
 	}
-	return e.courier.Deliver(ctx)
+	return e.deliver(ctx)
 }
 
 // Revoke withdraws what t names, and returns the identities of the notices that do once they are durable at the node.
@@ -154,7 +166,7 @@ func (e *Errand) Revoke(ctx context.Context, t Target, reason string) ([]cid.Cid
 	if len(signed) == 0 {
 		return ids, nil
 	}
-	return ids, e.courier.Deliver(ctx)
+	return ids, e.deliver(ctx)
 }
 
 // Rotate names a new publishing or node key of the member's, whose old one that revokes. The errand's key must be the recovery key. Where the
@@ -165,7 +177,7 @@ func (e *Errand) Rotate(ctx context.Context, role notice.RotatedRole, last notic
 	}
 	public := notice.PublicKeyOf(replacement)
 	if member, has, ok := e.ledger.Seat(public); ok && member == e.member && string(has) == string(role) {
-		return cid.Undef, e.courier.Deliver(ctx) // by an earlier attempt
+		return cid.Undef, e.deliver(ctx) // by an earlier attempt
 	}
 	old := last
 	for k, has := range e.ledger.Keys(e.member) {
@@ -183,7 +195,7 @@ func (e *Errand) Rotate(ctx context.Context, role notice.RotatedRole, last notic
 	if member, has, ok := e.ledger.Seat(public); !ok || member != e.member || string(has) != string(role) {
 		return cid.Undef, fmt.Errorf("%s was not the last %s key of %s, so a new one cannot take its place", old, role, e.member)
 	}
-	return n.CID, e.courier.Deliver(ctx)
+	return n.CID, e.deliver(ctx)
 }
 
 // Delegate signs a delegation in the feed of the errand's key, which must be the recovery key: the publishing key's feed is
@@ -196,7 +208,7 @@ func (e *Errand) Delegate(ctx context.Context, d *notice.Delegation) (cid.Cid, e
 	if err != nil {
 		return cid.Undef, err
 	}
-	return n.CID, e.courier.Deliver(ctx)
+	return n.CID, e.deliver(ctx)
 }
 
 // Compliance asks the node again and returns who has dropped what the revocations withdraw. Who is online an errand does not know: all

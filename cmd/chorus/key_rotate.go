@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"chorus/ledger"
+	"chorus/ledger/notice"
+	"chorus/node"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) keyRotate() *cobra.Command {
+	var recovery string
+	var peers []string
+	var ofNode, publish bool
+	c := &cobra.Command{
+		Use:   "rotate",
+		Short: "Replace the publishing key, or the node's, by a new one",
+		Long: `Makes a new publishing key, or with --node a new node key, and has the recovery key name it in place of the old
+one, which that revokes, so that it helps whoever stole it nothing. The data folder takes the new key into use; the old one stays beside it, as .old.
+
+The experts that the old publishing key offered are revoked with it: publish them again, or give --publish, which does it for
+those whose training is still here. It may be repeated after an interruption.`,
+		Example: `  chorus key rotate --recovery /media/stick/recovery.key
+  chorus key rotate --node --recovery /media/stick/recovery.key`,
+		Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			role, path := notice.RotatePublishing, a.node().PublishingKeyPath()
+			if ofNode {
+				role, path = notice.RotateNode, a.node().NodeKeyPath()
+			}
+			if recovery == "" {
+				recovery = a.node().RecoveryKeyPath()
+			}
+			return a.rotate(c.Context(), role, path, recovery, peers, publish)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&recovery, "recovery", "", "file of the recovery key (default: the data folder's, if it is still there)")
+	f.BoolVar(&ofNode, "node", false, "the node's key, and not the publishing key")
+	f.BoolVar(&publish, "publish", false, "publish again what was on offer, where its training is here")
+	f.StringSliceVar(&peers, "peer", nil, "address of a node to bring it to (default: all that are known)")
+	return c
+}
+
+func (a *app) rotate(ctx context.Context, role notice.RotatedRole, path, recovery string, peers []string, publish bool) (err error) {
+	if _, err := a.node().LoadCharter(); err != nil {
+		return err
+	}
+	replacement, err := a.replacement(path)
+	if err != nil {
+		return err
+	}
+	e, err := a.recoveryErrand(ctx, recovery, peers)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	var domains []string
+	for _, x := range node.OfflineStatus("", e.Member(), e.Ledger()).Experts {
+		if x.Member == e.Member() && x.State != ledger.Revoked {
+			domains = append(domains, x.Domain)
+		}
+	}
+	private, err := replacement.Private()
+	if err != nil {
+		return err
+	}
+	sending, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
+	var last notice.PublicKey
+	if old, err := node.ReadKeyFile(path); err == nil {
+		last = old.Key
+	}
+	if _, err := e.Rotate(sending, role, last, private); err != nil {
+		return err
+	}
+	if err := a.node().Learn(ctx, e.Ledger()); err != nil {
+		return err
+	}
+	if err := os.Rename(path, path+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	a.say("%s is the %s key of %s now, and the old one is revoked: %s has it", replacement.Key, role, e.Member(), e.Peer())
+	if role == notice.RotateNode {
+		a.say("Start the node again with `chorus up`, and give the others its address, which ends in another name now.")
+		return nil
+	}
+	a.say("What was signed ahead with the old key, and what it lent, is void: see `chorus recovery export` and `chorus key delegate`.")
+	if len(domains) == 0 {
+		return nil
+	}
+	if !publish {
+		a.say("Publish again what was on offer, which is revoked with the old key:")
+		for _, d := range domains {
+			a.say("  chorus publish %s", d)
+		}
+		return nil
+	}
+	for _, d := range domains {
+		if err := a.republish(ctx, d); err != nil {
+			fmt.Fprintf(a.err, "%s is not published again: %v\n", d, err)
+		}
+	}
+	return nil
+}
+
+// replacement returns the key that is to take the place of the one at path: a new one, or the one that an interrupted attempt made. It is
+// protected as the old one is.
+func (a *app) replacement(path string) (*node.KeyFile, error) {
+	f, err := node.ReadKeyFile(path + ".new")
+	if err == nil && f.Protected() {
+		return a.readKey(path + ".new")
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	if f, err = node.NewKeyFile(node.KeyInfo{}); err != nil {
+		return nil, err
+	}
+	if old, err := node.ReadKeyFile(path); err == nil && old.Protected() {
+		pass, err := a.passphrase(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := old.Open(pass); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if err := f.Protect(pass); err != nil {
+			return nil, err
+		}
+	}
+	return f, f.Write(path + ".new")
+}
+
+// republish offers again what training left under a name.
+func (a *app) republish(ctx context.Context, name string) error {
+	p, err := a.publication(name, defaultLicence)
+	if err != nil {
+		return err
+	}
+	if p.LeakReport, err = leakReport(p.Path, name, false); err != nil {
+		return err
+	}
+	return a.control(ctx, func(k node.Control) error {
+		return a.unlocked(ctx, k, func() error {
+			offer, err := k.Publish(ctx, p)
+			if err == nil {
+				a.say("%s is on offer again: %s", p.Domain, offer)
+			}
+			return err
+		})
+	})
+}
