@@ -30,7 +30,7 @@ func (n *Node) steward(ctx context.Context) {
 	if n.single() {
 		close(n.caughtUp) // nobody else can know more of its feed
 	} else {
-		s.Reconciled, s.CaughtUp = n.host.Reconciled(), n.caughtUp
+		s.Reconciled, s.CaughtUp, s.Unheard = n.host.Reconciled(), n.caughtUp, others{n.host}.Unheard
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		wg.Go(func() {

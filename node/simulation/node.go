@@ -209,7 +209,7 @@ func (n *node) start() {
 	})
 	loop := &steward.Steward{
 		Member: n.name, Ledger: shifted{s}, Hands: hands{n}, Log: slog.New(slog.DiscardHandler),
-		Reconciled: n.engine.Reconciled(), CaughtUp: caughtUp,
+		Reconciled: n.engine.Reconciled(), CaughtUp: caughtUp, Unheard: others{n.engine, n.place}.Unheard,
 	}
 	n.wg.Go(func() { loop.Run(ctx) })
 	n.wg.Go(func() { n.generate(ctx) })

@@ -30,6 +30,7 @@ type View struct {
 	Clock      error             // why the clock cannot be trusted
 	Reconciled bool              // the node has heard from another member since its start, or there is none
 	CaughtUp   bool              // and from every one that it can reach, so that it knows how far its own feed goes
+	Unheard    bool              // a member is connected now from whom it has not, which came later
 
 	Admitted map[cid.Cid]bool // offers whose experts are loaded
 	Refused  map[cid.Cid]bool // offers that admission has decided against, for good
@@ -165,7 +166,8 @@ func (v View) deletions(trusted bool) (all []Deletion) {
 }
 
 // renewal returns what the member's own next lease lists, once a third of the newest has passed, or else when
-// that will be: zero if there is nothing to renew.
+// that will be: zero if there is nothing to renew. It waits for members that are connected and unheard, who may know
+// more of the member's feeds than anybody so far; but no longer than lookEvery, or one that says nothing ends the lease.
 func (v View) renewal() (offers []cid.Cid, due time.Time) {
 	for _, st := range v.Standings {
 		if st.Member != v.Member || st.State != ledger.Active && st.State != ledger.Lapsed || st.Until.IsZero() {
@@ -175,6 +177,9 @@ func (v View) renewal() (offers []cid.Cid, due time.Time) {
 		if at := v.monotonic(st.Until).Add(-v.Lease * 2 / 3); due.IsZero() || at.Before(due) {
 			due = at
 		}
+	}
+	if end := due.Add(lookEvery); v.Unheard && !v.At.Before(due) && v.At.Before(end) {
+		due = end
 	}
 	if v.At.Before(due) {
 		return nil, due

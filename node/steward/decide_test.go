@@ -172,6 +172,14 @@ func TestDecide(t *testing.T) {
 			change: func(v *View) { v.Admitted, v.CaughtUp = set("a"), false }, use: []string{"a"},
 		},
 		{
+			name: "a renewal waits for a member that has come and was not heard yet", at: lease/3 + 10*time.Second, standings: []ledger.Standing{own("a", active, lease)},
+			change: func(v *View) { v.Admitted, v.Unheard = set("a"), true }, use: []string{"a"}, again: lease/3 + lookEvery,
+		},
+		{
+			name: "but not for ever", at: lease/3 + lookEvery, standings: []ledger.Standing{own("a", active, lease)},
+			change: func(v *View) { v.Admitted, v.Unheard = set("a"), true }, use: []string{"a"}, renew: []string{"a"},
+		},
+		{
 			name: "what could not be fetched waits its time", standings: []ledger.Standing{offered("a", "them", active)},
 			change: func(v *View) { v.RetryAt = v.At.Add(5 * time.Second) }, why: NoneStands, again: 5 * time.Second,
 		},

@@ -86,6 +86,8 @@ type Steward struct {
 	Reconciled <-chan struct{}
 	// CaughtUp is closed once it has heard from every other that it can reach, so that it may sign; nil if it may at once.
 	CaughtUp <-chan struct{}
+	// Unheard reports whether a member is connected that the node has not heard since its start; nil if there is no other.
+	Unheard func() bool
 }
 
 // An admission is the outcome of one attempt to admit an expert.
@@ -233,7 +235,7 @@ func (l *look) observe(at time.Time) { l.observed, l.clock = at, l.Ledger.Observ
 func (l *look) decide(at time.Time, standings []ledger.Standing) Plan {
 	return Decide(View{
 		At: at, Member: l.Member, Lease: time.Duration(l.Ledger.Charter().LeaseSeconds) * time.Second,
-		Standings: standings, Clock: l.clock, Reconciled: l.reconciled, CaughtUp: l.caughtUp,
+		Standings: standings, Clock: l.clock, Reconciled: l.reconciled, CaughtUp: l.caughtUp, Unheard: l.Unheard != nil && l.Unheard(),
 		Admitted: keys(l.admitted), Refused: l.refused, Pending: keys(l.pending), RetryAt: l.retryAt,
 	})
 }
