@@ -37,16 +37,17 @@ type Acknowledgement struct {
 	Synced    time.Time `json:"synced,omitzero"` // when this node was last in step with it; zero: not since the start
 }
 
-// Compliance implements [Control].
+// Compliance implements [Control]. Revocations that were signed together, one for each of a member's offers, count as one.
 func (n *Node) Compliance(ctx context.Context, revocation cid.Cid) (c Compliance, err error) {
-	if _, err := n.ledger.Get(revocation); err != nil {
+	signed, err := n.ledger.Get(revocation)
+	if err != nil {
 		return c, err
 	}
 	s, err := n.Status(ctx)
 	if err != nil {
 		return c, err
 	}
-	c = complianceOf(n.ledger, revocation)
+	c = complianceOf(n.ledger, together(n.ledger, signed)...)
 	for i := range c.Members {
 		a := &c.Members[i]
 		a.Connected = a.Member == n.Member()
@@ -57,6 +58,25 @@ func (n *Node) Compliance(ctx context.Context, revocation cid.Cid) (c Compliance
 		}
 	}
 	return c, nil
+}
+
+// together returns a revocation and, if it stands in no feed, what was signed with it at once and withdraws something.
+func together(l *ledger.Ledger, revocation *notice.Notice) []cid.Cid {
+	all := []cid.Cid{revocation.CID}
+	if !revocation.Detached() {
+		return all
+	}
+	withdraws := make(map[cid.Cid]bool)
+	for _, st := range l.Standings(now()) {
+		withdraws[st.RevokedBy] = true
+	}
+	h := revocation.Header()
+	for _, n := range l.Detached(h.Key) {
+		if n.CID != revocation.CID && n.Header().Time.Equal(h.Time) && withdraws[n.CID] {
+			all = append(all, n.CID)
+		}
+	}
+	return all
 }
 
 // complianceOf is what a ledger says: a member has dropped what several revocations withdraw once it has for each.

@@ -3,6 +3,9 @@ package node
 import (
 	"slices"
 	"testing"
+	"time"
+
+	"chorus/ledger/notice"
 
 	"github.com/ipfs/go-cid"
 )
@@ -51,4 +54,43 @@ func TestTheOwnerLearnsWhoHasDroppedItsExpert(t *testing.T) {
 	if _, err := beta.Compliance(t.Context(), blob); err == nil {
 		t.Error("compliance with a revocation that nobody knows")
 	}
+}
+
+func TestWhatIsRevokedAtOnceIsAcknowledgedOnceAllOfItIs(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta")
+	c.up("alpha", "beta")
+	beta := c.nodes["beta"]
+	first, _ := c.publish("beta", 2)
+	second, _ := c.publish("beta", 3)
+	c.await("both experts", func(n *Node) bool { return n.Mixture().has(first) && n.Mixture().has(second) })
+
+	// Each is withdrawn by a notice of its own, as where the node does not know its own feed whole.
+	key, at := c.key("beta"), now()
+	h := notice.Header{Charter: c.charter.CID, Key: notice.PublicKeyOf(key), Time: at}
+	sign := func(offer cid.Cid) *notice.Notice {
+		n, err := notice.Sign(&notice.Revocation{Header: h, Offer: offer}, key)
+		c.must(err)
+		return n
+	}
+	one, other := sign(first), sign(second)
+	h.Time = at.Add(time.Second)
+	later := sign(first) // which comes too late to withdraw anything
+	for _, n := range []*notice.Notice{one, later} {
+		_, err := beta.Ledger().Add(n)
+		c.must(err)
+		c.must(beta.Host().Publish(t.Context(), n))
+	}
+	c.await("the word on the one", func(*Node) bool { return slices.Equal(c.complied(beta, one.CID), []string{"alpha", "beta"}) }, "beta")
+	c.down("alpha")
+	_, err := beta.Ledger().Add(other)
+	c.must(err)
+	c.await("the word on both, of who is online", func(*Node) bool {
+		return slices.Equal(c.complied(beta, one.CID), []string{"beta"}) && slices.Equal(c.complied(beta, other.CID), []string{"beta"})
+	}, "beta")
+	if all, err := beta.Compliance(t.Context(), one.CID); err != nil || all.Withdrawn != 2 {
+		t.Errorf("%d offers are withdrawn at once, %v", all.Withdrawn, err)
+	}
+	c.up("alpha")
+	c.await("the word on both", func(*Node) bool { return slices.Equal(c.complied(beta, one.CID), []string{"alpha", "beta"}) }, "beta")
 }
