@@ -230,7 +230,8 @@ func TestNodeThatWasDownDuringARevocationNeverUsesTheExpertAgain(t *testing.T) {
 	c.revoke("beta", revoked)
 	c.down("beta")
 
-	// Its ledger says that the expert is active and leased, and its disk has the blob.
+	// Its ledger says that the expert is active and leased, and its disk has the blob. It reaches nobody.
+	c.must(os.RemoveAll(c.homes["gamma"].addresses()))
 	gamma := c.start("gamma", Options{})
 	if st := c.standing(gamma, revoked); st.State != ledger.Active || !gamma.Blobs().Has(blob) {
 		t.Fatalf("the test expects gamma to believe that the expert stands: %s", st.State)
