@@ -83,11 +83,12 @@ func (a *app) recoveryExport() *cobra.Command {
 		Short: "Print signed revocations, or the recovery key, to keep on paper",
 		Long: `Signs the revocation of this member's publishing key, and with it of everything that the member has on offer, ahead of its
 need, and prints it in short lines to type, or with --qr and --png as a code to scan. With --offers or --each it prints revocations of
-single experts, instead. Whoever has the sheet can do what is on it, once, from any machine, and nothing else:
+single experts, instead. Whoever has the sheet can do what is on it from any machine:
 
   chorus revoke --presigned FILE --peer ADDRESS
 
-The sheet brings a key along that nodes let in for that; another member has the delegation when the command is done.
+The sheet brings a key along that nodes let in for that, and which may revoke: with a program of their own, whoever has the sheet could
+revoke any expert of this member, and do nothing else. Keep it as you would keep a revoker's key.
 
 With --key it prints the recovery key itself, which can also name new keys. "chorus recovery import" reads it back, and with --check
 says whether what you typed is right; then move recovery.key off this machine.`,
