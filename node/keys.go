@@ -163,22 +163,26 @@ func (n *Node) seated(key ed25519.PrivateKey) error {
 	return nil
 }
 
-// leaseKey returns the key that renews leases: the publishing key or, while that is locked, the one that was lent the power.
+// leaseKey returns the key that renews leases: the publishing key or, while that is locked, kept elsewhere or replaced by one that
+// is, the one that was lent the power.
 func (n *Node) leaseKey() (ed25519.PrivateKey, error) {
-	key, locked := n.publishingKey()
-	if locked == nil || !errors.Is(locked, ErrLocked) {
-		return key, locked
+	key, err := n.publishingKey()
+	if err == nil {
+		err = n.seated(key)
 	}
-	key, err := loadKey(n.home.path(renewalKey))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, locked
-	} else if err != nil {
+	if !errors.Is(err, ErrLocked) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrReplaced) {
+		return key, err
+	}
+	lent, failed := loadKey(n.home.path(renewalKey))
+	if errors.Is(failed, fs.ErrNotExist) {
 		return nil, err
+	} else if failed != nil {
+		return nil, failed
 	}
-	if member, role, ok := n.ledger.Seat(notice.PublicKeyOf(key)); !ok || member != n.Member() || role != ledger.RoleDelegate {
-		return nil, fmt.Errorf("%w, and %s has not been lent the power to renew leases", locked, n.home.path(renewalKey))
+	if member, role, ok := n.ledger.Seat(notice.PublicKeyOf(lent)); !ok || member != n.Member() || role != ledger.RoleDelegate {
+		return nil, fmt.Errorf("%w, and %s has not been lent the power to renew leases", err, n.home.path(renewalKey))
 	}
-	return key, nil
+	return lent, nil
 }
 
 // Learn brings the home's ledger, or its running node, what l has of this member's recovery key: which keys it named.

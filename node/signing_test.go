@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -155,4 +157,58 @@ func TestALeaseNamesWhatItsSignerLacksBelow(t *testing.T) {
 	c.must(err)
 	c.must(beta.Host().Publish(t.Context(), kept))
 	c.await("the revocation", func(n *Node) bool { return c.standing(n, offer).State == ledger.Revoked })
+}
+
+func TestLeasesAreSignedByTheKeyThatMaySignThemNow(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta")
+	c.up("alpha", "beta")
+	alpha, home := c.nodes["alpha"], c.homes["alpha"]
+	offer, _ := c.publish("alpha", 2)
+	newKey := func(path string) ed25519.PrivateKey {
+		f, err := NewKeyFile(KeyInfo{})
+		c.must(err)
+		os.Remove(path)
+		c.must(f.Write(path))
+		key, err := f.Private()
+		c.must(err)
+		return key
+	}
+	leasedBy := func(key ed25519.PrivateKey, offer cid.Cid) {
+		t.Helper()
+		feed, err := alpha.Ledger().After(notice.PublicKeyOf(key), 0, 100)
+		c.must(err)
+		if len(feed) == 0 {
+			t.Fatal("the key has signed nothing")
+		}
+		l, ok := feed[len(feed)-1].Body.(*notice.Lease)
+		if !ok || !slices.Contains(l.Offers, offer) {
+			t.Fatalf("its last word is %+v", feed[len(feed)-1].Body)
+		}
+		c.await("that lease", func(n *Node) bool {
+			st := c.standing(n, offer)
+			return st.State == ledger.Active && st.Until.Equal(l.NotAfter)
+		})
+	}
+
+	// Without the publishing key, by the one that was lent the power.
+	lent := newKey(home.RenewalKeyPath())
+	_, err := steward.Append(alpha.Ledger(), c.key("alpha"), now(), &notice.Delegation{Delegate: notice.PublicKeyOf(lent), Renew: true, Offers: []cid.Cid{}, NotAfter: now().Add(24 * time.Hour)})
+	c.must(err)
+	c.must(alpha.Host().Sync(t.Context()))
+	old := c.key("alpha")
+	c.must(os.Remove(home.PublishingKeyPath()))
+	c.lease(alpha)
+	leasedBy(lent, offer)
+
+	// After a rotation, by the new publishing key; the old one and what it lent count for nothing.
+	recovery, err := loadKey(home.path(recoveryKey))
+	c.must(err)
+	next := newKey(home.PublishingKeyPath())
+	rotation := notice.NewRotation(c.charter.CID, notice.PublicKeyOf(recovery), notice.RotatePublishing, notice.PublicKeyOf(old), next)
+	_, err = steward.Append(alpha.Ledger(), recovery, now(), rotation)
+	c.must(err)
+	second, _ := c.publish("alpha", 3)
+	c.lease(alpha)
+	leasedBy(next, second)
 }
