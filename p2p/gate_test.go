@@ -44,7 +44,7 @@ func TestConnectionEndsWhenItsMemberLeaves(t *testing.T) {
 	defer cancel()
 	if err := b.host.Connect(ctx, *host.InfoFromHost(a.host)); err == nil {
 		if s, err := b.host.NewStream(ctx, a.host.ID(), syncProtocol); err == nil {
-			if _, err := s.Write([]byte{0}); err == nil {
+			if _, err = s.Write([]byte{0}); err == nil {
 				_, err = io.ReadAll(s)
 			}
 			if err == nil {

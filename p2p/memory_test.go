@@ -19,7 +19,6 @@ type memory struct {
 	charter *notice.Notice
 	nodes   map[string]notice.PublicKey           // guarded by mu
 	feeds   map[notice.PublicKey][]*notice.Notice // guarded by mu; by number, then CID
-	loose   []*notice.Notice                      // guarded by mu
 	changed chan struct{}                         // guarded by mu; closed at the next change
 	fail    error                                 // guarded by mu; what Add returns, unless nil
 }
