@@ -57,7 +57,7 @@ func (w *world) someOffers() []cid.Cid {
 		}
 	}
 	slices.SortFunc(some, notice.CompareCID)
-	return some
+	return slices.Compact(some) // one offer can have been signed twice
 }
 
 // body returns something that the key may sign in the role that it is drawn in,
