@@ -474,7 +474,7 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestADamagedFileIsRefusedOrShowsOnlyWhatWasSigned(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("a file that is mapped cannot be removed")
+		t.Skip("on Windows a file that is mapped cannot be removed: run it on another system")
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "ledger.db")

@@ -82,7 +82,7 @@ func TestAKeyFileThatSaysSomethingElseIsRefused(t *testing.T) {
 
 func TestAKeyThatOthersMayReadIsRefused(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("Windows says in other ways who may read a file")
+		t.Skip("Windows says in other ways who may read a file: run it on another system")
 	}
 	path := filepath.Join(t.TempDir(), "x.key")
 	if err := os.WriteFile(path, keyFiles(t)[0], 0o600); err != nil {

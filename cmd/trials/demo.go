@@ -62,15 +62,11 @@ func demoTrial() *cobra.Command {
 }
 
 func runDemos(ctx context.Context, seeds int) error {
-	dir, err := os.MkdirTemp("", "chorus-trial-")
+	dir, chorus, err := trialFolder(ctx)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	chorus, err := buildChorus(ctx, dir)
-	if err != nil {
-		return err
-	}
 	t := &tally{}
 	for seed := 1; seed <= seeds; seed++ {
 		fmt.Printf("seed %d\n", seed)

@@ -51,15 +51,11 @@ const (
 )
 
 func runFlood(ctx context.Context, span time.Duration) error {
-	dir, err := os.MkdirTemp("", "chorus-trial-")
+	dir, chorus, err := trialFolder(ctx)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	chorus, err := buildChorus(ctx, dir)
-	if err != nil {
-		return err
-	}
 	ports, err := freePorts(4)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -36,4 +37,15 @@ func buildChorus(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("building chorus: %w\n%s", err, out)
 	}
 	return chorus, nil
+}
+
+// trialFolder makes a temporary folder and builds the command in it. The caller removes the folder.
+func trialFolder(ctx context.Context) (dir, chorus string, err error) {
+	if dir, err = os.MkdirTemp("", "chorus-trial-"); err != nil {
+		return "", "", err
+	}
+	if chorus, err = buildChorus(ctx, dir); err != nil {
+		return "", "", errors.Join(err, os.RemoveAll(dir))
+	}
+	return dir, chorus, nil
 }

@@ -64,15 +64,11 @@ The network is a namespace of the trial's own, cut by rules: it needs Linux, ip 
 }
 
 func runProcesses(ctx context.Context, s processSettings) error {
-	dir, err := os.MkdirTemp("", "chorus-trial-")
+	dir, chorus, err := trialFolder(ctx)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	chorus, err := buildChorus(ctx, dir)
-	if err != nil {
-		return err
-	}
 	t := &tally{}
 	for _, seed := range s.seeds {
 		w := &world{chorus: chorus, rng: rand.New(rand.NewPCG(seed, 0)), offers: make(map[cid.Cid]*offered)}

@@ -36,15 +36,11 @@ interrupts a training on less text again and again, and compares what comes out 
 const streamMemory = 400 << 20
 
 func runStream(ctx context.Context, gigabytes float64) error {
-	dir, err := os.MkdirTemp("", "chorus-trial-")
+	dir, chorus, err := trialFolder(ctx)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	chorus, err := buildChorus(ctx, dir)
-	if err != nil {
-		return err
-	}
 	t := &tally{}
 	large := filepath.Join(dir, "large")
 	made, err := makeText(large, int64(gigabytes*1e9))
