@@ -34,7 +34,7 @@ func (p *paper) claims(t *paperTable, figures []*paperFigures) {
 		theirs := t.together(rowUnrestricted)
 		p.check(ours >= ofUnrestricted*theirs, "FlexOlmo reaches %.0f %% of the unrestricted mixture at equal compute: %.3f of %.3f (%.1f %%)", 100*ofUnrestricted, ours, theirs, 100*ours/theirs)
 	}
-	for _, name := range []string{rowNoBias, rowRandomRows, rowNoCoordination, rowNoGuide, rowNoSplicing, rowNoTopic, rowPaper} {
+	for _, name := range []string{rowNoBias, rowRandomRows, rowNoCoordination, rowNoGuide, rowNoSplicing, rowNoTopic, rowNoRenaming, rowPaper} {
 		if has(name) {
 			theirs := t.together(name)
 			p.check(ours > theirs, "FlexOlmo is better than %q: reduction %.3f against %.3f", name, ours, theirs)

@@ -49,14 +49,20 @@ func (s *paperSeed) public() []train.Share {
 func everything(_ int, name string) bool { return !isRouter(name) && !isBias(name) }
 
 // anchor is trained on public text from random weights.
-func (s *paperSeed) anchor() (*training, error) { return s.anchorOf(true) }
+func (s *paperSeed) anchor() (*training, error) { return s.anchorOf(ours) }
 
-// anchorOf trains the anchor, or one that was not taught topics.
-func (s *paperSeed) anchorOf(topic bool) (*training, error) {
+// renamed is the share of the anchor's windows in which tokens change places.
+const renamed = 1. / 8
+
+// anchorOf trains the anchor of a variant.
+func (s *paperSeed) anchorOf(v variant) (*training, error) {
 	name, r := "anchor", s.recipe(s.scale.anchorSteps, s.scale.anchorRate)
-	r.WeightDecay, r.Topic = 0.1, train.AnchorRecipe(s.seed).Topic
-	if !topic {
-		name, r.Topic = "anchor-plain", 0
+	r.WeightDecay, r.Topic, r.Renamed = 0.1, train.AnchorRecipe(s.seed).Topic, renamed
+	if v.noTopic {
+		name, r.Topic = name+"-notopic", 0
+	}
+	if v.noRenaming {
+		name, r.Renamed = name+"-norenaming", 0
 	}
 	return s.once(name, func() (*training, error) {
 		a, err := randomAnchor(s.scale.config(s.data.tok.VocabSize(), s.data.eos), s.seed)
@@ -171,6 +177,7 @@ type variant struct {
 	noGuide    bool // nothing says which slot a token's text is of
 	noSplicing bool // whole windows are public in place of passages
 	noTopic    bool // the anchor was not taught topics
+	noRenaming bool // the anchor saw no window in other tokens
 	meanRows   bool // the rows start as mean hidden states, unscaled
 	noPublic   bool // no text is public
 }
@@ -178,7 +185,7 @@ type variant struct {
 // The expert that chorus trains, and that of the paper.
 var (
 	ours    = variant{name: "expert"}
-	asPaper = variant{name: "paper", noBias: true, noGuide: true, noSplicing: true, noTopic: true, meanRows: true, noPublic: true}
+	asPaper = variant{name: "paper", noBias: true, noGuide: true, noSplicing: true, noTopic: true, noRenaming: true, meanRows: true, noPublic: true}
 )
 
 // expert trains a variant of the expert of a domain.
@@ -186,7 +193,7 @@ func (s *paperSeed) expert(v variant, domain int) (*training, error) {
 	d := s.data.domains[domain]
 	name := v.name + "-" + d.name
 	return s.once(name, func() (*training, error) {
-		a, err := s.anchorOf(!v.noTopic)
+		a, err := s.anchorOf(v)
 		if err != nil {
 			return nil, err
 		}
@@ -259,7 +266,7 @@ func (s *paperSeed) meanRow(row []float32, m *model.Mixture, l int, text *train.
 
 // flexOlmo is the mixture of the anchor and all experts of a variant. Its parts are those trainings.
 func (s *paperSeed) flexOlmo(v variant) (m *model.Mixture, parts []*training, err error) {
-	a, err := s.anchorOf(!v.noTopic)
+	a, err := s.anchorOf(v)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -43,6 +43,7 @@ const (
 	rowAnchor, rowFlexOlmo, rowBTM, rowUnrestricted = "anchor", "FlexOlmo", "BTM", "unrestricted 1×"
 	rowNoBias, rowRandomRows, rowNoCoordination     = "− bias", "− router rows", "− coordination"
 	rowNoGuide, rowNoSplicing, rowNoTopic, rowPaper = "− guide", "− splicing", "− topic", "as in the paper"
+	rowNoRenaming                                   = "− renaming"
 	rowAverage, rowWeighted, rowRouting             = "soup, average", "soup, weighted", "prompt routing"
 	rowTop1, rowTop2, rowBTX                        = "BTM, top 1", "BTM, top 2", "BTX"
 	rowProbabilities                                = "BTM, probabilities"
@@ -81,6 +82,7 @@ var paperRowKinds = []paperRowKind{
 	{"no-guide", "FlexOlmo of experts whose routers are not taught which text is whose", false, 1, variantRow(rowNoGuide, variant{name: "noguide", noGuide: true})},
 	{"no-splicing", "FlexOlmo of experts that see no window of passages by turns", false, 1, variantRow(rowNoSplicing, variant{name: "nosplicing", noSplicing: true})},
 	{"no-topic", "FlexOlmo on an anchor that was not taught topics", false, 1, variantRow(rowNoTopic, variant{name: "notopic", noTopic: true})},
+	{"no-renaming", "FlexOlmo on an anchor that saw no window in other tokens", false, 1, variantRow(rowNoRenaming, variant{name: "norenaming", noRenaming: true})},
 	{"paper", "FlexOlmo without any of these, whose rows start as mean hidden states and see no public text", false, 1, variantRow(rowPaper, asPaper)},
 	{"tuned", "FlexOlmo with router tuning on proxies", false, 0.1, one("FlexOlmo + router tuning", (*paperSeed).tuned)},
 	{"rank", "FlexOlmo of experts of low rank", false, 0, rankRows},

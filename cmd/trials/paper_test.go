@@ -118,7 +118,7 @@ func (k paperRowKind) sample() string {
 	return map[string]string{
 		"anchor": rowAnchor, "control": "anchor, continued", "experts": "expert alone: alpha", "soup": "soup, weighted", "btm": rowBTM, "routing": "prompt routing",
 		"btx": "BTX", "flexolmo": rowFlexOlmo, "pairs": "public and alpha", "ffn": "FFNs alone, BTM", "no-bias": rowNoBias, "random-rows": rowRandomRows, "no-coordination": rowNoCoordination,
-		"no-guide": rowNoGuide, "no-splicing": rowNoSplicing, "no-topic": rowNoTopic,
+		"no-guide": rowNoGuide, "no-splicing": rowNoSplicing, "no-topic": rowNoTopic, "no-renaming": rowNoRenaming,
 		"paper": rowPaper, "tuned": "router tuning", "rank": "rank 2", "unrestricted": rowUnrestricted, "unrestricted-2x": "unrestricted 2×",
 	}[k.name]
 }

@@ -99,6 +99,28 @@ func (r *run) draw() error {
 	return nil
 }
 
+// renameStream is the random stream that says which windows are renamed, and how.
+const renameStream = 5 << 61
+
+// rename gives each token of some of the batch's windows the place of another, by an order of the whole vocabulary that is the window's own. A text in
+// tokens that mean nothing can be followed only by what repeats in it. An anchor that has learned to do that does it for text whose tokens its own corpus
+// hardly has, too, where embeddings, attention and head are no expert's to change.
+func (r *run) rename() {
+	length := r.recipe.Length
+	for w := range len(r.ids) / length {
+		rng := rand.New(rand.NewPCG(r.recipe.Seed, renameStream+uint64(r.step*r.recipe.Sequences+w)))
+		if rng.Float64() >= r.recipe.Renamed {
+			continue
+		}
+		names := rng.Perm(r.mixture.Anchor.Config.VocabSize)
+		for _, ids := range [][]int32{r.ids[w*length:][:length], r.targets[w*length:][:length]} {
+			for i, id := range ids {
+				ids[i] = int32(names[id])
+			}
+		}
+	}
+}
+
 // spliceStream is the random stream that says where windows are spliced.
 const spliceStream = 3 << 61
 

@@ -3,11 +3,14 @@ package train
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"slices"
 	"strings"
 	"testing"
+
+	"chorus/model"
 )
 
 func counting(n int) *Tokens {
@@ -221,5 +224,52 @@ func TestSplicedWindowsAreOfBothTextsByTurns(t *testing.T) {
 	before := slices.Clone(r.ids)
 	if err := r.draw(); err != nil || !slices.Equal(before, r.ids) {
 		t.Errorf("the same step is drawn otherwise, %v", err)
+	}
+}
+
+func TestRenamedWindowsKeepWhatRepeats(t *testing.T) {
+	const length, windows, vocab = 64, 400, 50
+	r := &run{recipe: Recipe{Sequences: windows, Length: length, Renamed: 0.25, Seed: 3}, mixture: &model.Mixture{Anchor: &model.Anchor{Config: model.Config{VocabSize: vocab}}}}
+	draw := func(step int) (ids, targets []int32) {
+		r.step = step
+		r.ids, r.targets = make([]int32, windows*length), make([]int32, windows*length)
+		for i := range r.ids {
+			r.ids[i], r.targets[i] = int32(i*i%vocab), int32((i+1)*(i+1)%vocab)
+		}
+		r.rename()
+		return r.ids, r.targets
+	}
+	ids, targets := draw(7)
+	renamed := 0
+	orders := make(map[string]bool)
+	for w := range windows {
+		names, taken := make(map[int]int32), make(map[int32]bool)
+		other := false
+		for i := w * length; i < (w+1)*length; i++ {
+			for _, p := range []struct {
+				was int
+				is  int32
+			}{{i * i % vocab, ids[i]}, {(i + 1) * (i + 1) % vocab, targets[i]}} {
+				name, ok := names[p.was]
+				if ok && name != p.is || !ok && taken[p.is] {
+					t.Fatalf("window %d: token %d became %d, another of its tokens %d", w, p.was, p.is, name)
+				}
+				names[p.was], taken[p.is] = p.is, true
+				other = other || int(p.is) != p.was
+			}
+		}
+		if other {
+			renamed++
+			orders[fmt.Sprint(names)] = true
+		}
+	}
+	if renamed < windows/6 || renamed > windows/3 || len(orders) != renamed {
+		t.Errorf("%d of %d windows are renamed, in %d ways, expected a quarter, each in its own", renamed, windows, len(orders))
+	}
+	if again, next := draw(7); !slices.Equal(again, ids) || !slices.Equal(next, targets) {
+		t.Error("the same step is renamed otherwise")
+	}
+	if again, _ := draw(8); slices.Equal(again, ids) {
+		t.Error("another step is renamed the same")
 	}
 }

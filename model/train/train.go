@@ -42,6 +42,7 @@ type Recipe struct {
 	RouterZLoss float64 `json:"router_z_loss"` // weight of lse² of the router's logits
 	Guide       float64 `json:"guide"`         // weight of the routers' cross-entropy against the slot that a token's text is of, see [Share]
 	Topic       float64 `json:"topic"`         // weight of telling from the first layer what the text so far is about, when an anchor is trained
+	Renamed     float64 `json:"renamed"`       // the share of windows in which the tokens change places with others, when an anchor is trained, see [run.rename]
 	Seed        uint64  `json:"seed"`
 
 	// Mixed says that products round what they read to bfloat16, see [kernels.Matrix.Mixed]. Weights, gradients, sums and all else stay float32.
@@ -226,6 +227,9 @@ func (r *run) once() (float64, error) {
 	}
 	if err := check(r.mixture, r.ids, r.targets); err != nil {
 		return 0, err
+	}
+	if c.Renamed > 0 {
+		r.rename()
 	}
 	var loss float64
 	for s := 0; s < c.Sequences; s += c.micro() {
