@@ -32,14 +32,14 @@ type paperScale struct {
 
 var paperScales = map[string]paperScale{
 	"small": {
-		hidden: 160, intermediate: 640, layers: 5, heads: 5, vocab: 1024, sequences: 4, publicSequences: 1, splicedSequences: 1, length: 256,
-		anchorSteps: 2000, expertSteps: 120, anchorRate: 4e-3, wholeRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
-		trainTokens: 2 << 20, evalBytes: 50_000, ranks: []int{8, 32},
+		hidden: 128, intermediate: 512, layers: 5, heads: 4, vocab: 1024, sequences: 4, publicSequences: 1, splicedSequences: 1, length: 256,
+		anchorSteps: 1000, expertSteps: 60, anchorRate: 4e-3, wholeRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
+		trainTokens: 1 << 20, evalBytes: 16_000, ranks: []int{8, 32},
 	},
 	"full": {
 		hidden: 192, intermediate: 768, layers: 5, heads: 6, vocab: 1024, sequences: 4, publicSequences: 1, splicedSequences: 1, length: 256,
-		anchorSteps: 5000, expertSteps: 800, anchorRate: 4e-3, wholeRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
-		trainTokens: 4 << 20, evalBytes: 80_000, ranks: []int{16, 64},
+		anchorSteps: 5000, expertSteps: 500, anchorRate: 4e-3, wholeRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
+		trainTokens: 4 << 20, evalBytes: 60_000, ranks: []int{16, 64},
 	},
 }
 
@@ -89,6 +89,7 @@ func newPaper(ctx context.Context, dir, scale string) (*paper, error) {
 
 func paperTrial() *cobra.Command {
 	var data, dir, scale, rows string
+	var from uint64
 	var seeds int
 	c := &cobra.Command{
 		Use:   "paper",
@@ -109,7 +110,7 @@ func paperTrial() *cobra.Command {
 				}
 				p.rows = append(p.rows, r)
 			}
-			return p.run(data, scale, seeds)
+			return p.run(data, scale, from, seeds)
 		},
 	}
 	c.Flags().StringVar(&data, "data", "", "folder of DOMAIN/{train,valid,heldout}.jsonl.gz, of which public is the anchor's")
@@ -117,7 +118,8 @@ func paperTrial() *cobra.Command {
 	c.Flags().StringVar(&dir, "dir", "", "folder to keep what was trained in; default: one in the user's cache")
 	c.Flags().StringVar(&scale, "scale", "small", "small or full")
 	c.Flags().StringVar(&rows, "rows", "", "all, core, or names of rows with commas between; default: all of small, core of full")
-	c.Flags().IntVar(&seeds, "seeds", 1, "seeds 1 to N")
+	c.Flags().Uint64Var(&from, "from", 1, "the first seed")
+	c.Flags().IntVar(&seeds, "seeds", 1, "how many seeds")
 	c.AddCommand(paperExport())
 	return c
 }
@@ -169,7 +171,7 @@ func (p *paper) wanted(k paperRowKind) bool {
 	return slices.Contains(p.rows, "all") || k.core && slices.Contains(p.rows, "core") || slices.Contains(p.rows, k.name)
 }
 
-func (p *paper) run(data, scale string, seeds int) error {
+func (p *paper) run(data, scale string, from uint64, seeds int) error {
 	for _, d := range []string{"runs", "scores", scale} {
 		if err := os.MkdirAll(filepath.Join(p.dir, d), 0o700); err != nil {
 			return err
@@ -186,16 +188,16 @@ func (p *paper) run(data, scale string, seeds int) error {
 		}
 	}
 	p.progress = newPaperProgress(total * float64(seeds))
-	table := &paperTable{}
+	table := &paperTable{from: from}
 	for _, t := range p.data.heldout {
 		table.texts = append(table.texts, t.name)
 	}
 	var figures []*paperFigures
-	for seed := 1; seed <= seeds && err == nil; seed++ {
+	for seed := from; seed < from+uint64(seeds) && err == nil; seed++ {
 		p.progress.prefix = fmt.Sprintf("seed %d, ", seed)
 		var rows []paperRow
 		var f *paperFigures
-		rows, f, err = p.perSeed(uint64(seed))
+		rows, f, err = p.perSeed(seed)
 		table.seeds = append(table.seeds, rows)
 		if f != nil {
 			figures = append(figures, f)

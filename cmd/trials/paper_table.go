@@ -12,7 +12,8 @@ import (
 // A paperTable is the rows of all seeds. Rows of one name are of one model.
 type paperTable struct {
 	texts []string     // domains, then mixed
-	seeds [][]paperRow // by seed
+	from  uint64       // the first seed
+	seeds [][]paperRow // by seed, from the first on
 }
 
 // names are those of rows, in order.
@@ -149,7 +150,7 @@ func (t *paperTable) csv(w io.Writer) error {
 		for _, r := range seed {
 			for _, text := range t.texts {
 				s := r.Scores[text]
-				_ = c.Write([]string{strconv.Itoa(i + 1), r.Name, text, number(s.Bits), number(s.Accuracy),
+				_ = c.Write([]string{fmt.Sprint(t.from + uint64(i)), r.Name, text, number(s.Bits), number(s.Accuracy),
 					fmt.Sprint(r.Parameters), fmt.Sprint(r.Active), number(r.FLOPs), number(r.Seconds)})
 			}
 		}

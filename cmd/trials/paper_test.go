@@ -57,7 +57,7 @@ func TestASecondTableCostsNothingAndIsTheSame(t *testing.T) {
 	data, dir := paperCorpus(t, publicDomain, "alpha", codeDomain), t.TempDir()
 	table := func() string {
 		p := tinyPaper(t, dir)
-		if err := p.run(data, "small", 1); err != nil && p.broken == 0 {
+		if err := p.run(data, "small", 1, 1); err != nil && p.broken == 0 {
 			t.Fatal(err)
 		}
 		b, err := os.ReadFile(filepath.Join(dir, "small", "table.csv"))
@@ -93,7 +93,7 @@ func TestASecondTableCostsNothingAndIsTheSame(t *testing.T) {
 	}
 	again := tinyPaper(t, t.TempDir())
 	again.rows = []string{"flexolmo"}
-	if err := again.run(data, "small", 1); err != nil && again.broken == 0 {
+	if err := again.run(data, "small", 1, 1); err != nil && again.broken == 0 {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(filepath.Join(again.dir, "small", "table.csv"))
