@@ -68,6 +68,9 @@ type consent struct {
 	offered map[string][]offered // by member, sorted
 	touched map[string]bool      // members to work out anew
 	all     bool                 // all of them
+
+	sorted   []notice.PublicKey // of which there are notices: see keys
+	unsorted bool               // a feed began or a key was bound since
 }
 
 // offered is an offer's standing but for its leases.
@@ -129,6 +132,7 @@ func (c *consent) bind(k notice.PublicKey, b binding) {
 	if slices.Contains(c.bound[k], b) {
 		return
 	}
+	c.unsorted = true
 	c.bound[k] = append(c.bound[k], b)
 	if b.role == RolePublishing {
 		c.publishers[b.member] = append(c.publishers[b.member], k)
@@ -162,6 +166,7 @@ func (c *consent) feed(k notice.PublicKey) *feed {
 	if f == nil {
 		f = &feed{offers: make(map[digest]*notice.Notice)}
 		c.feeds[k] = f
+		c.unsorted = true
 	}
 	return f
 }
@@ -244,17 +249,24 @@ func (c *consent) has(n *notice.Notice) bool {
 }
 
 // keys returns the keys of which there are notices, in the order of whose they
-// are, and of one member's in the order of the keys.
-func (c *consent) keys() []notice.PublicKey {
-	whose := func(k notice.PublicKey) string {
-		if names := c.members(k, everyRole...); len(names) > 0 {
-			return names[0]
-		}
-		return ""
+// are, and of one member's in the order of the keys. Do not change it.
+func (c *consent) keys() []notice.PublicKey { return c.sorted }
+
+// sort works out keys.
+func (c *consent) sort() {
+	if !c.unsorted {
+		return
 	}
-	return slices.SortedFunc(maps.Keys(c.feeds), func(a, b notice.PublicKey) int {
-		return cmp.Or(cmp.Compare(whose(a), whose(b)), slices.Compare(a[:], b[:]))
+	whose := make(map[notice.PublicKey]string, len(c.feeds))
+	for k := range c.feeds {
+		if names := c.members(k, everyRole...); len(names) > 0 {
+			whose[k] = names[0]
+		}
+	}
+	c.sorted = slices.SortedFunc(maps.Keys(c.feeds), func(a, b notice.PublicKey) int {
+		return cmp.Or(cmp.Compare(whose[a], whose[b]), slices.Compare(a[:], b[:]))
 	})
+	c.unsorted = false
 }
 
 // refresh works out what follows for the members that were touched.
@@ -274,6 +286,7 @@ func (c *consent) refresh() {
 	}
 	c.all = false
 	clear(c.touched)
+	c.sort()
 }
 
 // spread touches the members too who had a publishing key of one that is touched:

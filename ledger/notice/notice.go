@@ -28,6 +28,7 @@ package notice
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -256,15 +257,21 @@ func seal(kind Kind, payload []byte, sigs []dsse.Signature, keys []ed25519.Priva
 
 // Parse reads and verifies an envelope. It accepts exactly what Sign and
 // Cosign write: see the package comment. The notice keeps a copy of the bytes.
+// Of the same bytes it may return the same notice again.
 // The errors wrap ErrTooLarge, ErrMalformed or ErrSignature.
 func Parse(envelope []byte) (*Notice, error) {
-	n, signed, err := read(envelope)
+	sum := sha256.Sum256(envelope)
+	if n := recent.get(sum); n != nil {
+		return n, nil
+	}
+	n, signed, err := readEnvelope(envelope)
 	if err == nil {
 		err = verify(n.Kind, signed)
 	}
 	if err != nil {
 		return nil, err
 	}
+	recent.put(sum, n)
 	return n, nil
 }
 
@@ -273,17 +280,25 @@ func Parse(envelope []byte) (*Notice, error) {
 func ParseAll(envelopes [][]byte) ([]*Notice, error) {
 	batch := ed25519consensus.NewPreallocatedBatchVerifier(len(envelopes))
 	notices := make([]*Notice, len(envelopes))
+	read := make(map[[sha256.Size]byte]*Notice) // and not verified yet
 	for i, envelope := range envelopes {
-		n, signed, err := read(envelope)
+		sum := sha256.Sum256(envelope)
+		if notices[i] = recent.get(sum); notices[i] != nil {
+			continue
+		}
+		n, signed, err := readEnvelope(envelope)
 		if err != nil {
 			return nil, err
 		}
 		for _, s := range signed {
 			batch.Add(s.key[:], s.message, s.sig)
 		}
-		notices[i] = n
+		notices[i], read[sum] = n, n
 	}
-	if len(notices) == 0 || batch.Verify() {
+	if len(read) == 0 || batch.Verify() {
+		for sum, n := range read {
+			recent.put(sum, n)
+		}
 		return notices, nil
 	}
 	for _, envelope := range envelopes {
@@ -294,8 +309,8 @@ func ParseAll(envelopes [][]byte) ([]*Notice, error) {
 	return nil, fmt.Errorf("%w: the signatures verify one by one and not together", ErrSignature)
 }
 
-// read does all of Parse but the arithmetic of signatures, which it returns.
-func read(envelope []byte) (*Notice, []signature, error) {
+// readEnvelope does all of Parse but the arithmetic of signatures, which it returns.
+func readEnvelope(envelope []byte) (*Notice, []signature, error) {
 	env, payload, err := openEnvelope(envelope)
 	if err != nil {
 		return nil, nil, err
