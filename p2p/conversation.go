@@ -75,8 +75,8 @@ func (e *Engine) converse(ctx context.Context, s Stream, p *partner) (moved bool
 }
 
 func (c *conversation) hold(ctx context.Context) error {
-	mine, began := inventoryOf(c.e.notices), time.Now()
-	open := opening{began, mine.digest()}
+	mine, began := c.e.stock(), time.Now()
+	open := opening{began, mine.sum}
 	if err := c.send(frameOpen, open.encode()); err != nil {
 		return err
 	}

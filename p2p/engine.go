@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chorus/ledger/notice"
@@ -67,6 +68,8 @@ type Engine struct {
 	peers  map[notice.PublicKey]*partner      // guarded by mu
 	claims map[notice.PublicKey]*claim        // guarded by mu: who fetches much of a feed
 	heard  map[notice.PublicKey]*rate.Limiter // guarded by mu: what a key may say by gossip
+
+	stocked atomic.Pointer[stock] // what was looked up last, perhaps out of date
 
 	reconciled chan struct{}
 	once       sync.Once // closes reconciled

@@ -32,7 +32,7 @@ type Notices interface {
 	Seat(key notice.PublicKey) (member string, node, ok bool)
 	// Nodes returns the node key of every member, by its name.
 	Nodes() map[string]notice.PublicKey
-	// Changed returns a channel that is closed at the next change.
+	// Changed returns a channel that is closed at the next change of what is held; nil if there is nothing yet.
 	Changed() <-chan struct{}
 }
 
@@ -91,6 +91,31 @@ func inventoryOf(notices Notices) inventory {
 func (v inventory) digest() [sha256.Size]byte {
 	v.loose = slices.SortedFunc(slices.Values(v.loose), func(a, b looseID) int { return slices.Compare(a[:], b[:]) })
 	return sha256.Sum256(v.encode())
+}
+
+// A stock is what a node has, for all conversations until that changes.
+type stock struct {
+	inventory
+	sum     [sha256.Size]byte // the inventory's digest
+	changed <-chan struct{}   // closed once it is out of date
+}
+
+// stock returns what the node has now.
+func (e *Engine) stock() *stock {
+	if s := e.stocked.Load(); s != nil {
+		select {
+		case <-s.changed:
+		default:
+			return s
+		}
+	}
+	changed := e.notices.Changed() // before looking, so as to miss nothing
+	v := inventoryOf(e.notices)
+	s := &stock{v, v.digest(), changed}
+	if changed != nil {
+		e.stocked.Store(s)
+	}
+	return s
 }
 
 // of returns what the inventory has of a feed.

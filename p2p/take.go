@@ -40,7 +40,7 @@ const maxStages = 8
 
 // lacks returns what to ask for at a stage.
 func (c *conversation) lacks(stage int) (w want, err error) {
-	mine := inventoryOf(c.e.notices)
+	mine := c.e.stock()
 	if stage != 1 {
 		held := make(map[looseID]bool, len(mine.loose))
 		for _, id := range mine.loose {

@@ -42,7 +42,7 @@ func (o *Node) pass(to notice.PublicKey, id [32]byte, envelope []byte) {
 	l := n.link(o.key, to)
 	what := n.of(l)
 	n.mu.Unlock()
-	chance := n.chance(o.key, to, id)
+	chance := n.chance(o.key, to, id[:]...)
 	n.carried.Add(int64(len(envelope)))
 	if chance.Float64() < what.Loss {
 		return

@@ -8,7 +8,6 @@ package simnet
 
 import (
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
 	"slices"
@@ -40,11 +39,13 @@ type Net struct {
 	seed    uint64
 	carried atomic.Int64
 
-	mu    sync.Mutex
-	nodes map[notice.PublicKey]*Node // guarded by mu
-	links map[[2]notice.PublicKey]*link
-	usual Link
-	wg    sync.WaitGroup // what is under way
+	mu     sync.Mutex
+	nodes  map[notice.PublicKey]*Node // guarded by mu, as the next
+	sorted []*Node                    // by key
+	links  map[[2]notice.PublicKey]*link
+	turn   int // how often who is connected may have changed
+	usual  Link
+	wg     sync.WaitGroup // what is under way
 }
 
 type link struct {
@@ -71,8 +72,10 @@ type Node struct {
 	net *Net
 	key notice.PublicKey
 
-	engine *p2p.Engine           // guarded by Net.mu; nil: it is down
-	seen   map[[32]byte]struct{} // guarded by Net.mu: messages that it has had
+	engine    *p2p.Engine           // guarded by Net.mu, as the next; nil: it is down
+	seen      map[[32]byte]struct{} // messages that it has had
+	connected []notice.PublicKey    // as it was at turn
+	turn      int
 }
 
 var _ p2p.Network = (*Node)(nil)
@@ -83,6 +86,9 @@ func (n *Net) Join(key notice.PublicKey) *Node {
 	defer n.mu.Unlock()
 	node := &Node{net: n, key: key}
 	n.nodes[key] = node
+	at, _ := slices.BinarySearchFunc(n.sorted, key, func(o *Node, k notice.PublicKey) int { return compareKeys(o.key, k) })
+	n.sorted = slices.Insert(n.sorted, at, node)
+	n.turn++
 	return node
 }
 
@@ -91,6 +97,7 @@ func (o *Node) Start(e *p2p.Engine) {
 	n := o.net
 	n.mu.Lock()
 	o.engine, o.seen = e, make(map[[32]byte]struct{})
+	n.turn++
 	n.mu.Unlock()
 	for _, other := range o.Connected() {
 		n.meet(o.key, other)
@@ -103,6 +110,7 @@ func (o *Node) Stop() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	o.engine = nil
+	n.turn++
 	for _, l := range n.links {
 		if slices.Contains(l.who[:], o.key) {
 			l.breakStreams()
@@ -116,6 +124,7 @@ func (n *Net) Set(a, b notice.PublicKey, to Link) {
 	l := n.link(a, b)
 	was := n.of(l).Cut
 	l.Link, l.set = to, true
+	n.turn++
 	if to.Cut {
 		l.breakStreams()
 	}
@@ -150,11 +159,10 @@ func (n *Net) Heal() { n.Partition() }
 func (n *Net) keys() []notice.PublicKey {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	keys := make([]notice.PublicKey, 0, len(n.nodes))
-	for k := range n.nodes {
-		keys = append(keys, k)
+	keys := make([]notice.PublicKey, len(n.sorted))
+	for i, o := range n.sorted {
+		keys[i] = o.key
 	}
-	slices.SortFunc(keys, compareKeys)
 	return keys
 }
 
@@ -189,9 +197,11 @@ func (l *link) breakStreams() {
 }
 
 // chance returns what is random about a thing that passes from a node to another, of which no other has the same mark.
-func (n *Net) chance(from, to notice.PublicKey, mark any) *rand.Rand {
+func (n *Net) chance(from, to notice.PublicKey, mark ...byte) *rand.Rand {
 	sum := fnv.New64a()
-	fmt.Fprintf(sum, "%x %x %x", from, to, mark)
+	sum.Write(from[:])
+	sum.Write(to[:])
+	sum.Write(mark)
 	return rand.New(rand.NewPCG(n.seed, sum.Sum64()))
 }
 
@@ -233,13 +243,16 @@ func (n *Net) reaches(a, b notice.PublicKey) bool {
 
 // Connected returns the nodes that are up and linked to this one.
 func (o *Node) Connected() []notice.PublicKey {
-	var keys []notice.PublicKey
-	for _, k := range o.net.keys() {
-		o.net.mu.Lock()
-		if k != o.key && o.net.reaches(o.key, k) {
-			keys = append(keys, k)
+	n := o.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if o.turn != n.turn {
+		o.turn, o.connected = n.turn, nil
+		for _, other := range n.sorted {
+			if other != o && n.reaches(o.key, other.key) {
+				o.connected = append(o.connected, other.key)
+			}
 		}
-		o.net.mu.Unlock()
 	}
-	return keys
+	return slices.Clone(o.connected)
 }

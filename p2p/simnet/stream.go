@@ -2,6 +2,7 @@ package simnet
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -33,7 +34,7 @@ func (o *Node) Open(_ context.Context, node notice.PublicKey) (p2p.Stream, error
 		side = 1
 	}
 	l.opened[side]++
-	what, chance := n.of(l), n.chance(o.key, node, l.opened[side])
+	what, chance := n.of(l), n.chance(o.key, node, binary.BigEndian.AppendUint64(nil, l.opened[side])...)
 	p := &pipe{carried: &n.carried, delay: what.Delay, left: -1, changed: make(chan struct{})}
 	if chance.Float64() < what.Break {
 		p.left = chance.Int64N(window)
