@@ -385,3 +385,23 @@ func allocated(f func()) uint64 {
 	runtime.ReadMemStats(&after)
 	return after.TotalAlloc - before.TotalAlloc
 }
+
+// A hollow memory says what it has and has nothing.
+type hollow struct{ *memory }
+
+func (hollow) Envelopes(notice.PublicKey, uint64, int) ([][]byte, uint64, error) { return nil, 0, nil }
+
+func TestAStoreThatLacksWhatItShowsIsAnErrorAndNoCrash(t *testing.T) {
+	c := found(t, "a", "b")
+	first, second := c.says(t, "b", "first"), c.says(t, "b", "second")
+	a := NewEngine(EngineConfig{
+		Self: notice.PublicKeyOf(c.node["a"]), Charter: c.charter.CID, Notices: hollow{newMemory(first, second).of(c)},
+		Network: lonely{}, Log: slog.New(slog.DiscardHandler),
+	})
+	defer a.Close()
+	own := a.notices.Frontiers()[0]
+	their := notice.Frontier{Head: notice.Head{Key: own.Key, Seq: 1, CID: first.CID}}
+	if _, _, err := (&conversation{e: a}).lacksAfter(own, their); err == nil {
+		t.Errorf("%d notices are shown, none is served, and nothing is wrong", own.Seq)
+	}
+}

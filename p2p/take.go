@@ -89,6 +89,9 @@ func (c *conversation) lacksAfter(own, their notice.Frontier) (seq uint64, ok bo
 		if err != nil {
 			return 0, false, err
 		}
+		if len(at) == 0 {
+			return 0, false, fmt.Errorf("the feed of %s is said to be here up to %d, and %d is not", their.Key, own.Seq, their.Seq)
+		}
 		n, err := notice.Parse(at[0])
 		if err != nil {
 			return 0, false, err
