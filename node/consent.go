@@ -166,12 +166,12 @@ func (n *Node) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 	return id, n.deliver(ctx)
 }
 
-// deliver returns when another node has everything that this one has, or with an error that wraps [ErrNotSpread] when ctx ends.
+// deliver returns when some other node has everything that this one has, or with an error that wraps [ErrNotSpread] when ctx ends.
 func (n *Node) deliver(ctx context.Context) error {
 	retry := time.NewTicker(200 * time.Millisecond)
 	defer retry.Stop()
 	for {
-		if err := n.host.Sync(ctx); err == nil {
+		if err := n.host.Deliver(ctx); err == nil {
 			return nil
 		} else if ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", ErrNotSpread, err)

@@ -64,13 +64,7 @@ func (c *Courier) Sync(ctx context.Context) error { return c.engine.Sync(ctx) }
 
 // Deliver has one exchange with the node: without an error, what this side had when it began is durable there. Unlike Sync it does not look
 // whether something came meanwhile, which a node does not answer that has just been brought the end of the courier's own key.
-func (c *Courier) Deliver(ctx context.Context) error {
-	node := c.engine.network.Connected()[0]
-	if _, err := c.engine.call(ctx, c.engine.partner(node)); err != nil {
-		return &MemberError{c.engine.nameOf(node), err}
-	}
-	return nil
-}
+func (c *Courier) Deliver(ctx context.Context) error { return c.engine.Deliver(ctx) }
 
 // Close disconnects, and waits until the courier no longer uses its Notices.
 func (c *Courier) Close() error {

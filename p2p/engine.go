@@ -48,6 +48,8 @@ const (
 
 	maxParallelMembers = 16 // asked something at once
 	maxRounds          = 3  // conversations until both sides have the same
+
+	deliverNext = 250 * time.Millisecond // how long Deliver leaves it to those that it has begun to ask
 )
 
 // An Engine spreads notices among nodes, over any Network: it judges gossip and synchronises with every node that
@@ -211,7 +213,7 @@ func (e *Engine) follow(p *partner) {
 			continue
 		}
 		wait := syncEvery
-		if err := e.syncWith(e.ctx, p); err == nil {
+		if err := e.syncWith(e.ctx, p, maxRounds); err == nil {
 			backoff = minBackoff
 		} else {
 			e.log.Debug("not synchronised", "member", e.nameOf(p.key), "error", err)
@@ -259,7 +261,7 @@ func (e *Engine) Sync(ctx context.Context) error {
 	errs := make([]error, len(nodes))
 	for i, key := range nodes {
 		g.Go(func() error {
-			errs[i] = e.syncWith(ctx, e.partner(key))
+			errs[i] = e.syncWith(ctx, e.partner(key), maxRounds)
 			return nil
 		})
 	}
@@ -272,16 +274,54 @@ func (e *Engine) Sync(ctx context.Context) error {
 	return fmt.Errorf("sync: %w", errors.Join(errs...))
 }
 
-// syncWith holds conversations with a connected node until both sides have the same. One does, unless something
-// arrives meanwhile or a fork comes to light.
-func (e *Engine) syncWith(ctx context.Context, p *partner) error {
+// Deliver returns once all notices that this side had when it began are durable on one connected node, whichever. It
+// asks them in random order, the next one when one fails or takes long. Unlike Sync it does not look whether something
+// came meanwhile. The error wraps ErrAlone if nobody is connected.
+func (e *Engine) Deliver(ctx context.Context) error {
+	nodes := e.network.Connected()
+	if len(nodes) == 0 {
+		return fmt.Errorf("deliver: %w", ErrAlone)
+	}
+	rand.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, len(nodes))
+	var errs []error
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for begun := 0; len(errs) < len(nodes); {
+		select {
+		case <-next.C:
+			if begun == len(nodes) {
+				continue
+			}
+			p := e.partner(nodes[begun])
+			wg.Go(func() { ended <- e.syncWith(ctx, p, 1) })
+			begun++
+			next.Reset(deliverNext)
+		case err := <-ended:
+			if err == nil {
+				return nil
+			}
+			errs = append(errs, err)
+			next.Reset(0)
+		}
+	}
+	return fmt.Errorf("deliver: %w", errors.Join(errs...))
+}
+
+// syncWith holds conversations with a connected node until both sides have the same, but no more than so many. One does,
+// unless something arrives meanwhile or a fork comes to light.
+func (e *Engine) syncWith(ctx context.Context, p *partner, rounds int) error {
 	select {
 	case p.calling <- struct{}{}:
 		defer func() { <-p.calling }()
 	case <-ctx.Done():
 		return &MemberError{e.nameOf(p.key), ctx.Err()}
 	}
-	for range maxRounds {
+	for range rounds {
 		moved, err := e.call(ctx, p)
 		if err != nil {
 			return &MemberError{e.nameOf(p.key), err}

@@ -173,7 +173,7 @@ func (h *Host) enrol() error {
 		}()
 	}
 	for _, id := range h.host.Network().Peers() {
-		if !h.gate.passes(id) && h.enter() {
+		if h.memberOf(id) == nil && !h.gate.passes(id) && h.enter() {
 			go func() {
 				defer h.wg.Done()
 				h.partFrom(id)
@@ -258,6 +258,10 @@ func (h *Host) Publish(ctx context.Context, n *notice.Notice) error { return h.e
 // Sync exchanges with every connected member the notices that either side lacks. It succeeds if it could do so
 // with one of them; the notices are then durable on both sides. The error wraps ErrAlone if nobody is connected.
 func (h *Host) Sync(ctx context.Context) error { return h.engine.Sync(ctx) }
+
+// Deliver returns once all notices that this host had when it began are durable on one connected member's, whichever. The
+// error wraps ErrAlone if nobody is connected.
+func (h *Host) Deliver(ctx context.Context) error { return h.engine.Deliver(ctx) }
 
 // Reconciled returns a channel that is closed once the host has taken in all that one other member had, since it
 // started.

@@ -245,6 +245,29 @@ func TestOneConversationBringsWhatKeysSayThatNameEachOther(t *testing.T) {
 	})
 }
 
+func TestDeliverWaitsForOneNodeAndNotForTheSlowOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := found(t, 3, 5, Link{Delay: time.Millisecond, Loss: 1}) // nothing by gossip
+		defer c.close()
+		has, slow, fast := c.members[0], c.members[1], c.members[2]
+		c.net.Set(has.key(), slow.key(), Link{Delay: 5 * time.Second, Loss: 1})
+		time.Sleep(30 * time.Second) // the first conversations are over, and the next not due
+		n := c.says(has, nil, all("it leaves"))
+		if _, err := has.ledger.Add(n); err != nil {
+			t.Fatal(err)
+		}
+		if err := has.engine.Deliver(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fast.ledger.Get(n.CID); err != nil {
+			t.Errorf("nobody has it: %v", err)
+		}
+		if _, err := slow.ledger.Get(n.CID); err == nil {
+			t.Error("it waited until the slow one had it too")
+		}
+	})
+}
+
 func TestProofOfAForkReachesEverybody(t *testing.T) {
 	for _, lengths := range [][2]int{{1, 1}, {1, 4}, {4, 1}, {3, 2}} {
 		t.Run(fmt.Sprint(lengths), func(t *testing.T) {
