@@ -31,15 +31,20 @@ const (
 	EventExported EventKind = "exported" // the expert was written to the folder that Detail names
 )
 
-// Record appends e to the node's account. The account only grows.
-func (l *Ledger) Record(e Event) error {
+// Record appends events to the node's account, all or none. The account only grows.
+func (l *Ledger) Record(events ...Event) error {
 	err := l.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketEvents)
-		seq, err := b.NextSequence()
-		if err != nil {
-			return err
+		for _, e := range events {
+			seq, err := b.NextSequence()
+			if err != nil {
+				return err
+			}
+			if err := putJSON(b, binary.BigEndian.AppendUint64(nil, seq), e); err != nil {
+				return err
+			}
 		}
-		return putJSON(b, binary.BigEndian.AppendUint64(nil, seq), e)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("record event: %w", err)

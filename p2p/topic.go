@@ -64,7 +64,7 @@ func (h *Host) scores(topic string) (*pubsub.PeerScoreParams, *pubsub.PeerScoreT
 	)
 	params := &pubsub.PeerScoreParams{
 		AppSpecificScore: func(id peer.ID) float64 {
-			if key, ok := keyOf(id); !ok || h.engine.shuns(key) {
+			if m := h.memberOf(id); m == nil || h.engine.shuns(m.node) {
 				return ignored
 			}
 			return 0

@@ -135,6 +135,6 @@ func (s shifted) SetVerdict(v ledger.Verdict) error {
 }
 
 // Record implements [steward.Ledger].
-func (s shifted) Record(e ledger.Event) error {
-	return s.durably(func() error { return s.Ledger.Record(e) })
+func (s shifted) Record(events ...ledger.Event) error {
+	return s.durably(func() error { return s.Ledger.Record(events...) })
 }

@@ -22,8 +22,12 @@ import (
 // to lookEvery until an admission is decided.
 const retryFirst = 250 * time.Millisecond
 
-// turnEvery is how long after each other the nodes of members, in the order of the charter, say what they have dropped.
-const turnEvery = 10 * time.Millisecond
+// A node says what it has dropped stateAfter later, when the revocation has probably reached everybody: until then, the word of
+// each node to all others would be in its way. After that the nodes of members take turns, in the order of the charter.
+const (
+	stateAfter = 250 * time.Millisecond
+	turnEvery  = 10 * time.Millisecond
+)
 
 // A Ledger is what a steward reads and where it keeps account. A *ledger.Ledger is one.
 type Ledger interface {
@@ -35,7 +39,7 @@ type Ledger interface {
 	Standings(at time.Time) []ledger.Standing
 	Verdicts() ([]ledger.Verdict, error)
 	SetVerdict(ledger.Verdict) error
-	Record(ledger.Event) error
+	Record(...ledger.Event) error
 }
 
 // An Expert is what a node has made of a blob. Only the node knows what that is.
@@ -210,10 +214,10 @@ func (l *look) once(ctx context.Context) time.Time {
 	for _, offer := range p.Cancel {
 		l.pending[offer]()
 	}
-	for _, e := range append(events, l.delete(p)...) {
+	if events = append(events, l.delete(p)...); len(events) > 0 {
 		// A failing disk must not keep an expert in use, so it is only logged.
-		if err := l.Ledger.Record(e); err != nil {
-			l.Log.Error("recording an event", slog.String("kind", string(e.Kind)), slog.Any("error", err))
+		if err := l.Ledger.Record(events...); err != nil {
+			l.Log.Error("recording events", slog.Int("events", len(events)), slog.Any("error", err))
 		}
 	}
 	again := earlier(p.Again, l.state(ctx, at, p.Revoked))
@@ -241,17 +245,19 @@ func (l *look) decide(at time.Time, standings []ledger.Standing) Plan {
 }
 
 // leases returns the ends of the leases under which p uses experts. longer reports whether one is relied on for longer
-// than any was so far, and over whether one that was relied on is not any more.
+// than any was so far, and over whether one that was relied on is not any more, unless a revocation says so for ever.
 func (l *look) leases(p Plan, standings []ledger.Standing) (ends map[cid.Cid]time.Time, longer, over bool) {
 	ends = make(map[cid.Cid]time.Time, len(p.Use))
+	revoked := make(map[cid.Cid]bool)
 	for _, st := range standings {
+		revoked[st.Notice] = st.State == ledger.Revoked
 		if slices.Contains(p.Use, st.Notice) {
 			ends[st.Notice] = st.Until
 			longer = longer || st.Until.After(l.ends[st.Notice])
 		}
 	}
 	for offer := range l.ends {
-		over = over || ends[offer].IsZero()
+		over = over || ends[offer].IsZero() && !revoked[offer]
 	}
 	return ends, longer, over
 }
@@ -316,10 +322,9 @@ func (l *look) state(ctx context.Context, at time.Time, revoked []ledger.Standin
 	return later
 }
 
-// turn is how long after a revocation this node gives its word. Everybody does, to everybody: at once, they would be in the
-// way of the revocation where it has not arrived yet.
+// turn is how long after a revocation this node gives its word.
 func (l *look) turn() time.Duration {
-	return turnEvery * time.Duration(slices.IndexFunc(l.Ledger.Charter().Members, func(m notice.Member) bool { return m.Name == l.Member })+1)
+	return stateAfter + turnEvery*time.Duration(slices.IndexFunc(l.Ledger.Charter().Members, func(m notice.Member) bool { return m.Name == l.Member })+1)
 }
 
 // renew has the member's own lease renewed, and returns when to try again if it cannot be.

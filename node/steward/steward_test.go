@@ -148,10 +148,10 @@ func (f *fakeNode) SetVerdict(v ledger.Verdict) error {
 	return nil
 }
 
-func (f *fakeNode) Record(e ledger.Event) error {
+func (f *fakeNode) Record(events ...ledger.Event) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.events = append(f.events, e)
+	f.events = append(f.events, events...)
 	return nil
 }
 
