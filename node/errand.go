@@ -321,7 +321,7 @@ func (s *lateLedger) Detached() []*notice.Notice {
 
 func (s *lateLedger) Seat(k notice.PublicKey) (string, bool, bool) {
 	if l := s.get(); l != nil {
-		return notices{l}.Seat(k)
+		return notices{Ledger: l}.Seat(k)
 	}
 	return "", false, false
 }

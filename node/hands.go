@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,22 +117,22 @@ func (h hands) admitted(a steward.Admitted) Admitted {
 
 // Use implements [steward.Hands]. It makes a mixture if it is not the one that runs.
 func (h hands) Use(set []steward.Admitted, why string, until time.Time) {
+	h.using.Lock()
+	defer h.using.Unlock()
 	old := h.inUse.Load().mixture
 	same := slices.EqualFunc(old.Experts, set, func(a Admitted, b steward.Admitted) bool { return a.Offer == b.Notice })
 	if same && (len(set) > 0 || old.Why == why) {
 		h.inUse.Store(&use{old, until})
 		return
 	}
-	m := h.alone(why)
-	if len(set) > 0 {
-		experts := make([]Admitted, len(set))
-		for i, a := range set {
-			experts[i] = h.admitted(a)
+	withdrawn := h.withdrawn() // perhaps since the steward looked
+	var experts []Admitted
+	for _, a := range set {
+		if !withdrawn[a.Notice] {
+			experts = append(experts, h.admitted(a))
 		}
-		m = h.assemble(experts)
 	}
-	h.inUse.Store(&use{m, until})
-	h.log.Info("mixture", slog.Int("experts", len(set)), slog.String("why", m.Why))
+	h.run(experts, cmp.Or(why, steward.NoneStands), until)
 }
 
 // Drop implements [steward.Hands].

@@ -33,6 +33,8 @@ var holders = []holder{
 		places: []string{"Node.inUse", "Node.bare", "use.mixture", "Mixture.computes", "Mixture.Experts"},
 		drop: func(n *Node, a Admitted) {
 			// The steward has put another in its place, so that this finds nothing. It is here for whoever comes without it.
+			n.using.Lock()
+			defer n.using.Unlock()
 			if u := n.inUse.Load(); u.mixture.stands(a.Offer) {
 				n.inUse.Store(&use{mixture: n.bare})
 			}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -85,6 +86,44 @@ func (m *Mixture) end() {
 // stands reports whether an offer's expert stands in the mixture.
 func (m *Mixture) stands(offer cid.Cid) bool {
 	return slices.ContainsFunc(m.Experts, func(a Admitted) bool { return a.Offer == offer })
+}
+
+// withdraw puts, in the place of a mixture with experts that were withdrawn, one without them. Whoever takes in a notice
+// that may withdraw something calls it at once: the steward, who sees to all the rest, may be at work with the disk.
+func (n *Node) withdraw() {
+	n.using.Lock()
+	defer n.using.Unlock()
+	u := n.inUse.Load()
+	if u == nil || len(u.mixture.Experts) == 0 {
+		return
+	}
+	withdrawn := n.withdrawn()
+	stay := slices.DeleteFunc(slices.Clone(u.mixture.Experts), func(a Admitted) bool { return withdrawn[a.Offer] })
+	if len(stay) < len(u.mixture.Experts) {
+		n.run(stay, steward.NoneStands, u.until)
+	}
+}
+
+// withdrawn returns the offers that may not be used whatever the time is.
+func (n *Node) withdrawn() map[cid.Cid]bool {
+	all := make(map[cid.Cid]bool)
+	for _, st := range n.ledger.Standings(now()) {
+		all[st.Notice] = st.State != ledger.Active && st.State != ledger.Lapsed
+	}
+	return all
+}
+
+// run puts the mixture of experts in the place of the one in use, and if there are none the anchor alone, which why is for. The
+// caller holds using.
+func (n *Node) run(experts []Admitted, why string, until time.Time) {
+	m := n.alone(why)
+	if len(experts) > 0 {
+		m = n.assemble(experts)
+	} else {
+		until = time.Time{}
+	}
+	n.inUse.Store(&use{m, until})
+	n.log.Info("mixture", slog.Int("experts", len(experts)), slog.String("why", m.Why))
 }
 
 func (n *Node) alone(why string) *Mixture {

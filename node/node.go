@@ -49,6 +49,7 @@ type Node struct {
 	tokenizer *tokenizer.Tokenizer
 	chat      chatTemplate
 
+	using   sync.Mutex // held while inUse is replaced, from looking what may be used
 	inUse   atomic.Pointer[use]
 	bare    *Mixture // the anchor alone
 	answers sync.Map // *answer → struct{}, those under way
@@ -107,7 +108,7 @@ func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
 	}
 	n.host, err = p2p.New(ctx, p2p.Config{
 		Key: key, Listen: n.config.Listen, Peers: n.config.Peers, Addresses: home.addresses(),
-		Charter: n.charter.CID, Notices: notices{n.ledger}, Guests: n.invited, Blobs: n.blobs, Log: n.log,
+		Charter: n.charter.CID, Notices: notices{n.ledger, n.withdraw}, Guests: n.invited, Blobs: n.blobs, Log: n.log,
 	})
 	if err != nil {
 		return nil, err

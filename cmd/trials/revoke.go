@@ -78,6 +78,7 @@ func runRevoke(ctx context.Context, r revokeSettings) error {
 	if err != nil {
 		return err
 	}
+	fmt.Fprintf(os.Stderr, "starting %d nodes\n", r.nodes)
 	began := time.Now()
 	s, err := start(ctx, c, r.pace)
 	defer s.close()
@@ -97,12 +98,14 @@ func runRevoke(ctx context.Context, r revokeSettings) error {
 		if err := s.revocation(ctx, uint64(2+i), (1+i)%r.nodes, all, nil, &together); err != nil {
 			return err
 		}
+		fmt.Fprintf(os.Stderr, "revocation %d of %d: the last node after %.0f ms\n", i+1, r.times, ms(together.last[i]))
 	}
 	var apart revocations
 	for i := range r.healed {
 		if err := s.revocation(ctx, uint64(2+r.times+i), i%(r.nodes-away), all, all[r.nodes-away:], &apart); err != nil {
 			return err
 		}
+		fmt.Fprintf(os.Stderr, "revocation %d of %d while some were cut off: the last of them after %.0f ms\n", i+1, r.healed, ms(apart.last[i]))
 	}
 	together.print(fmt.Sprintf("%d revocations while all are connected, %d nodes each; ms from the call", r.times, r.nodes))
 	if r.healed > 0 {
@@ -134,7 +137,7 @@ const swapGrace = 50 * time.Millisecond
 type sighting struct {
 	began                time.Time // of the call, or of the healing
 	signed               time.Time // durable with the owner
-	came, stored         time.Time // by gossip; zero: it came by synchronisation, or this is the owner
+	came                 time.Time // by gossip; zero: it came by synchronisation, or this is the owner
 	swapped, last, ended time.Time
 }
 
@@ -142,8 +145,7 @@ func (c sighting) total() time.Duration { return c.ended.Sub(c.began) }
 func (c sighting) gossip() time.Duration {
 	return c.came.Sub(later(c.signed, c.began))
 }
-func (c sighting) disk() time.Duration  { return c.stored.Sub(c.came) }
-func (c sighting) swap() time.Duration  { return c.swapped.Sub(c.stored) }
+func (c sighting) swap() time.Duration  { return c.swapped.Sub(c.came) }
 func (c sighting) token() time.Duration { return c.ended.Sub(c.swapped) }
 
 func later(a, b time.Time) time.Time {
@@ -250,9 +252,7 @@ func (s *swarm) witness(i int, offer, revocation cid.Cid, began, signed time.Tim
 	d := s.diaries[i]
 	w := d.of(offer)
 	c := sighting{began: began, signed: signed, last: w.last}
-	if h, ok := d.hears(revocation); ok {
-		c.came, c.stored = h.came, h.stored
-	}
+	c.came = d.came(revocation)
 	c.swapped = d.swapped(began)
 	c.ended = later(c.swapped, c.last)
 	return c, w
@@ -287,8 +287,7 @@ func (v *revocations) print(title string) {
 	row("  the last node of each revocation", v.last)
 	row("  signed and durable with the owner", v.signing)
 	row("  gossip: from there to the node", durations(v.gossiped, sighting.gossip))
-	row("  disk: checked and durable", durations(v.gossiped, sighting.disk))
-	row("  swap of the mixture", durations(v.gossiped, sighting.swap))
+	row("  checked, durable, and the mixture swapped", durations(v.gossiped, sighting.swap))
 	row("  token boundary: what was being computed", v.of(sighting.token))
 	fmt.Printf("%d of %d heard of it by gossip, the others (the owner too) by synchronisation or themselves\n", len(v.gossiped), len(v.cases))
 }

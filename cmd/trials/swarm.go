@@ -100,11 +100,11 @@ func uses(offer cid.Cid) func(*node.Node) bool {
 // A diary is what one node said and wrote, and when. It is the handler of the node's log.
 type diary struct {
 	mu     sync.Mutex
-	tokens map[string]*tokens // guarded by mu; by offer
-	heard  map[string]hearing // guarded by mu; by notice
-	swaps  []time.Time        // guarded by mu
-	all    int                // guarded by mu: tokens written
-	err    error              // guarded by mu
+	tokens map[string]*tokens   // guarded by mu; by offer
+	heard  map[string]time.Time // guarded by mu; when a notice came by gossip
+	swaps  []time.Time          // guarded by mu
+	all    int                  // guarded by mu: tokens written
+	err    error                // guarded by mu
 }
 
 // tokens are what a node wrote with an expert.
@@ -113,12 +113,6 @@ type tokens struct {
 	last  time.Time
 	ended bool // a token has come without it since
 	back  int  // tokens with it after that
-}
-
-// A hearing is when a notice reached a node by gossip.
-type hearing struct {
-	came   time.Time
-	stored time.Time
 }
 
 // write asks the node for one answer after another.
@@ -189,12 +183,11 @@ func (d *diary) of(offer cid.Cid) tokens {
 	return tokens{}
 }
 
-// hears returns when a notice came by gossip, and whether it did.
-func (d *diary) hears(notice cid.Cid) (hearing, bool) {
+// came returns when a notice came by gossip, zero if it did not.
+func (d *diary) came(notice cid.Cid) time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	h, ok := d.heard[notice.String()]
-	return h, ok
+	return d.heard[notice.String()]
 }
 
 // swapped returns when the first new mixture since a moment was in place.
@@ -226,24 +219,24 @@ func (d *diary) Handle(_ context.Context, r slog.Record) error {
 		defer d.mu.Unlock()
 		d.swaps = append(d.swaps, r.Time)
 	case "gossip taken in":
-		h := hearing{stored: r.Time}
 		var id string
+		var came time.Time
 		r.Attrs(func(a slog.Attr) bool {
 			switch a.Key {
 			case "notice":
 				id = fmt.Sprint(a.Value.Any())
 			case "came":
-				h.came = a.Value.Time()
+				came = a.Value.Time()
 			}
 			return true
 		})
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.heard == nil {
-			d.heard = make(map[string]hearing)
+			d.heard = make(map[string]time.Time)
 		}
-		if _, ok := d.heard[id]; !ok {
-			d.heard[id] = h
+		if d.heard[id].IsZero() {
+			d.heard[id] = came
 		}
 	default:
 		if r.Level >= slog.LevelError {
