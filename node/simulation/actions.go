@@ -27,7 +27,9 @@ var actions = []action{
 	{1, (*world).replaceKey},
 	{8, (*world).partition},
 	{6, (*world).heal},
-	{4, (*world).eclipse},
+	{5, (*world).eclipse},
+	{2, (*world).goAway},
+	{3, (*world).loseSite},
 	{6, (*world).degrade},
 	{8, (*world).fail},
 	{14, (*world).recover},
@@ -243,23 +245,51 @@ func (w *world) partition() {
 	}
 }
 
-// eclipse leaves a node with one that withholds, for as long as a heal does not come.
+// eclipse leaves a node with one that withholds, or with nobody, for as long as a heal does not come. It may be there that
+// it starts again.
 func (w *world) eclipse() {
 	victim, evil := pick(w.random, w.honest()), pick(w.random, w.running(dishonest))
-	if victim == nil || evil == nil {
+	if victim == nil {
 		return
 	}
-	w.say(victim, "reaches %s alone", evil.name)
+	if w.random.IntN(3) == 0 {
+		evil = nil
+	}
+	w.say(victim, "can reach nobody who is honest")
 	w.count("eclipse")
-	w.keep(evil)
-	for i := range w.nodes {
-		if i == victim.number {
+	if evil != nil {
+		w.keep(evil)
+	}
+	for i, other := range w.nodes {
+		if other == victim {
 			continue
 		}
 		p := [2]int{min(i, victim.number), max(i, victim.number)}
 		l := w.links[p].Link
-		l.Cut = i != evil.number
+		l.Cut = other != evil
 		w.connect(p[0], p[1], l)
+	}
+	if w.random.IntN(2) == 0 {
+		victim.restart(w.random.IntN(2) == 0)
+	}
+}
+
+// goAway has a node stay down until its leases have ended: nobody opts out of anything, and all must stop.
+func (w *world) goAway() {
+	n := pick(w.random, w.honest())
+	if n == nil || slices.ContainsFunc(w.nodes, func(n *node) bool { return time.Now().Before(n.away) }) {
+		return
+	}
+	n.away = time.Now().Add(lease + time.Duration(w.random.Int64N(int64(2*delta))))
+	n.crash("and stays away")
+}
+
+// loseSite restores two nodes at once: the first that either hears from may be the other, which has lost as much.
+func (w *world) loseSite() {
+	some := slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool { return n.backup == nil || time.Now().Before(n.away) })
+	w.random.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+	for _, n := range some[:min(2, len(some))] {
+		n.restart(true)
 	}
 }
 
@@ -305,7 +335,9 @@ func (w *world) fail() {
 
 // recover brings back a node that is down, sometimes from its backup.
 func (w *world) recover() {
-	n := pick(w.random, slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool { return n.state() != down }))
+	n := pick(w.random, slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool {
+		return n.state() != down || time.Now().Before(n.away)
+	}))
 	if n == nil {
 		return
 	}
@@ -331,7 +363,8 @@ func (w *world) setClock() {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n.offset, n.jumped = offset, time.Now()
+	n.offset.Store(int64(offset))
+	n.jumped = time.Now()
 	n.wrong = n.wrong || !n.right()
 	w.note(n, "has its clock set to be off by %v", offset.Round(time.Second))
 }
@@ -433,11 +466,18 @@ func (w *world) withhold() {
 	}
 }
 
-// keep hides all revocations that there are.
+// keep hides all revocations that there are, and sometimes much else, so that what it shows has gaps.
 func (w *world) keep(n *node) {
 	w.say(n, "withholds every revocation")
 	w.mu.Lock()
 	all := slices.Clone(w.revoking)
+	if w.random.IntN(2) == 0 {
+		for _, other := range w.order {
+			if w.random.IntN(3) == 0 {
+				all = append(all, other)
+			}
+		}
+	}
 	w.mu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -60,14 +60,14 @@ func (n *node) withdrawn(o *notice.Notice, now time.Time) *notice.Notice {
 type seen struct {
 	claims map[notice.PublicKey]map[uint64]cid.Cid // what the notices of a feed say stands at a seq, the first that said so
 	forks  map[notice.PublicKey]time.Time          // since when the node can prove that a key equivocated
-	leases map[notice.PublicKey]*notice.Lease      // the newest
+	leases map[notice.PublicKey]*notice.Notice     // the newest
 	at     map[notice.PublicKey]time.Time          // when the node acknowledged that
 }
 
 func newSeen() seen {
 	return seen{
 		claims: make(map[notice.PublicKey]map[uint64]cid.Cid), forks: make(map[notice.PublicKey]time.Time),
-		leases: make(map[notice.PublicKey]*notice.Lease), at: make(map[notice.PublicKey]time.Time),
+		leases: make(map[notice.PublicKey]*notice.Notice), at: make(map[notice.PublicKey]time.Time),
 	}
 }
 
@@ -92,8 +92,8 @@ func (s seen) add(n *notice.Notice, at time.Time) {
 	if h.Seq > 1 {
 		claim(h.Seq-1, h.Prev)
 	}
-	if l, ok := n.Body.(*notice.Lease); ok && (s.leases[h.Key] == nil || s.leases[h.Key].Seq < l.Seq) {
-		s.leases[h.Key], s.at[h.Key] = l, at
+	if n.Kind == notice.KindLease && (s.leases[h.Key] == nil || s.leases[h.Key].Header().Seq < h.Seq) {
+		s.leases[h.Key], s.at[h.Key] = n, at
 	}
 }
 
@@ -116,12 +116,18 @@ func (w *world) token(n *node, a steward.Admitted) {
 			w.breach(n, "I5: generates with %s, %v after it could prove that a key of %s equivocated", w.title(o), now.Sub(at), owner.name)
 		}
 	}
-	l := n.leases[key]
+	if n.alone {
+		w.breach(n, "I4: generates with %s, though it could reach nobody since it started, and so may have missed its revocation", w.title(o))
+	}
+	under := n.leases[key]
+	if under == nil {
+		w.breach(n, "I2: generates with %s without any lease", w.title(o))
+		return
+	}
+	l := under.Body.(*notice.Lease)
 	// A clock that is set shows at the next look, and in this world, where package time does not jump, at the one after.
 	settled := now.Sub(n.jumped) > 2*look+time.Second
-	switch shown := now.Add(n.offset); {
-	case l == nil:
-		w.breach(n, "I2: generates with %s without any lease", w.title(o))
+	switch shown := now.Add(n.off()); {
 	case !n.seen.at[key].Before(now): // it came at this moment
 	case l.NotAfter.Sub(l.Time) > ceiling:
 		w.breach(n, "I2: generates with %s under a lease of %v", w.title(o), l.NotAfter.Sub(l.Time))
@@ -129,10 +135,17 @@ func (w *world) token(n *node, a steward.Admitted) {
 		w.breach(n, "I2: generates with %s %v before its lease begins", w.title(o), l.Time.Sub(shown))
 	case !slices.Contains(l.Offers, o.CID):
 		w.breach(n, "I2: generates with %s, which the newest lease does not list", w.title(o))
+	case settled && !shown.Before(l.NotAfter):
+		w.breach(n, "I2: generates with %s %v after its lease ended by the node's own clock", w.title(o), shown.Sub(l.NotAfter))
 	case n.right() && !now.Before(l.NotAfter.Add(delta)):
 		w.breach(n, "I2: generates with %s %v after its lease ended + δ", w.title(o), now.Sub(l.NotAfter.Add(delta)))
 	case settled && !l.NotAfter.After(n.highest.Add(-delta)):
 		w.breach(n, "I2: generates with %s under a lease that its clock has seen end: at %v, it has said %v", w.title(o), l.NotAfter, n.highest)
+	}
+	for _, r := range w.knew[under.CID] {
+		if _, ok := n.held[r.CID]; !ok && w.withdraws(r, o) && n.seen.at[key].Before(now) {
+			w.breach(n, "I2: generates with %s under %s, whose signer knew of %s: it lacks that", w.title(o), w.title(under), w.title(r))
+		}
 	}
 	if owner.evil || owner.wrong || !n.right() {
 		return
@@ -167,9 +180,23 @@ func (w *world) served(from *node, blob cid.Cid) {
 func (w *world) judgeSigned(n *node, s *notice.Notice) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	h := s.Header()
+	h, now := s.Header(), time.Now()
 	if n.evil {
 		return
+	}
+	if s.Kind == notice.KindLease {
+		for _, r := range w.revoking {
+			if at, ok := n.held[r.CID]; ok && at.Before(now) && r.Header().Seq > 0 && w.owners[r.Header().Key].node == n {
+				w.knew[s.CID] = append(w.knew[s.CID], r)
+			}
+		}
+	}
+	for id, at := range n.held {
+		x := w.signed[id]
+		if xh := x.Header(); xh != nil && xh.Key == h.Key && xh.Seq >= h.Seq && x.CID != s.CID && at.Before(now) {
+			w.breach(n, "I7: equivocates, or will: signs %s, though it has %s", w.title(s), w.title(x))
+			return
+		}
 	}
 	for _, x := range w.at[place{h.Key, h.Seq}] {
 		if x.CID == s.CID {

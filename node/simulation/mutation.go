@@ -27,7 +27,7 @@ func Mutations() []Mutation {
 	one := func(safeguard, file, old, new string) Mutation { return Mutation{safeguard, []edit{{file, old, new}}} }
 	return []Mutation{
 		one("a lease's own feed is complete", consent, ` || f.complete < l.Seq {`, ` {`),
-		one("the heads that a lease names are here", consent, `if other == nil || other.complete < h.Seq`, `if false && other.complete < h.Seq`),
+		one("the heads that a lease names are here", consent, `if other == nil || other.complete < h.Seq || !other.has(h.Seq, digestOf(h.CID)) {`, `if _ = other; false {`),
 		one("a lease names the heads of its member's other feeds", signing, `if h.Key != key {`, `if false {`),
 		one("a lease has begun", consent, `case now.Add(clockTolerance).Before(p.lease.Time):`, `case false:`),
 		one("a lease is no longer than the ceiling", consent, `if l.NotAfter.Sub(l.Time) > time.Duration(c.charter.LeaseCeilingSeconds)*time.Second || `, `if `),

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chorus/ledger"
@@ -50,9 +51,10 @@ type node struct {
 	place      *simnet.Node
 	random     *rand.Rand // the generator's alone
 
-	offset  time.Duration                       // of its clock; set while nothing runs
+	offset  atomic.Int64                        // of its clock, a time.Duration
 	made    int                                 // experts; the driver's
 	retired bool                                // its publishing key was revoked; the driver's
+	away    time.Time                           // until when it stays down; the driver's
 	last    map[notice.PublicKey]*notice.Notice // what people signed last with keys kept apart; the driver's alone
 
 	ledger   *ledger.Ledger
@@ -83,6 +85,7 @@ type account struct {
 	upSince  time.Time
 	restored bool
 	serving  bool // it is up
+	alone    bool // since it is, there was nobody whom it could reach
 	wrong    bool // its clock was wrong at some time
 	seen
 }
@@ -111,7 +114,7 @@ func found(seed uint64, scale Scale, dir string) *world {
 	w := &world{
 		seed: seed, scale: scale, dir: dir, random: rand.New(rand.NewPCG(seed, 2)), began: time.Now(),
 		links: make(map[[2]int]*link), at: make(map[place][]*notice.Notice), signed: make(map[cid.Cid]*notice.Notice),
-		owners: make(map[notice.PublicKey]owner), counts: make(map[string]int),
+		owners: make(map[notice.PublicKey]owner), knew: make(map[cid.Cid][]*notice.Notice), counts: make(map[string]int),
 		net: simnet.New(seed, simnet.Link{Cut: true}),
 	}
 	w.charter = &notice.Charter{
@@ -130,7 +133,7 @@ func found(seed uint64, scale Scale, dir string) *world {
 		}
 		n.evil = i >= scale.Nodes-evil
 		n.rote = n.evil || w.random.IntN(3) == 0
-		n.offset = w.rightClock()
+		n.offset.Store(int64(w.rightClock()))
 		w.nodes = append(w.nodes, n)
 		for key, role := range map[notice.PublicKey]string{
 			n.publishingKey(): "publishing", n.nodeKey(): "node",
@@ -168,10 +171,13 @@ func (n *node) publishingKey() notice.PublicKey { return notice.PublicKeyOf(n.pu
 func (n *node) nodeKey() notice.PublicKey       { return notice.PublicKeyOf(n.node) }
 
 // clock is what the node's clock says.
-func (n *node) clock() time.Time { return time.Now().Add(n.offset).UTC() }
+func (n *node) clock() time.Time { return time.Now().Add(n.off()).UTC() }
+
+// off is by how much the node's clock is ahead.
+func (n *node) off() time.Duration { return time.Duration(n.offset.Load()) }
 
 // right reports whether the node's clock is.
-func (n *node) right() bool { return n.offset.Abs() <= delta }
+func (n *node) right() bool { return n.off().Abs() <= delta }
 
 func (n *node) state() state {
 	n.mu.Lock()
@@ -216,13 +222,25 @@ func (n *node) start() {
 	n.place.Start(n.engine)
 }
 
+// near notes that two nodes can reach each other if both are up. The caller holds world.mu.
+func (n *node) near(other *node) {
+	if n.serving && other.serving {
+		n.alone, other.alone = false, false
+	}
+}
+
 // resume holds what the ledger has after a start against what the node had acknowledged before.
 func (n *node) resume() {
 	w := n.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n.upSince, n.serving = time.Now(), true
-	w.note(n, "starts, its clock off by %v", n.offset.Round(time.Second))
+	n.upSince, n.serving, n.alone = time.Now(), true, true
+	for _, other := range w.nodes {
+		if other != n && !w.between(n, other).Cut {
+			n.near(other)
+		}
+	}
+	w.note(n, "starts, its clock off by %v", n.off().Round(time.Second))
 	has := make(map[cid.Cid]bool)
 	for notice, err := range n.ledger.Notices() {
 		if err != nil {
@@ -345,6 +363,16 @@ func (n *node) stop() {
 	}
 	n.mu.Unlock()
 	n.wait.Wait()
+}
+
+// restart has a node crash, if it is up, and start again, with its backup's disk if it has one and restored says so.
+func (n *node) restart(restored bool) {
+	n.crash("and starts again")
+	n.stop()
+	if restored && n.backup != nil {
+		n.restore()
+	}
+	n.start()
 }
 
 // save keeps a copy of the node's disk. Nothing may be running.

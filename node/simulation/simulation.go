@@ -110,6 +110,7 @@ type world struct {
 	offers   []*notice.Notice // among them, as the next
 	revoking []*notice.Notice // revocations and rotations
 	owners   map[notice.PublicKey]owner
+	knew     map[cid.Cid][]*notice.Notice // by lease: revocations in feeds that its signer, who is honest, had
 	entries  []entry
 	breaches []string
 	counts   map[string]int
@@ -177,7 +178,7 @@ func (w *world) settle() {
 	for _, n := range w.nodes {
 		n.disarm()
 		if n.state() == down {
-			n.offset = 0
+			n.offset.Store(0)
 			n.start()
 		}
 	}
@@ -313,6 +314,9 @@ func (w *world) connect(i, j int, to simnet.Link) {
 	// No two links take the same time, so that the order in which things arrive does not hang on that of goroutines.
 	to.Delay += time.Duration(1+i*len(w.nodes)+j) * 1009 * time.Nanosecond
 	l.Link = to
+	if !to.Cut {
+		w.nodes[i].near(w.nodes[j])
+	}
 	w.mu.Unlock()
 	w.net.Set(w.nodes[i].nodeKey(), w.nodes[j].nodeKey(), to)
 }

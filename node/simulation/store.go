@@ -100,7 +100,7 @@ var _ steward.Ledger = shifted{}
 
 // Observe implements [steward.Ledger].
 func (s shifted) Observe(at time.Time) error {
-	shown := at.Add(s.node.offset)
+	shown := at.Add(s.node.off())
 	return s.durably(func() error {
 		err := s.Ledger.Observe(shown)
 		if err == nil {
@@ -120,10 +120,10 @@ func (n *node) observed(shown time.Time) {
 
 // Standings implements [steward.Ledger].
 func (s shifted) Standings(at time.Time) []ledger.Standing {
-	all := s.Ledger.Standings(at.Add(s.node.offset))
+	all := s.Ledger.Standings(at.Add(s.node.off()))
 	for i := range all {
 		if !all[i].Until.IsZero() {
-			all[i].Until = all[i].Until.Add(-s.node.offset)
+			all[i].Until = all[i].Until.Add(-s.node.off())
 		}
 	}
 	return all
