@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,30 +9,40 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 )
 
 // A Mutation is a safeguard that is deleted from the source, to see that some world then breaks an invariant.
 type Mutation struct {
 	Safeguard string
 	edits     []edit
+	seed      uint64 // of a world that broke without it: where to look first
 }
 
 // edit replaces what stands exactly once in a file of the module.
 type edit struct{ file, old, new string }
 
+// MutationSeeds is in how many worlds a safeguard that is not there must be missed.
+const MutationSeeds = 200
+
 // Mutations returns every safeguard that can be deleted by itself; where two do the same, both go.
 func Mutations() []Mutation {
 	const consent, decide, signing, take = "ledger/consent.go", "node/steward/decide.go", "node/steward/signing.go", "p2p/take.go"
-	one := func(safeguard, file, old, new string) Mutation { return Mutation{safeguard, []edit{{file, old, new}}} }
+	one := func(safeguard, file, old, new string) Mutation {
+		return Mutation{Safeguard: safeguard, edits: []edit{{file, old, new}}}
+	}
 	return []Mutation{
 		one("a lease's own feed is complete", consent, ` || f.complete < l.Seq {`, ` {`),
 		one("the heads that a lease names are here", consent, `if other == nil || other.complete < h.Seq || !other.has(h.Seq, digestOf(h.CID)) {`, `if _ = other; false {`),
 		one("a lease names the heads of its member's other feeds", signing, `if h.Key != key {`, `if false {`),
 		one("a lease has begun", consent, `case now.Add(clockTolerance).Before(p.lease.Time):`, `case false:`),
 		one("a lease is no longer than the ceiling", consent, `if l.NotAfter.Sub(l.Time) > time.Duration(c.charter.LeaseCeilingSeconds)*time.Second || `, `if `),
-		{"a lease ends, at the steward's look and between two tokens", []edit{
+		{Safeguard: "a lease ends, at the steward's look and between two tokens", edits: []edit{
 			{decide, `		p.Again = earlier(p.Again, until)`, ``},
 			{decide, `return !now.Before(until) ||`, `return false &&`},
 		}},
@@ -42,7 +53,7 @@ func Mutations() []Mutation {
 		one("the clock's high-water mark", "ledger/clock.go", `if now.Before(high.Add(-clockTolerance)) {`, `if false {`),
 		one("nothing is used before anybody was heard", decide, `case !v.Reconciled:`, `case false:`),
 		one("nothing is signed before all were heard", decide, `if trusted && v.CaughtUp {`, `if trusted {`),
-		{"signing goes on after the highest notice, and never beyond a gap", []edit{
+		{Safeguard: "signing goes on after the highest notice, and never beyond a gap", edits: []edit{
 			{signing, `if gap.Key == public {`, `if false {`},
 			{"ledger/add.go", `h.Seq, h.Prev = f.top+1, f.at(f.top)[0].id.cid()`, `if h.Seq = f.complete + 1; f.complete > 0 {
 				h.Prev = f.at(f.complete)[0].id.cid()
@@ -58,7 +69,7 @@ func Mutations() []Mutation {
 		return nil
 	}(func(tx *bbolt.Tx) error {
 		links, bodies`),
-		{"the proof of a fork is passed on", []edit{
+		{Safeguard: "the proof of a fork is passed on", edits: []edit{
 			{"ledger/frontier.go", `if f.fork > 0 {`, `if at.Seq = min(at.Seq, uint64(len(f.chain))); false {`},
 			{take, `	case their.Seq == own.Seq && their.CID != own.CID:
 		return 0, true, nil
@@ -122,16 +133,16 @@ func (m Mutation) Build(ctx context.Context, dir string) (string, error) {
 	return binary, nil
 }
 
-// RunSeeds runs the worlds of some seeds in a process of their own, of this package's test binary. The error says which
-// seeds failed and how.
-func RunSeeds(ctx context.Context, binary string, first, last uint64) error {
-	c := exec.CommandContext(ctx, binary, "-test.run=^TestWorlds$", "-test.timeout=0")
+// RunSeeds runs the worlds of some seeds in a process of their own, of this package's test binary: all of them, or until
+// one breaks. The error says which seeds failed and how.
+func RunSeeds(ctx context.Context, binary string, first, last uint64, all bool) error {
+	c := exec.CommandContext(ctx, binary, "-test.run=^TestWorlds$", "-test.timeout=0", fmt.Sprintf("-test.failfast=%t", !all))
 	c.Env = append(os.Environ(), fmt.Sprintf("CHORUS_SEEDS=%d-%d", first, last))
 	out, err := c.CombinedOutput()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err == nil && !strings.Contains(string(out), fmt.Sprintf("seed %d ", last)) {
+	if err == nil && !strings.Contains(string(out), fmt.Sprintf("seed %d holds ", last)) {
 		err = errors.New("it did not come to the last seed")
 	}
 	if err == nil {
@@ -143,15 +154,81 @@ func RunSeeds(ctx context.Context, binary string, first, last uint64) error {
 	return fmt.Errorf("seeds %d to %d: %w\n%s", first, last, err, strings.Join(lines, "\n"))
 }
 
-// FirstBreach returns the first breach that an error of RunSeeds tells of, or else its first line after the seeds.
-func FirstBreach(err error) string {
-	_, text, found := strings.Cut(err.Error(), "breaches\n")
-	if !found {
-		text = err.Error()
-		if i := strings.Index(text, "panic: "); i >= 0 {
-			text = text[i:]
+// A Breach is an invariant that does not hold in the world of a seed.
+type Breach struct {
+	Seed uint64
+	What string // and when, and to whom
+}
+
+var breaches = regexp.MustCompile(`seed (\d+): \d+ breaches\n\s*(.*)`)
+
+// FirstBreach returns the first breach that an error of RunSeeds tells of, and nil if the process failed in another way.
+func FirstBreach(err error) *Breach {
+	m := breaches.FindStringSubmatch(err.Error())
+	if m == nil {
+		return nil
+	}
+	seed, _ := strconv.ParseUint(m[1], 10, 64)
+	return &Breach{seed, m[2]}
+}
+
+// atOnce is how many worlds one process runs: each begins anew, so that memory is given back.
+const atOnce = 10
+
+// Each runs the worlds from first to last in as many processes as there are processors, each of which keeps one busy. It
+// calls done for each process that has ended, one at a time, until that returns false.
+func Each(ctx context.Context, binary string, first, last uint64, all bool, done func(first, last uint64, err error) (more bool)) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var mu sync.Mutex
+	next := make(chan uint64)
+	var wg sync.WaitGroup
+	for range runtime.NumCPU() {
+		wg.Go(func() {
+			for from := range next {
+				to := min(from+atOnce-1, last)
+				err := RunSeeds(ctx, binary, from, to, all)
+				mu.Lock()
+				if ctx.Err() == nil && !done(from, to, err) {
+					cancel()
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for from := first; from <= last && ctx.Err() == nil; from += atOnce {
+		select {
+		case next <- from:
+		case <-ctx.Done():
 		}
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	return line
+	close(next)
+	wg.Wait()
+}
+
+// Break looks for a world without the safeguard in which an invariant does not hold, among those of the seeds up to last,
+// and returns nil if there is none. It builds into dir. A process that fails in another way is an error: it proves
+// nothing.
+func (m Mutation) Break(ctx context.Context, dir string, last uint64) (b *Breach, err error) {
+	binary, err := m.Build(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	judge := func(_, _ uint64, failed error) (more bool) {
+		if failed == nil {
+			return true
+		}
+		if b = FirstBreach(failed); b == nil {
+			err = failed
+		}
+		return false
+	}
+	if m.seed > 0 && !judge(m.seed, m.seed, RunSeeds(ctx, binary, m.seed, m.seed, false)) {
+		return b, cmp.Or(err, ctx.Err())
+	}
+	Each(ctx, binary, 1, last, false, judge)
+	if b == nil && err == nil {
+		err = ctx.Err()
+	}
+	return b, err
 }

@@ -1,13 +1,13 @@
 package simulation
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,7 +66,8 @@ func TestWorlds(t *testing.T) {
 	if !ok {
 		t.Skip("CHORUS_SEEDS=1-200 runs the worlds of these seeds in this process")
 	}
-	for seed := first; seed <= last; seed++ {
+	until := flag.Lookup("test.failfast").Value.String() == "true"
+	for seed := first; seed <= last && !(until && t.Failed()); seed++ {
 		fmt.Printf("seed %d begins\n", seed)
 		if r := runWorld(t, seed); len(r.Breaches) > 0 {
 			t.Errorf("%v\nCHORUS_SEED=%d go test ./node/simulation -run OneWorld -v shows it", r, seed)
@@ -86,28 +87,18 @@ func TestConsentHoldsInTheFirst200Worlds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := make(chan uint64)
-	var wg sync.WaitGroup
-	for range runtime.NumCPU() { // each process has one processor
-		wg.Go(func() {
-			for first := range next {
-				if err := RunSeeds(t.Context(), binary, first, min(first+9, last)); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
 	began := time.Now()
 	deadline, limited := t.Deadline()
-	for first := uint64(1); first <= last; first += 10 {
-		if limited && time.Since(began) > time.Until(deadline) {
-			t.Logf("no time for the worlds from %d on: this machine is busy", first)
-			break
+	Each(t.Context(), binary, 1, last, true, func(_, to uint64, err error) (more bool) {
+		if err != nil {
+			t.Error(err)
 		}
-		next <- first
-	}
-	close(next)
-	wg.Wait()
+		if limited && time.Since(began) > time.Until(deadline) {
+			t.Logf("no time for all worlds, of which %d was among the last: this machine is busy", to)
+			return false
+		}
+		return true
+	})
 }
 
 func TestMutationsFollowTheCode(t *testing.T) {
@@ -117,9 +108,6 @@ func TestMutationsFollowTheCode(t *testing.T) {
 		}
 	}
 }
-
-// mutationSeeds is in how many worlds a safeguard that is not there must be missed.
-const mutationSeeds = 200
 
 func TestWithoutAnySafeguardSomeWorldBreaks(t *testing.T) {
 	only := os.Getenv("CHORUS_MUTATIONS")
@@ -131,17 +119,15 @@ func TestWithoutAnySafeguardSomeWorldBreaks(t *testing.T) {
 			continue
 		}
 		t.Run(m.Safeguard, func(t *testing.T) {
-			binary, err := m.Build(t.Context(), t.TempDir())
-			if err != nil {
-				t.Fatal(err)
+			b, err := m.Break(t.Context(), t.TempDir(), MutationSeeds)
+			switch {
+			case err != nil:
+				t.Error(err)
+			case b == nil:
+				t.Errorf("no world of %d breaks without it", MutationSeeds)
+			default:
+				t.Logf("seed %d: %s", b.Seed, b.What)
 			}
-			for first := uint64(1); first < mutationSeeds; first += 5 {
-				if err := RunSeeds(t.Context(), binary, first, first+4); err != nil {
-					t.Log(FirstBreach(err))
-					return
-				}
-			}
-			t.Errorf("no world of %d breaks without it", mutationSeeds)
 		})
 	}
 }
