@@ -114,6 +114,29 @@ type Expert struct {
 	Exports  []string        `json:"exports,omitempty"` // folders on this machine that were exported with it and are still there
 }
 
+// Words says where the offer stands, and if it may not be used, why.
+func (e Expert) Words() string {
+	switch {
+	case e.Refusal != "":
+		return "refused: " + e.Refusal
+	case e.State == ledger.Active:
+		return "leased until " + e.Until.Local().Format(time.DateTime)
+	case e.State == ledger.Revoked && e.Reason != "":
+		return "revoked: " + e.Reason
+	case e.State == ledger.Lapsed && e.Until.IsZero():
+		return "lapsed: under no lease that counts"
+	case e.State == ledger.Lapsed:
+		return "lapsed: its lease ended at " + e.Until.Local().Format(time.DateTime)
+	case e.State == ledger.Suspended:
+		return "suspended: a key of its member has signed two notices with one number"
+	case e.State == ledger.Left:
+		return "left: its member, or the key that offered it, is not on the charter"
+	case e.State == ledger.Excess:
+		return "excess: its member had offered as many that day as the charter allows"
+	}
+	return string(e.State)
+}
+
 // Account is a node's ledger in a form to read.
 type Account struct {
 	Notices []NoticeLine   `json:"notices"`

@@ -50,7 +50,7 @@ type examination struct {
 type check struct {
 	name string
 	look func(*examination) []Finding
-	slow bool // it waits for the network or reads the whole ledger: for the doctor, and not for the status
+	slow bool // it waits for the network or reads the whole ledger, or the status says it by itself: for the doctor alone
 }
 
 // checks is all that status and doctor know of, in the order in which to mend it.
@@ -66,6 +66,7 @@ var checks = []check{
 	{name: "members", look: checkMembers, slow: true},
 	{name: "reconciled", look: checkReconciled},
 	{name: "lease", look: checkLease},
+	{name: "mixture", look: checkMixture, slow: true},
 	{name: "experts", look: checkExperts},
 	{name: "exports", look: checkExports},
 }
@@ -254,6 +255,17 @@ func checkKeys(x *examination) (found []Finding) {
 	if len(found) == 0 {
 		found = fine("Nobody else on this machine can read the keys.")
 	}
+	if f, err := ReadKeyFile(x.home.path(nodeKey)); err == nil {
+		member, role, ok := x.ledger.Seat(f.Key)
+		switch {
+		case !ok || member != x.status.Member || role != ledger.RoleNode:
+			found = append(found, Finding{Verdict: Wrong, Text: "The node key here is not this member's any more, so that no other node lets this one in.",
+				Do: "Name a new one: `chorus key rotate --node --recovery FILE`."})
+		case x.node != nil && x.node.self != f.Key:
+			found = append(found, Finding{Verdict: Wrong, Text: "The node runs with a key that was replaced since it started, so that no other node lets it in.",
+				Do: "Stop it, and start it again with `chorus up`."})
+		}
+	}
 	if f, err := ReadKeyFile(x.home.path(publishingKey)); err == nil {
 		if member, role, ok := x.ledger.Seat(f.Key); !ok || member != x.status.Member || role != ledger.RolePublishing {
 			found = append(found, Finding{Verdict: Wrong, Text: "The publishing key here is not this member's any more, so that nothing it signs counts.",
@@ -377,17 +389,42 @@ func checkLease(x *examination) []Finding {
 	return fine("This member's lease is in force until %s.", until.Local().Format(time.DateTime))
 }
 
-func checkExperts(x *examination) (found []Finding) {
-	if x.node != nil && x.status.Why != "" {
-		found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("The anchor serves alone: %s.", x.status.Why)})
+func checkMixture(x *examination) []Finding {
+	switch {
+	case x.node == nil:
+		return nil
+	case x.status.Why != "":
+		return []Finding{{Verdict: Notable, Text: fmt.Sprintf("The anchor serves alone: %s.", x.status.Why)}}
 	}
+	inUse := 0
+	for _, e := range x.status.Experts {
+		if e.InUse {
+			inUse++
+		}
+	}
+	return fine("The mixture has the anchor and %d experts.", inUse)
+}
+
+func checkExperts(x *examination) (found []Finding) {
+	ended := 0
 	for _, e := range x.status.Experts {
 		switch {
+		case e.State == ledger.Revoked && e.Held && !slices.ContainsFunc(x.status.Experts, func(o Expert) bool { return o.Blob == e.Blob && o.State != ledger.Revoked }):
+			found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("%s of %s is %s, and its blob still here.", e.Domain, e.Member, e.Words()), Do: "The node deletes it: keep it running."})
+		case e.State == ledger.Revoked:
+			ended++
 		case e.Refusal != "":
 			found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("%s of %s is refused here: %s.", e.Domain, e.Member, e.Refusal), Do: fmt.Sprintf("Tell %s.", e.Member)})
 		case e.State == ledger.Active && !e.Held:
 			found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("%s of %s may be used and is not here yet.", e.Domain, e.Member), Do: "A member that holds it must be connected."})
+		case e.State == ledger.Lapsed && e.Member != x.status.Member: // of its own, checkLease speaks
+			found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("%s of %s is not used, since it is %s.", e.Domain, e.Member, e.Words()), Do: fmt.Sprintf("%s must run its node, which renews it, and this one must hear of it.", e.Member)})
+		case e.State != ledger.Active && e.State != ledger.Lapsed:
+			found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("%s of %s is not used, since it is %s.", e.Domain, e.Member, e.Words())})
 		}
+	}
+	if ended > 0 {
+		found = append(found, fine("%d experts are revoked, and neither used nor kept here.", ended)...)
 	}
 	return found
 }

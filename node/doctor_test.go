@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"chorus/ledger"
 	"chorus/ledger/notice"
 	"chorus/p2p"
 
@@ -66,12 +67,18 @@ func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
 	c.must(os.Chmod(c.homes["alpha"].path(publishingKey), 0o644))
 	expect("keys", "wrong: Other users", "chmod 600 ")
 	c.must(os.Chmod(c.homes["alpha"].path(publishingKey), 0o600))
+	path := c.homes["alpha"].path(nodeKey)
+	c.must(os.Rename(path, path+".old"))
+	c.must(createKey(path))
+	expect("keys", "wrong: The node key here is not this member's any more", "chorus key rotate --node")
+	c.must(os.Rename(path+".old", path))
 	folder := t.TempDir()
 	c.must(alpha.RecordExport(t.Context(), Export{Folder: folder, Offers: []cid.Cid{offer}}))
 	c.revoke("beta", offer)
 	c.await("the end of the expert", gone(offer, blob), "alpha")
 	expect("exports", "wrong: "+folder, "cats of beta", "Delete "+folder)
-	expect("experts", "notable: The anchor serves alone: no expert stands")
+	expect("mixture", "notable: The anchor serves alone: no expert stands")
+	expect("experts", "fine: 1 experts are revoked, and neither used nor kept here")
 	s, err := alpha.Status(t.Context())
 	c.must(err)
 	if got := finding(s.Findings, "exports"); !strings.Contains(got, folder) || finding(s.Findings, "clock") != "" || finding(s.Findings, "members") != "" {
@@ -141,6 +148,27 @@ func TestTheDoctorSaysWhatToOpen(t *testing.T) {
 		text, do := diagnose("beta", p2p.Attempt{Address: "/ip4/192.0.2.7/tcp/4101", Err: errors.New(cause)})
 		if !strings.Contains(text+do, want) || !strings.Contains(text, "/ip4/192.0.2.7/tcp/4101") || do == "" {
 			t.Errorf("%s: %s %s, expected %q", cause, text, do, want)
+		}
+	}
+}
+
+func TestAnExpertThatIsNotUsedSaysWhy(t *testing.T) {
+	until := time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
+	for want, e := range map[string]Expert{
+		"leased until 2026-03-01 12:00:00":               {State: ledger.Active, Until: until},
+		"lapsed: its lease ended at 2026-03-01 12:00:00": {State: ledger.Lapsed, Until: until},
+		"lapsed: under no lease that counts":             {State: ledger.Lapsed},
+		"refused: it is a cat":                           {State: ledger.Active, Refusal: "it is a cat"},
+		"revoked: withdrawn":                             {State: ledger.Revoked, Reason: "withdrawn"},
+	} {
+		if got := e.Words(); got != want {
+			t.Errorf("%q, expected %q", got, want)
+		}
+	}
+	for _, state := range []ledger.State{ledger.Suspended, ledger.Left, ledger.Excess} {
+		x := &examination{status: Status{Experts: []Expert{{Member: "beta", Domain: "cats", State: state}}}}
+		if got := checkExperts(x); len(got) != 1 || got[0].Verdict != Notable || !strings.Contains(got[0].Text, "cats of beta is not used, since it is "+string(state)+": ") {
+			t.Errorf("%s: %+v", state, got)
 		}
 	}
 }

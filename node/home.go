@@ -176,7 +176,7 @@ func (h Home) SetCharter(chain ...*notice.Notice) error {
 	return writeFile(h.Charter(), first.Envelope) // last: with it the home has a charter
 }
 
-// LoadCharter reads the charter.
+// LoadCharter reads the first version of the charter, by which the consortium is known. What holds now, the ledger has.
 func (h Home) LoadCharter() (*notice.Notice, error) {
 	n, err := ReadNotice(h.Charter())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -208,7 +208,7 @@ func ReadNotice(path string) (*notice.Notice, error) {
 	}
 	n, err := notice.Parse(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: not a notice as chorus writes it: %w", path, err)
 	}
 	return n, nil
 }

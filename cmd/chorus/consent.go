@@ -120,7 +120,7 @@ func (a *app) expertsCommand() *cobra.Command {
 				}
 				rows := [][]string{{"domain", "member", "size", "state", "in use", "offer"}}
 				for _, e := range s.Experts {
-					rows = append(rows, []string{e.Domain, e.Member, megabytes(e.Size), stateWords(e), yes(e.InUse), e.Offer.String()})
+					rows = append(rows, []string{e.Domain, e.Member, megabytes(e.Size), e.Words(), yes(e.InUse), e.Offer.String()})
 				}
 				a.table(rows)
 				a.sayExports(s.Experts)
@@ -132,18 +132,6 @@ func (a *app) expertsCommand() *cobra.Command {
 			})
 		},
 	}
-}
-
-func stateWords(e node.Expert) string {
-	switch {
-	case e.Refusal != "":
-		return "refused: " + e.Refusal
-	case e.State == ledger.Active:
-		return "leased until " + e.Until.Local().Format(time.DateTime)
-	case e.State == ledger.Revoked && e.Reason != "":
-		return "revoked: " + e.Reason
-	}
-	return string(e.State)
 }
 
 // sayExports names the exported folders that hold experts which may not be used any more.
@@ -186,7 +174,7 @@ func (a *app) statusCommand() *cobra.Command {
 					a.say("local programs: %s/v1", s.API)
 				}
 				for _, e := range s.Experts {
-					a.say("%s (%s): %s, in use: %s", e.Domain, e.Member, stateWords(e), yes(e.InUse))
+					a.say("%s (%s): %s, in use: %s", e.Domain, e.Member, e.Words(), yes(e.InUse))
 				}
 				if s.Why != "" {
 					a.say("the anchor serves alone: %s", s.Why)

@@ -1,7 +1,12 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"chorus/node"
@@ -26,4 +31,41 @@ func TestComplianceInWords(t *testing.T) {
 			t.Errorf("%q, %v, expected %q, %v", words, waiting, tt.words, tt.waiting)
 		}
 	}
+}
+
+func TestWaitingForComplianceOutlastsANodeThatIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		a := &app{ui: newUI(&out, io.Discard)}
+		asked := 0
+		found := a.awaitCompliance(t.Context(), func(context.Context) (node.Compliance, error) {
+			asked++
+			c := node.Compliance{Withdrawn: 1, Members: []node.Acknowledgement{{Member: "a", Connected: true}}}
+			switch asked {
+			case 2:
+				return node.Compliance{}, errors.New("stream reset")
+			case 3:
+				c.Members[0].Dropped = time.Now()
+			}
+			return c, nil
+		}, time.Minute)
+		if want := "0 of 1 members have dropped it; waiting for a\n1 of 1 members have dropped it\n"; out.String() != want || len(found.Members) != 1 {
+			t.Errorf("it said %q and found %+v, expected %q", out.String(), found, want)
+		}
+	})
+}
+
+func TestWaitingForComplianceAsksNoMoreOftenThanANodeAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &app{ui: newUI(io.Discard, io.Discard)}
+		asked := 0
+		a.awaitCompliance(t.Context(), func(context.Context) (node.Compliance, error) {
+			asked++
+			return node.Compliance{Withdrawn: 1, Members: []node.Acknowledgement{{Member: "a", Connected: true}}}, nil
+		}, time.Minute)
+		const burst, rate = 20, 30 // of p2p, in a minute; some of the burst is spent before
+		if asked < 10 || asked > burst/2+rate {
+			t.Errorf("it asked %d times in a minute", asked)
+		}
+	})
 }

@@ -152,7 +152,7 @@ with that power lent to it, the node renews leases while the publishing key is l
 				case use == keyRenewal:
 					a.say("It can do nothing yet: lend it the power with `chorus key delegate renewal --renew --until DATE`.")
 				default:
-					a.say("It can do nothing yet: lend it powers with `chorus key delegate %s`.", out)
+					a.say("It can do nothing yet: lend it powers with `chorus key delegate %s --revoke --until DATE`.", out)
 				}
 				if use != keyRenewal && len(info.Peers) == 0 {
 					a.say("It names no node, so that whoever uses it must know an address: see --peer.")
@@ -251,6 +251,9 @@ started without it runs, and renews leases if there is a renewal key: see "choru
 				fresh, err = firstLine(to)
 			default:
 				fresh, err = a.newPassphrase(a.home)
+				if errors.Is(err, errNobodyToAsk) {
+					err = withHint(err, "name a file with the new one with --to")
+				}
 				if err == nil && fresh == "" {
 					err = errors.New("an empty passphrase protects nothing: use --remove")
 				}
@@ -298,6 +301,9 @@ the publishing key.`,
 			if !d.Revoke && !d.Renew {
 				return usageError{errors.New("say which power to lend: --revoke, --renew, or both")}
 			}
+			if until == "" {
+				return usageError{errors.New("say until when it is lent, with --until: a day (2027-12-31), a time (RFC 3339) or a duration (720h)")}
+			}
 			if d.NotAfter, err = parseUntil(until, time.Now()); err != nil {
 				return usageError{err}
 			}
@@ -307,7 +313,9 @@ the publishing key.`,
 			}
 			var f *node.KeyFile
 			if d.Delegate, err = notice.ParsePublicKey(path); err != nil {
-				if f, err = node.ReadKeyFile(path); err != nil {
+				if f, err = node.ReadKeyFile(path); errors.Is(err, fs.ErrNotExist) && given[0] == keyRenewal {
+					return withHint(err, "make one with `chorus key new renewal`")
+				} else if err != nil {
 					return err
 				}
 				d.Delegate = f.Key
@@ -343,7 +351,6 @@ the publishing key.`,
 	f.StringVar(&until, "until", "", "day, time (RFC 3339) or duration such as 720h")
 	f.StringVar(&recovery, "recovery", "", "file of the recovery key, to sign with it")
 	f.StringSliceVar(&peers, "peer", nil, "with --recovery: address of a node to bring it to")
-	_ = c.MarkFlagRequired("until")
 	return c
 }
 
@@ -377,13 +384,22 @@ func powers(d *notice.Delegation) string {
 
 // parseUntil reads a day, a time or a duration from now on.
 func parseUntil(text string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(text); err == nil {
-		return now.Add(d).UTC().Truncate(time.Second), nil
+	var at time.Time
+	d, err := time.ParseDuration(text)
+	if err == nil {
+		at = now.Add(d)
 	}
 	for _, layout := range []string{time.DateOnly, time.RFC3339} {
-		if at, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			return at.UTC().Truncate(time.Second), nil
+		if err != nil {
+			at, err = time.ParseInLocation(layout, text, time.Local)
 		}
+	}
+	at = at.UTC().Truncate(time.Second)
+	switch {
+	case err == nil && at.After(now):
+		return at, nil
+	case err == nil:
+		return time.Time{}, fmt.Errorf("%q is over: name a time to come", text)
 	}
 	return time.Time{}, fmt.Errorf("%q is neither a day (2027-12-31), nor a time (RFC 3339), nor a duration (720h)", text)
 }
@@ -433,15 +449,23 @@ func (a *app) delegateByRecovery(ctx context.Context, d *notice.Delegation, path
 	if d.Offers, err = scope(offers, e.Member(), node.OfflineStatus("", e.Member(), e.Ledger()).Experts); err != nil {
 		return id, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, reachWithin)
+	sending, cancel := context.WithTimeout(ctx, reachWithin)
 	defer cancel()
-	return e.Delegate(ctx, d)
+	if id, err = e.Delegate(sending, d); err != nil {
+		return id, err
+	}
+	if err := a.node().Learn(ctx, e.Ledger()); !errors.Is(err, node.ErrNoHome) && !errors.Is(err, node.ErrNoCharter) {
+		return id, err
+	}
+	return id, nil
 }
 
 // recoveryErrand goes out with the recovery key, to a node that is named, that the key's file names or that the data folder knows.
 func (a *app) recoveryErrand(ctx context.Context, path string, peers []string) (*node.Errand, error) {
 	f, err := a.readKey(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, withHint(err, "say where the recovery key is with --recovery", "`chorus recovery import` makes its file from paper")
+	} else if err != nil {
 		return nil, err
 	}
 	if len(peers)+len(f.Peers) == 0 {
@@ -449,7 +473,21 @@ func (a *app) recoveryErrand(ctx context.Context, path string, peers []string) (
 			f.Charter, f.Peers = info.Charter, info.Peers
 		}
 	}
-	return a.errand(ctx, f, peers)
+	e, err := a.errand(ctx, f, peers)
+	if err != nil {
+		return nil, err
+	}
+	config, err := a.node().Config()
+	switch {
+	case errors.Is(err, node.ErrNoHome):
+		err = nil // it is done away from the data folder
+	case err == nil && e.Member() != config.Member:
+		err = fmt.Errorf("%s is a key of %s, and %s is the data folder of %s", path, e.Member(), a.home, config.Member)
+	}
+	if err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
 }
 
 func (a *app) keyRevoke() *cobra.Command {

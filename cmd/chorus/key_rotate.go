@@ -34,6 +34,9 @@ those whose training is still here. It may be repeated after an interruption.`,
 			if ofNode {
 				role, path = notice.RotateNode, a.node().NodeKeyPath()
 			}
+			if ofNode && publish {
+				return usageError{errors.New("a new node key withdraws nothing, so that there is nothing to --publish")}
+			}
 			if recovery == "" {
 				recovery = a.node().RecoveryKeyPath()
 			}
@@ -52,19 +55,19 @@ func (a *app) rotate(ctx context.Context, role notice.RotatedRole, path, recover
 	if _, err := a.node().LoadCharter(); err != nil {
 		return err
 	}
-	replacement, err := a.replacement(path)
-	if err != nil {
-		return err
-	}
 	e, err := a.recoveryErrand(ctx, recovery, peers)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	var domains []string
+	replacement, err := a.replacement(path)
+	if err != nil {
+		return err
+	}
+	var offered []node.Expert
 	for _, x := range node.OfflineStatus("", e.Member(), e.Ledger()).Experts {
 		if x.Member == e.Member() && x.State != ledger.Revoked {
-			domains = append(domains, x.Domain)
+			offered = append(offered, x)
 		}
 	}
 	private, err := replacement.Private()
@@ -95,22 +98,23 @@ func (a *app) rotate(ctx context.Context, role notice.RotatedRole, path, recover
 		return nil
 	}
 	a.say("What was signed ahead with the old key, and what it lent, is void: see `chorus recovery export` and `chorus key delegate`.")
-	if len(domains) == 0 {
+	if len(offered) == 0 {
 		return nil
 	}
 	if !publish {
 		a.say("Publish again what was on offer, which is revoked with the old key:")
-		for _, d := range domains {
-			a.say("  chorus publish %s", d)
+		for _, x := range offered {
+			a.say("  chorus publish %s", x.Domain)
 		}
 		return nil
 	}
-	for _, d := range domains {
-		if err := a.republish(ctx, d); err != nil {
-			fmt.Fprintf(a.err, "%s is not published again: %v\n", d, err)
+	var failed []error
+	for _, x := range offered {
+		if err := a.republish(ctx, x); err != nil {
+			failed = append(failed, withHint(fmt.Errorf("%s is not on offer again: %w", x.Domain, err), "once that is mended: `chorus publish "+x.Domain+"`"))
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // replacement returns the key that is to take the place of the one at path: a new one, or the one that an interrupted attempt made. It is
@@ -141,13 +145,17 @@ func (a *app) replacement(path string) (*node.KeyFile, error) {
 	return f, f.Write(path + ".new")
 }
 
-// republish offers again what training left under a name.
-func (a *app) republish(ctx context.Context, name string) error {
-	p, err := a.publication(name, defaultLicence)
+// republish offers an expert again that training left here. The owner has accepted before what it gives away, if it is the same one.
+func (a *app) republish(ctx context.Context, was node.Expert) error {
+	p, err := a.publication(was.Domain, defaultLicence)
 	if err != nil {
 		return err
 	}
-	if p.LeakReport, err = leakReport(p.Path, name, false); err != nil {
+	blob, err := blobOf(p.Path)
+	if err != nil {
+		return err
+	}
+	if p.LeakReport, err = leakReport(p.Path, was.Domain, blob == was.Blob); err != nil {
 		return err
 	}
 	return a.control(ctx, func(k node.Control) error {

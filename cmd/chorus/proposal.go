@@ -204,7 +204,10 @@ func (a *app) sayProposal(p node.Version, c node.Charters) {
 // confirm asks a question that is answered yes or no.
 func (a *app) confirm(c *cobra.Command, question string) bool {
 	fmt.Fprintf(a.err, "%s [y/N] ", question)
-	line, _ := bufio.NewReader(c.InOrStdin()).ReadString('\n')
+	line, err := bufio.NewReader(c.InOrStdin()).ReadString('\n')
+	if err != nil { // nobody has ended the line
+		fmt.Fprintln(a.err)
+	}
 	switch strings.ToLower(strings.TrimSpace(line)) {
 	case "y", "yes":
 		return true
@@ -281,7 +284,8 @@ func (a *app) showCharters(all node.Charters) {
 	c := all.Versions[i].Charter
 	a.say("%s, version %d, charter %s", c.Name, c.Version, all.Current)
 	a.say("anchor %s", c.Anchor)
-	a.say("leases of %d s, at most %d s; experts of at most %s, %d offers a day; quorum %d of %d stewards", c.LeaseSeconds, c.LeaseCeilingSeconds, megabytes(c.MaxBlobBytes), c.OffersPerDay, c.Quorum, len(c.Stewards))
+	seconds := func(n int64) time.Duration { return time.Duration(n) * time.Second }
+	a.say("leases of %v, at most %v; experts of at most %s, %d offers a day; quorum %d of %d stewards", seconds(c.LeaseSeconds), seconds(c.LeaseCeilingSeconds), megabytes(c.MaxBlobBytes), c.OffersPerDay, c.Quorum, len(c.Stewards))
 	if c.Leak != (notice.LeakLimits{}) {
 		a.say("audits warn and block above: extraction %v, membership %v, epsilon %v, personal data %v", c.Leak.Extraction, c.Leak.Membership, c.Leak.Epsilon, c.Leak.Personal)
 	}
@@ -300,7 +304,12 @@ func (a *app) showCharters(all node.Charters) {
 		if v.Charter.Version > c.Version {
 			what = "holds nowhere, since another follows the same one: " + what
 		}
-		a.say("  %d %s  %s; signed by %s", v.Charter.Version, short(v.CID), cmp.Or(what, "founded"), list(v.Votes[0].Signed))
+		var signed []string
+		for _, vote := range v.Votes {
+			signed = append(signed, vote.Signed...)
+		}
+		slices.Sort(signed)
+		a.say("  %d %s  %s; signed by %s", v.Charter.Version, short(v.CID), cmp.Or(what, "founded"), list(slices.Compact(signed)))
 	}
 	if all.Forked {
 		a.say("\nThe charter is forked: its stewards have signed two versions that follow the same one. Version %d stays, nothing can be\nchanged any more, and an expert is used only if its member is on every branch.", c.Version)

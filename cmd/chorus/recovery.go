@@ -363,7 +363,7 @@ data folder's recovery key.`,
 			}
 			private := ed25519.NewKeyFromSeed(seed)
 			if check {
-				return a.checkRecovery(notice.PublicKeyOf(private))
+				return a.checkRecovery(c.Context(), notice.PublicKeyOf(private))
 			}
 			info := node.KeyInfo{Use: "recovery", Member: member, Peers: peers}
 			if at, err := a.keyInfo(c.Context(), "recovery", peers); err == nil {
@@ -392,15 +392,23 @@ data folder's recovery key.`,
 }
 
 // checkRecovery compares what was typed with what the charter, or before there is one the data folder, has.
-func (a *app) checkRecovery(typed notice.PublicKey) error {
+func (a *app) checkRecovery(ctx context.Context, typed notice.PublicKey) error {
 	config, err := a.node().Config()
 	if err != nil {
 		return err
 	}
 	var want notice.PublicKey
-	if charter, err := a.node().LoadCharter(); err == nil {
-		m, _ := charter.Body.(*notice.Charter).Named(config.Member)
-		want = m.Recovery
+	if s, _, err := a.status(ctx); err == nil {
+		for _, k := range s.Keys {
+			if k.Role == ledger.RoleRecovery {
+				want = k.Key
+			}
+		}
+		if want.IsZero() {
+			return fmt.Errorf("the charter names no recovery key of %s", config.Member)
+		}
+	} else if !errors.Is(err, node.ErrNoCharter) {
+		return err
 	} else if f, err := node.ReadKeyFile(a.node().RecoveryKeyPath()); err == nil {
 		want = f.Key
 	} else {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,7 +46,8 @@ machine will do, and one node that can be reached. The key may be the member's p
 It then shows who has dropped the expert, as their nodes say so, until all that are online have, or --wait is over. Whether
 it waits or not, also after Ctrl-C, the revocation goes its way, and "chorus status" says who is connected.
 
---as-steward votes for the withdrawal of another member's expert: it counts once a quorum of the stewards has voted.`,
+--as-steward votes for the withdrawal of another member's expert: it counts once a quorum of the stewards of
+one version of the charter has voted, whichever that is: as a revocation is for ever, no later version takes it back.`,
 		Example: `  chorus revoke cardiology --reason "patient withdrew consent"
   chorus revoke --all
   chorus revoke --key revoker.key --peer /ip4/192.0.2.7/tcp/4101/p2p/12D3Koo… cardiology
@@ -95,26 +97,22 @@ it waits or not, also after Ctrl-C, the revocation goes its way, and "chorus sta
 
 // revokeByNode has the home's node sign and send it.
 func (a *app) revokeByNode(ctx context.Context, w withdrawal, name string) error {
-	charter, err := a.node().LoadCharter()
-	if err != nil {
-		return err
-	}
-	others := len(charter.Body.(*notice.Charter).Members) > 1
 	return a.control(ctx, func(k node.Control) error {
 		t := node.Target{All: w.all}
 		member := ""
+		s, err := k.Status(ctx)
+		if err != nil {
+			return err
+		}
+		others := len(s.Members) > 0
 		if !w.all {
-			s, err := k.Status(ctx)
-			if err != nil {
-				return err
-			}
 			if t, member, err = target(name, s.Member, s.Experts, w.asSteward); err != nil {
 				return err
 			}
 		}
 		began := time.Now()
 		var r cid.Cid
-		err := a.unlocked(ctx, k, func() error {
+		err = a.unlocked(ctx, k, func() error {
 			ctx, cancel := context.WithTimeout(ctx, reachWithin)
 			defer cancel()
 			began = time.Now()
@@ -135,6 +133,9 @@ func (a *app) revokeByNode(ctx context.Context, w withdrawal, name string) error
 			return a.sayVote(ctx, k, r, t.Offer)
 		}
 		a.say("revoked: %s", r)
+		if !t.Key.IsZero() && !slices.ContainsFunc(s.Keys, func(k node.SeatedKey) bool { return k.Key == t.Key }) {
+			a.say("%s is not a key that %s has now, as far as this node knows: `chorus key show` lists those", t.Key, s.Member)
+		}
 		if others {
 			a.say("another member has the notice too, after %v", time.Since(began).Round(time.Millisecond))
 		}
@@ -172,7 +173,8 @@ func (a *app) errand(ctx context.Context, f *node.KeyFile, peers []string) (*nod
 		peers = f.Peers
 	}
 	if len(peers) == 0 {
-		return nil, usageError{errors.New("no node's address is known: name one with --peer")}
+		return nil, withHint(usageError{errors.New("no node's address is known: name one with --peer")},
+			"any member's node will do, this data folder's own too: `chorus up` prints its address")
 	}
 	key, err := f.Private()
 	if err != nil {
@@ -223,8 +225,6 @@ func (a *app) delivered(ctx context.Context, e *node.Errand, ids []cid.Cid, took
 	switch {
 	case err != nil && ctx.Err() == nil: // it revoked the very key that asks
 		a.say("that node answers this key no more, so who has dropped it is for a member's node to say")
-	case found.Withdrawn == 0:
-		a.say("no expert that this node knows of ends by it")
 	case wait > 0:
 		found = a.awaitCompliance(ctx, func(ctx context.Context) (node.Compliance, error) { return e.Compliance(ctx, ids...) }, wait)
 	}
@@ -283,7 +283,7 @@ func target(name, own string, experts []node.Expert, vote bool) (t node.Target, 
 	case len(found) > 1:
 		hints := make([]string, len(found))
 		for i, e := range found {
-			hints[i] = fmt.Sprintf("%s, %s", e.Offer, stateWords(e))
+			hints[i] = fmt.Sprintf("%s, %s", e.Offer, e.Words())
 		}
 		return t, "", withHint(fmt.Errorf("%s has %d experts %q on offer: name one by its offer, or all", member, len(found), domain), hints...)
 	}
@@ -314,31 +314,41 @@ type revoked struct {
 	node.Compliance
 }
 
+// How soon an answer about compliance is asked for again: at first after firstAsk, then later and later. A node has so many
+// conversations with an errand every few seconds, and no more.
+const (
+	firstAsk = 100 * time.Millisecond
+	lastAsk  = 2 * time.Second
+)
+
 // awaitCompliance shows who has dropped what was revoked, as it becomes known, until all that are online have, the time is up
 // or the command is interrupted: the revocation is with another member by then, so that nothing is lost by leaving.
 func (a *app) awaitCompliance(ctx context.Context, ask func(context.Context) (node.Compliance, error), wait time.Duration) (found node.Compliance) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	again := time.NewTicker(100 * time.Millisecond)
-	defer again.Stop()
 	last := ""
-	for {
+	for again := firstAsk; ; again = min(again*3/2, lastAsk) {
 		now, err := ask(ctx)
-		if err != nil {
-			return found
-		}
-		found = now
-		words, waiting := complianceWords(found)
-		if words != last && !a.json {
-			last = words
-			a.say("%s", words)
-		}
-		if !waiting {
-			return found
+		if err == nil {
+			if found = now; found.Withdrawn == 0 {
+				a.say("no expert that this node knows of ends by it")
+				return found
+			}
+			words, waiting := complianceWords(found)
+			if words != last && !a.json {
+				last = words
+				a.say("%s", words)
+			}
+			if !waiting {
+				return found
+			}
 		}
 		select {
-		case <-again.C:
+		case <-time.After(again):
 		case <-ctx.Done():
+			if err != nil && !errors.Is(err, ctx.Err()) {
+				fmt.Fprintf(a.err, "who else has dropped it could not be asked: %v\n", err)
+			}
 			return found
 		}
 	}

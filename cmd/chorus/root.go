@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"chorus/node"
 
@@ -31,7 +33,11 @@ func run(ctx context.Context, args []string, out, err io.Writer) int {
 	root.SetErr(err)
 	c, failed := root.ExecuteContextC(ctx)
 	if errors.As(failed, new(usageError)) {
-		failed = withHint(failed, fmt.Sprintf("see `%s --help`", c.CommandPath()))
+		hints := []string{fmt.Sprintf("see `%s --help`", c.CommandPath())}
+		if hinted := (*hintedError)(nil); errors.As(failed, &hinted) {
+			hints = append(slices.Clone(hinted.hints), hints...)
+		}
+		failed = withHint(failed, hints...)
 	}
 	return a.fail(failed)
 }
@@ -90,10 +96,17 @@ func group(c *cobra.Command) {
 // args makes a positional-argument check a usage error.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, given []string) error {
-		if err := check(c, given); err != nil {
+		err := check(c, given)
+		switch {
+		case err == nil:
+			return nil
+		case c.HasSubCommands():
 			return usageError{err}
 		}
-		return nil
+		if len(given) == 0 {
+			return usageError{fmt.Errorf("something is missing: `%s`", c.UseLine())}
+		}
+		return usageError{fmt.Errorf("`%s` does not go with %s", c.UseLine(), strings.Join(given, " "))}
 	}
 }
 

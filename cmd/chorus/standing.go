@@ -29,7 +29,7 @@ func standing(s node.Status) (held []node.Expert) {
 type leftError struct{ expert node.Expert }
 
 func (e *leftError) Error() string {
-	return fmt.Sprintf("%s of %s may not be used any more: %s", e.expert.Domain, e.expert.Member, stateWords(e.expert))
+	return fmt.Sprintf("%s of %s may not be used any more: %s", e.expert.Domain, e.expert.Member, e.expert.Words())
 }
 
 // whileTheyStand calls do, and ends its context with a [*leftError], which it returns, when one of the experts may not be used

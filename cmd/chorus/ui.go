@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"chorus/ledger"
+	"chorus/ledger/notice"
 	"chorus/model/train"
 	"chorus/node"
 
@@ -86,7 +87,10 @@ func explain(err error) (code int, hints []string) {
 	case errors.Is(err, node.ErrReplaced):
 		return exitFailed, append(hints, "name a new one with `chorus key rotate --recovery FILE`, or put the one that was named in its place")
 	case errors.Is(err, errNobodyToAsk):
-		return exitFailed, append(hints, "name a file with it in $"+passphraseFile)
+		if hinted == nil {
+			hints = []string{"name a file with it in $" + passphraseFile}
+		}
+		return exitFailed, hints
 	case errors.Is(err, ledger.ErrInUse):
 		return exitFailed, append(hints, "the node of this data folder is starting or stopping: try again in a moment")
 	case errors.Is(err, ledger.ErrClockBehind):
@@ -138,7 +142,8 @@ func (u *ui) table(rows [][]string) {
 func (u *ui) fail(err error) int {
 	code, hints := explain(err)
 	if err != nil {
-		text := strings.TrimSpace(err.Error())
+		// What somebody typed is no notice yet, though the same function refuses both.
+		text := strings.TrimPrefix(strings.TrimSpace(err.Error()), notice.ErrMalformed.Error()+": ")
 		if errors.Is(err, context.Canceled) {
 			text = "interrupted"
 		}
