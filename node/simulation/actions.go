@@ -466,11 +466,11 @@ func (w *world) withhold() {
 	}
 }
 
-// keep hides all revocations that there are, and sometimes much else, so that what it shows has gaps.
+// keep hides all revocations from now on, and sometimes much else, so that what it shows has gaps.
 func (w *world) keep(n *node) {
 	w.say(n, "withholds every revocation")
 	w.mu.Lock()
-	all := slices.Clone(w.revoking)
+	var all []*notice.Notice
 	if w.random.IntN(2) == 0 {
 		for _, other := range w.order {
 			if w.random.IntN(3) == 0 {
@@ -481,6 +481,7 @@ func (w *world) keep(n *node) {
 	w.mu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.hides = true
 	for _, r := range all {
 		n.hidden[r.CID] = true
 	}

@@ -72,6 +72,7 @@ type node struct {
 	using  []steward.Admitted
 	until  time.Time
 	hidden map[cid.Cid]bool // what it has and keeps from others
+	hides  bool             // every revocation, too
 
 	account // guarded by world.mu
 	backup  *backup
@@ -149,6 +150,9 @@ func found(seed uint64, scale Scale, dir string) *world {
 			w.charter.Stewards = append(w.charter.Stewards, name)
 		}
 		n.place = w.net.Join(n.nodeKey())
+		if n.evil {
+			n.place.Withholds = n.withholds
+		}
 	}
 	var err error
 	if w.root, err = notice.Sign(w.charter, w.nodes[0].publishing, w.nodes[1].publishing); err != nil {

@@ -67,28 +67,31 @@ func (s store) Seat(key notice.PublicKey) (member string, node, ok bool) {
 	return member, role == ledger.RoleNode, ok
 }
 
-// hides reports whether the node keeps a notice from others.
-func (s store) hides(n *notice.Notice) bool {
-	s.node.mu.Lock()
-	defer s.node.mu.Unlock()
-	return s.node.hidden[n.CID]
+// keeps reports whether the node keeps a notice from others.
+func (n *node) keeps(of *notice.Notice) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.hidden[of.CID] || n.hides && (of.Kind == notice.KindRevocation || of.Kind == notice.KindRotation)
+}
+
+// withholds is keeps for what gossip carries.
+func (n *node) withholds(envelope []byte) bool {
+	of, err := notice.Parse(envelope)
+	return err == nil && n.keeps(of)
 }
 
 // Envelopes implements [p2p.Notices].
 func (s store) Envelopes(key notice.PublicKey, seq uint64, size int) (envelopes [][]byte, last uint64, err error) {
 	envelopes, last, err = s.Ledger.Envelopes(key, seq, size)
 	if s.node.evil && size > 1 { // of size 1: asked by the node itself, to compare
-		envelopes = slices.DeleteFunc(envelopes, func(e []byte) bool {
-			n, err := notice.Parse(e)
-			return err == nil && s.hides(n)
-		})
+		envelopes = slices.DeleteFunc(envelopes, s.node.withholds)
 	}
 	return envelopes, last, err
 }
 
 // Detached implements [p2p.Notices].
 func (s store) Detached() []*notice.Notice {
-	return slices.DeleteFunc(s.Ledger.Detached(), s.hides)
+	return slices.DeleteFunc(s.Ledger.Detached(), s.node.keeps)
 }
 
 // shifted is a node's ledger as its steward sees it. The steward takes the time from package time, where all nodes

@@ -37,6 +37,9 @@ func (o *Node) mark(id [32]byte) bool {
 
 // pass lets a message arrive at a node, later, or never.
 func (o *Node) pass(to notice.PublicKey, id [32]byte, envelope []byte) {
+	if o.Withholds != nil && o.Withholds(envelope) {
+		return
+	}
 	n := o.net
 	n.mu.Lock()
 	l := n.link(o.key, to)

@@ -69,6 +69,9 @@ func (n *Net) Wait() { n.wg.Wait() }
 
 // A Node is a place in the network. It implements p2p.Network.
 type Node struct {
+	// Withholds reports whether the node does not pass on a message; nil: it passes on all. Set it before Start.
+	Withholds func(envelope []byte) bool
+
 	net *Net
 	key notice.PublicKey
 
