@@ -41,6 +41,9 @@ var actions = []action{
 	{3, (*world).withhold},
 	{1, (*world).flood},
 	{2, (*world).nextCharter},
+	{2, (*world).lend},
+	{1, (*world).rotate},
+	{1, (*world).steal},
 }
 
 // act lets one thing happen.
@@ -191,11 +194,11 @@ func (w *world) revokeApart() {
 	}
 	w.count("revocation")
 	n := w.owners[o.Header().Key].node
-	key := pick(w.random, []ed25519.PrivateKey{n.revoker, n.recovery})
-	switch w.random.IntN(6) {
-	case 0:
+	key := pick(w.random, w.keysApart(n))
+	switch kind := w.random.IntN(6); {
+	case kind == 0 && !key.Equal(n.delegate):
 		w.post(w.next(n, key, &notice.Revocation{All: true, Through: notice.Through{Key: n.publishingKey(), Seq: o.Header().Seq}, Reason: "all up to here"}))
-	case 1, 2:
+	case kind < 3:
 		w.post(w.sign(key, notice.Header{}, &notice.Revocation{Offer: o.CID, Reason: "signed ahead"}))
 	default:
 		w.post(w.next(n, key, &notice.Revocation{Offer: o.CID, Reason: "from elsewhere"}))
@@ -514,6 +517,9 @@ func (w *world) nextCharter() {
 		body.Version, body.Prev = before.Version+1, last.CID
 		body.OffersPerDay = 1000 + w.random.IntN(1000) + i
 		body.Drawn = time.Now().UTC()
+		if w.random.IntN(3) == 0 {
+			w.expel(&body)
+		}
 		n, err := notice.Sign(&body, w.nodes[0].publishing, w.nodes[1].publishing)
 		if err != nil {
 			panic(err)

@@ -43,7 +43,7 @@ func (n *node) withdrawn(o *notice.Notice, now time.Time) *notice.Notice {
 		if at, ok := n.held[r.CID]; !ok || !at.Before(now) {
 			continue
 		}
-		if w.withdraws(r, o) {
+		if n.withdraws(r, o, now) {
 			return r
 		}
 		by := w.owners[r.Header().Key]
@@ -111,7 +111,10 @@ func (w *world) token(n *node, a steward.Admitted) {
 	if r := n.withdrawn(o, now); r != nil {
 		w.breach(n, "I1: generates with %s, %v after it accepted %s", w.title(o), now.Sub(n.held[r.CID]), w.title(r))
 	}
-	for _, k := range []notice.PublicKey{owner.publishingKey(), owner.nodeKey(), notice.PublicKeyOf(owner.recovery), notice.PublicKeyOf(owner.revoker)} {
+	if c := n.left(key, now); c != nil {
+		w.breach(n, "I1: generates with %s, though it accepted %s, on which %s is not", w.title(o), w.title(c), owner.name)
+	}
+	for _, k := range []notice.PublicKey{key, owner.nodeKey(), notice.PublicKeyOf(owner.recovery), notice.PublicKeyOf(owner.revoker)} {
 		if at, ok := n.forks[k]; ok && at.Before(now) {
 			w.breach(n, "I5: generates with %s, %v after it could prove that a key of %s equivocated", w.title(o), now.Sub(at), owner.name)
 		}
@@ -143,16 +146,16 @@ func (w *world) token(n *node, a steward.Admitted) {
 		w.breach(n, "I2: generates with %s under a lease that its clock has seen end: at %v, it has said %v", w.title(o), l.NotAfter, n.highest)
 	}
 	for _, r := range w.knew[under.CID] {
-		if _, ok := n.held[r.CID]; !ok && w.withdraws(r, o) && n.seen.at[key].Before(now) {
+		if _, ok := n.held[r.CID]; !ok && owner.withdraws(r, o, now) && n.seen.at[key].Before(now) {
 			w.breach(n, "I2: generates with %s under %s, whose signer knew of %s: it lacks that", w.title(o), w.title(under), w.title(r))
 		}
 	}
-	if owner.evil || owner.wrong || !n.right() {
+	if owner.evil || owner.wrong || !n.right() || owner.stolen && key != owner.publishingKey() {
 		return
 	}
 	for _, r := range w.revoking {
 		at, ok := owner.held[r.CID]
-		if ok && now.Sub(at) > ceiling+2*delta && w.withdraws(r, o) && (r.Header().Seq > 0 || !owner.rote) {
+		if ok && now.Sub(at) > ceiling+2*delta && owner.withdraws(r, o, now.Add(-ceiling-2*delta)) && (r.Header().Seq > 0 || !owner.rote) {
 			w.breach(n, "I2: generates with %s, %v after its owner's node accepted %s", w.title(o), now.Sub(at), w.title(r))
 		}
 	}
@@ -209,7 +212,7 @@ func (w *world) judgeSigned(n *node, s *notice.Notice) {
 		w.counts["equivocations of restored nodes"]++
 		for _, y := range w.nodes {
 			at, ok := y.held[x.CID]
-			if y == n || y.evil || !ok || at.After(n.upSince) || !y.serving || y.upSince.After(n.upSince) {
+			if y == n || y.evil || y.expelled || n.expelled || !ok || at.After(n.upSince) || !y.serving || y.upSince.After(n.upSince) {
 				continue
 			}
 			if l := w.between(n, y); !l.Cut && l.Break == 0 && !l.since.After(n.upSince) {
@@ -257,6 +260,9 @@ func (w *world) checkStandings(n *node) {
 	now := time.Now()
 	for _, st := range all {
 		o := w.signed[st.Notice]
+		if of := w.owners[o.Header().Key].node.name; st.Member != of {
+			w.breach(n, "I4: %s is %s's and stands as %s's", w.title(o), of, st.Member)
+		}
 		if r := n.withdrawn(o, now); r != nil && st.State != ledger.Revoked {
 			w.breach(n, "I4: %s is %s, though it accepted %s", w.title(o), st.State, w.title(r))
 		}
@@ -269,7 +275,7 @@ func (w *world) checkAgreement(from, to *node) {
 	defer w.mu.Unlock()
 	now := time.Now()
 	l := w.between(from, to)
-	if l.Cut || l.Break > 0 || !to.serving || !from.serving {
+	if l.Cut || l.Break > 0 || !to.serving || !from.serving || to.expelled || from.expelled {
 		return
 	}
 	since := l.since

@@ -49,6 +49,14 @@ func Mutations() []Mutation {
 		one("a revocation is terminal", consent, `	case r != nil:
 			o.State`, `	case r != nil && (f.lease == nil || f.lease.Header().Seq < r.Header().Seq):
 			o.State`),
+		one("a delegate's revocation counts", "ledger/authority.go", `return d.Revoke && body.Time.Before(d.NotAfter) &&`, `return false &&`),
+		{Safeguard: "a rotation withdraws what the replaced key offered", edits: []edit{
+			{"ledger/authority.go", `for _, n := range a.replaced[k] {`, `for _, n := range a.replaced[k][:0] {`},
+			{consent, `here := s != nil && s.publishing == p &&`, `here := s != nil &&`},
+		}},
+		one("a member has left that is not on every branch of the charter", consent, `		return !on
+`, `		return false && !on
+`),
 		one("a fork suspends", consent, `case here && s.forked:`, `case false:`),
 		one("the clock's high-water mark", "ledger/clock.go", `if now.Before(high.Add(-clockTolerance)) {`, `if false {`),
 		one("nothing is used before anybody was heard", decide, `case !v.Reconciled:`, `case false:`),

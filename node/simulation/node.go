@@ -47,6 +47,9 @@ type node struct {
 	node       ed25519.PrivateKey
 	recovery   ed25519.PrivateKey
 	revoker    ed25519.PrivateKey
+	delegate   ed25519.PrivateKey
+	spare      ed25519.PrivateKey // takes the place of publishing
+	replaced   ed25519.PrivateKey // what publishing was before; nil: it was not replaced
 	path       string
 	place      *simnet.Node
 	random     *rand.Rand // the generator's alone
@@ -88,6 +91,8 @@ type account struct {
 	serving  bool // it is up
 	alone    bool // since it is, there was nobody whom it could reach
 	wrong    bool // its clock was wrong at some time
+	stolen   bool // somebody signs with its replaced key
+	expelled bool // some version of the charter is without its member
 	seen
 }
 
@@ -115,7 +120,7 @@ func found(seed uint64, scale Scale, dir string) *world {
 	w := &world{
 		seed: seed, scale: scale, dir: dir, random: rand.New(rand.NewPCG(seed, 2)), began: time.Now(),
 		links: make(map[[2]int]*link), at: make(map[place][]*notice.Notice), signed: make(map[cid.Cid]*notice.Notice),
-		owners: make(map[notice.PublicKey]owner), knew: make(map[cid.Cid][]*notice.Notice), counts: make(map[string]int),
+		owners: make(map[notice.PublicKey]owner), knew: make(map[cid.Cid][]*notice.Notice), lent: make(map[notice.PublicKey][]*notice.Notice), counts: make(map[string]int),
 		net: simnet.New(seed, simnet.Link{Cut: true}),
 	}
 	w.charter = &notice.Charter{
@@ -129,6 +134,7 @@ func found(seed uint64, scale Scale, dir string) *world {
 			world: w, number: i, name: name, path: filepath.Join(dir, name), random: rand.New(rand.NewPCG(seed, uint64(1000+i))),
 			publishing: privateOf(seed, name+" publishing"), node: privateOf(seed, name+" node"),
 			recovery: privateOf(seed, name+" recovery"), revoker: privateOf(seed, name+" revoker"),
+			delegate: privateOf(seed, name+" delegate"), spare: privateOf(seed, name+" spare"),
 			last: make(map[notice.PublicKey]*notice.Notice), blobs: make(map[cid.Cid]bool), hidden: make(map[cid.Cid]bool),
 			account: account{held: make(map[cid.Cid]time.Time), seen: newSeen()},
 		}
@@ -137,7 +143,7 @@ func found(seed uint64, scale Scale, dir string) *world {
 		n.offset.Store(int64(w.rightClock()))
 		w.nodes = append(w.nodes, n)
 		for key, role := range map[notice.PublicKey]string{
-			n.publishingKey(): "publishing", n.nodeKey(): "node",
+			n.publishingKey(): "publishing", notice.PublicKeyOf(n.spare): "publishing", n.nodeKey(): "node", notice.PublicKeyOf(n.delegate): "delegate",
 			notice.PublicKeyOf(n.recovery): "recovery", notice.PublicKeyOf(n.revoker): "revoker",
 		} {
 			w.owners[key] = owner{n, role}

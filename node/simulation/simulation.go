@@ -12,17 +12,21 @@
 //
 // They are looked at between any two actions and at each token.
 //
-//   - I1 no honest node generates with an expert after it accepted its revocation, nor serves the expert's blob.
+//   - I1 no honest node generates with an expert after it accepted its revocation, by whichever key of its owner's or
+//     whoever that lent the power to, or a charter without its owner; nor serves the blob of what is revoked.
 //   - I2 nor after its lease ended + δ, in true time if the node's clock is right, else after its clock has said so
 //     once. A lease is what the charter allows: begun and no longer than the ceiling. And from when the owner's node
-//     accepted a revocation, every node whose clock is right stops within the ceiling + 2δ, whatever is withheld from it.
+//     accepted a revocation, every node whose clock is right stops within the ceiling + 2δ, whatever is withheld from it;
+//     at once where it has a lease that was signed by an honest node that had the revocation in a feed.
 //   - I3 two honest nodes that can reach each other for T hold the notices that either had before.
 //   - I4 nothing revoked is ever active again, on any restart or restore. A node that was restored to a time before
-//     the revocation is held to it from when it takes it in again.
+//     the revocation is held to it from when it takes it in again, and generates nothing until it could reach somebody.
+//     An offer stays its owner's, whatever keys are replaced.
 //   - I5 an equivocation seen by an honest node is known to all that it can reach within T, and nothing of that member's
 //     is used from then on.
 //   - I6 nothing that a node acknowledged is lost by a crash.
-//   - I7 an honest node equivocates only if it was restored from a backup and could reach nobody who knew its feed further.
+//   - I7 an honest node equivocates only if it was restored from a backup and could reach nobody who knew its feed further,
+//     and never has what it contradicts.
 //
 // T is two and a half minutes. Two nodes begin a conversation at most a minute after the last, which bounds the wait
 // for something that one of them has; if that one failed or left something out, because it broke or the key of a
@@ -109,6 +113,8 @@ type world struct {
 	at       map[place][]*notice.Notice
 	offers   []*notice.Notice // among them, as the next
 	revoking []*notice.Notice // revocations and rotations
+	charters []*notice.Notice
+	lent     map[notice.PublicKey][]*notice.Notice // delegations, by the delegate
 	owners   map[notice.PublicKey]owner
 	knew     map[cid.Cid][]*notice.Notice // by lease: revocations in feeds that its signer, who is honest, had
 	entries  []entry
@@ -258,6 +264,12 @@ func (w *world) learn(n *notice.Notice) *notice.Notice {
 		}
 		if n.Kind == notice.KindOffer {
 			w.offers = append(w.offers, n)
+		}
+		switch b := n.Body.(type) {
+		case *notice.Charter:
+			w.charters = append(w.charters, n)
+		case *notice.Delegation:
+			w.lent[b.Delegate] = append(w.lent[b.Delegate], n)
 		}
 		if n.Kind == notice.KindRevocation || n.Kind == notice.KindRotation {
 			w.revoking = append(w.revoking, n)
