@@ -233,7 +233,7 @@ func (w *world) replaceKey() {
 	w.post(w.next(n, key, &notice.Revocation{RevokedKey: n.publishingKey(), Reason: "the key is lost"}))
 }
 
-// partition parts the network into up to three.
+// partition parts the network into up to three. Who is eclipsed stays so.
 func (w *world) partition() {
 	side := make([]int, len(w.nodes))
 	for i := range side {
@@ -242,6 +242,9 @@ func (w *world) partition() {
 	w.say(nil, "the network parts: %v", side)
 	w.count("partition")
 	for _, p := range w.pairs() {
+		if w.victim != nil && slices.Contains(p[:], w.victim.number) {
+			continue
+		}
 		l := w.links[p].Link
 		l.Cut = side[p[0]] != side[p[1]]
 		w.connect(p[0], p[1], l)
@@ -259,6 +262,7 @@ func (w *world) eclipse() {
 		evil = nil
 	}
 	w.say(victim, "can reach nobody who is honest")
+	w.victim = victim
 	w.count("eclipse")
 	if evil != nil {
 		w.keep(evil)
@@ -274,6 +278,12 @@ func (w *world) eclipse() {
 	}
 	if w.random.IntN(2) == 0 {
 		victim.restart(w.random.IntN(2) == 0)
+	}
+	switch w.random.IntN(3) { // that would be what is withheld from it
+	case 0:
+		w.revoke()
+	case 1:
+		w.revokeApart()
 	}
 }
 
@@ -299,6 +309,7 @@ func (w *world) loseSite() {
 // heal mends every link.
 func (w *world) heal() {
 	w.say(nil, "the network is whole")
+	w.victim = nil
 	for _, p := range w.pairs() {
 		w.connect(p[0], p[1], simnet.Link{Delay: time.Duration(w.random.Int64N(int64(300 * time.Millisecond)))})
 	}

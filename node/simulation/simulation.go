@@ -106,6 +106,7 @@ type world struct {
 	stewards []*notice.Notice // versions of the charter, the last that was agreed on last
 	late     []*notice.Notice // signed by people, and not delivered yet
 	flooded  int
+	victim   *node // of an eclipse, until a heal
 
 	mu       sync.Mutex // guards what follows, and the accounts of the nodes
 	signed   map[cid.Cid]*notice.Notice
