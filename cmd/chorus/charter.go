@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -61,7 +62,7 @@ The anchor's folder is taken into the data folder, from where the other members 
 			if err != nil {
 				return err
 			}
-			n, err := a.foundCharter(given[0], id, lease, leaks, members)
+			n, err := a.foundCharter(c.Context(), given[0], id, lease, leaks, members)
 			if err != nil {
 				return err
 			}
@@ -124,7 +125,7 @@ func readLimits(path string) (l notice.LeakLimits, err error) {
 }
 
 // foundCharter signs a first charter with the home's member as the one steward.
-func (a *app) foundCharter(name string, anchor cid.Cid, lease int64, leaks notice.LeakLimits, members []notice.Member) (*notice.Notice, error) {
+func (a *app) foundCharter(ctx context.Context, name string, anchor cid.Cid, lease int64, leaks notice.LeakLimits, members []notice.Member) (*notice.Notice, error) {
 	config, err := a.node().Config()
 	if err != nil {
 		return nil, err
@@ -133,7 +134,7 @@ func (a *app) foundCharter(name string, anchor cid.Cid, lease int64, leaks notic
 	if err != nil {
 		return nil, err
 	}
-	f, err := a.readKey(a.node().PublishingKeyPath())
+	f, err := a.readKey(ctx, a.node().PublishingKeyPath())
 	if err != nil {
 		return nil, err
 	}

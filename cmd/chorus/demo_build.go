@@ -99,7 +99,7 @@ func (d *demo) found(ctx context.Context, anchor string) error {
 			return err
 		}
 		founder := &app{ui: d.ui, home: string(d.steward.home)}
-		if charter, err = founder.foundCharter("chorus-demo", id, leaseSeconds, notice.LeakLimits{}, cards); err != nil {
+		if charter, err = founder.foundCharter(ctx, "chorus-demo", id, leaseSeconds, notice.LeakLimits{}, cards); err != nil {
 			return err
 		}
 	} else if err != nil {

@@ -146,8 +146,8 @@ func (a *app) awaitGuest(c *cobra.Command, k node.Control, name string, yes bool
 			return nil
 		case i.State == invite.Waiting && !signed:
 			a.sayRequest(i)
-			if !yes && !a.confirm(c, fmt.Sprintf("Does %s read the same? Admit it?", name)) {
-				return withHint(errNotSigned, "`chorus charter sign "+name+"` admits it after all, `chorus invite --cancel "+name+"` declines")
+			if err := a.confirm(c, yes, fmt.Sprintf("Does %s read the same? Admit it?", name)); err != nil {
+				return withHint(err, "`chorus charter sign "+name+"` admits it after all, `chorus invite --cancel "+name+"` declines")
 			}
 			if err := a.admit(ctx, k, i, with); err != nil {
 				return err
@@ -253,8 +253,8 @@ Until they have signed, the node may still connect.`,
 	}
 	with := caution(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if !yes && !a.confirm(c, "This withdraws all that this member has on offer, for ever. Leave?") {
-			return errNotSigned
+		if err := a.confirm(c, yes, "This withdraws all that this member has on offer, for ever. Leave?"); err != nil {
+			return err
 		}
 		return a.control(c.Context(), func(k node.Control) error {
 			ctx, cancel := context.WithTimeout(c.Context(), 2*reachWithin)

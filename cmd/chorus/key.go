@@ -217,7 +217,7 @@ started without it runs, and renews leases if there is a renewal key: see "choru
 		Example: `  chorus key passphrase
   chorus key passphrase --remove`,
 		Args: args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := a.node().Config(); err != nil {
 				return err
 			}
@@ -233,7 +233,7 @@ started without it runs, and renews leases if there is a renewal key: see "choru
 				}
 				if f.Protected() {
 					if pass == "" {
-						if pass, err = a.passphrase(path); err != nil {
+						if pass, err = a.passphrase(c.Context(), path); err != nil {
 							return err
 						}
 					}
@@ -250,7 +250,7 @@ started without it runs, and renews leases if there is a renewal key: see "choru
 			case to != "":
 				fresh, err = firstLine(to)
 			default:
-				fresh, err = a.newPassphrase(a.home)
+				fresh, err = a.newPassphrase(c.Context(), a.home)
 				if errors.Is(err, errNobodyToAsk) {
 					err = withHint(err, "name a file with the new one with --to")
 				}
@@ -462,7 +462,7 @@ func (a *app) delegateByRecovery(ctx context.Context, d *notice.Delegation, path
 
 // recoveryErrand goes out with the recovery key, to a node that is named, that the key's file names or that the data folder knows.
 func (a *app) recoveryErrand(ctx context.Context, path string, peers []string) (*node.Errand, error) {
-	f, err := a.readKey(path)
+	f, err := a.readKey(ctx, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, withHint(err, "say where the recovery key is with --recovery", "`chorus recovery import` makes its file from paper")
 	} else if err != nil {

@@ -60,7 +60,7 @@ func (a *app) rotate(ctx context.Context, role notice.RotatedRole, path, recover
 		return err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	replacement, err := a.replacement(path)
+	replacement, err := a.replacement(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -119,10 +119,10 @@ func (a *app) rotate(ctx context.Context, role notice.RotatedRole, path, recover
 
 // replacement returns the key that is to take the place of the one at path: a new one, or the one that an interrupted attempt made. It is
 // protected as the old one is.
-func (a *app) replacement(path string) (*node.KeyFile, error) {
+func (a *app) replacement(ctx context.Context, path string) (*node.KeyFile, error) {
 	f, err := node.ReadKeyFile(path + ".new")
 	if err == nil && f.Protected() {
-		return a.readKey(path + ".new")
+		return a.readKey(ctx, path+".new")
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
@@ -131,7 +131,7 @@ func (a *app) replacement(path string) (*node.KeyFile, error) {
 		return nil, err
 	}
 	if old, err := node.ReadKeyFile(path); err == nil && old.Protected() {
-		pass, err := a.passphrase(path)
+		pass, err := a.passphrase(ctx, path)
 		if err != nil {
 			return nil, err
 		}

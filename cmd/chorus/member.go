@@ -95,7 +95,7 @@ member's experts, assembles the mixture, and serves local programs over the Open
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
-			pass, err := a.passphraseAtStart()
+			pass, err := a.passphraseAtStart(ctx)
 			if err != nil {
 				return err
 			}
@@ -130,7 +130,7 @@ member's experts, assembles the mixture, and serves local programs over the Open
 }
 
 // passphraseAtStart returns the passphrase of the publishing key, tried; it is empty if that is not protected, or stays locked.
-func (a *app) passphraseAtStart() (string, error) {
+func (a *app) passphraseAtStart(ctx context.Context) (string, error) {
 	path := a.node().PublishingKeyPath()
 	f, err := node.ReadKeyFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -138,7 +138,7 @@ func (a *app) passphraseAtStart() (string, error) {
 	} else if err != nil || !f.Protected() {
 		return "", err
 	}
-	pass, err := a.passphrase(path + " (none: it stays locked)")
+	pass, err := a.passphrase(ctx, path+" (none: it stays locked)")
 	if errors.Is(err, errNobodyToAsk) || err == nil && pass == "" {
 		a.say("%s stays locked: commands that sign ask for its passphrase. Leases are renewed only if renewal.key has been lent that power.", path)
 		return "", nil

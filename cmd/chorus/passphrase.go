@@ -19,20 +19,20 @@ const passphraseFile = "CHORUS_PASSPHRASE_FILE"
 var errNobodyToAsk = errors.New("a passphrase is needed, and there is no terminal to ask on")
 
 // passphrase returns the passphrase of what, from the file that the environment names or from the terminal, where it is not shown.
-func (a *app) passphrase(what string) (string, error) {
+func (a *app) passphrase(ctx context.Context, what string) (string, error) {
 	if path := os.Getenv(passphraseFile); path != "" {
 		return firstLine(path)
 	}
-	return a.ask(fmt.Sprintf("Passphrase of %s: ", what))
+	return a.ask(ctx, fmt.Sprintf("Passphrase of %s: ", what))
 }
 
 // newPassphrase asks twice.
-func (a *app) newPassphrase(what string) (string, error) {
-	first, err := a.ask(fmt.Sprintf("New passphrase of %s: ", what))
+func (a *app) newPassphrase(ctx context.Context, what string) (string, error) {
+	first, err := a.ask(ctx, fmt.Sprintf("New passphrase of %s: ", what))
 	if err != nil {
 		return "", err
 	}
-	again, err := a.ask("Once more: ")
+	again, err := a.ask(ctx, "Once more: ")
 	if err == nil && first != again {
 		err = errors.New("the two are not the same")
 	}
@@ -52,25 +52,49 @@ func firstLine(path string) (string, error) {
 	return string(line), nil
 }
 
-// ask asks on the terminal, without echo.
-func (a *app) ask(prompt string) (string, error) {
+// ask asks on the terminal, without echo, which comes back whatever ends it.
+func (a *app) ask(ctx context.Context, prompt string) (string, error) {
 	fd := int(os.Stdin.Fd())
-	if !term.IsTerminal(fd) {
+	before, err := term.GetState(fd)
+	if err != nil {
 		return "", errNobodyToAsk
 	}
 	fmt.Fprint(a.err, prompt)
-	b, err := term.ReadPassword(fd)
+	b, err := typed(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	if err != nil {
+		err = errors.Join(err, term.Restore(fd, before))
+	}
 	fmt.Fprintln(a.err)
 	return string(b), err
 }
 
+// typed returns what read does, which waits for somebody to type, or ctx's error once that ends: then read is left waiting, until the
+// command ends too.
+func typed[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type answer struct {
+		what T
+		err  error
+	}
+	c := make(chan answer, 1)
+	go func() {
+		what, err := read()
+		c <- answer{what, err}
+	}()
+	select {
+	case got := <-c:
+		return got.what, got.err
+	case <-ctx.Done():
+		return *new(T), ctx.Err()
+	}
+}
+
 // readKey reads a key file and opens it.
-func (a *app) readKey(path string) (*node.KeyFile, error) {
+func (a *app) readKey(ctx context.Context, path string) (*node.KeyFile, error) {
 	f, err := node.ReadKeyFile(path)
 	if err != nil || !f.Protected() {
 		return f, err
 	}
-	pass, err := a.passphrase(path)
+	pass, err := a.passphrase(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +110,7 @@ func (a *app) unlocked(ctx context.Context, k node.Control, do func() error) err
 	if !errors.Is(err, node.ErrLocked) {
 		return err
 	}
-	pass, asked := a.passphrase(a.node().PublishingKeyPath())
+	pass, asked := a.passphrase(ctx, a.node().PublishingKeyPath())
 	if asked != nil {
 		return errors.Join(asked, err)
 	}

@@ -112,14 +112,14 @@ fingerprint must be the one that it reads to you.`,
 			}
 			if request != nil {
 				a.sayRequest(*request)
-				if !yes && !a.confirm(c, fmt.Sprintf("Does %s read the same? Admit it?", request.Name)) {
-					return errNotSigned
+				if err := a.confirm(c, yes, fmt.Sprintf("Does %s read the same? Admit it?", request.Name)); err != nil {
+					return err
 				}
 				return a.admit(c.Context(), k, *request, with())
 			}
 			a.sayProposal(*proposal, charters)
-			if !yes && !a.confirm(c, "Sign it?") {
-				return errNotSigned
+			if err := a.confirm(c, yes, "Sign it?"); err != nil {
+				return err
 			}
 			s, err := k.Sign(c.Context(), proposal.CID, with())
 			if err != nil {
@@ -201,18 +201,22 @@ func (a *app) sayProposal(p node.Version, c node.Charters) {
 	}
 }
 
-// confirm asks a question that is answered yes or no.
-func (a *app) confirm(c *cobra.Command, question string) bool {
+// confirm returns nil if the answer to a question is yes. It asks unless that is known.
+func (a *app) confirm(c *cobra.Command, yes bool, question string) error {
+	if yes {
+		return nil
+	}
 	fmt.Fprintf(a.err, "%s [y/N] ", question)
-	line, err := bufio.NewReader(c.InOrStdin()).ReadString('\n')
+	in := bufio.NewReader(c.InOrStdin())
+	line, err := typed(c.Context(), func() (string, error) { return in.ReadString('\n') })
 	if err != nil { // nobody has ended the line
 		fmt.Fprintln(a.err)
 	}
 	switch strings.ToLower(strings.TrimSpace(line)) {
 	case "y", "yes":
-		return true
+		return nil
 	}
-	return false
+	return cmp.Or(c.Context().Err(), errNotSigned)
 }
 
 // charters is what is known of the charter, from the running node or from its ledger.

@@ -109,7 +109,7 @@ says whether what you typed is right; then move recovery.key off this machine.`,
 			if key {
 				kind = paperKey
 				head = fmt.Sprintf("# The recovery key of %s. Whoever has it can revoke for %s and name its new keys.\n# To read it back: chorus recovery import -\n", config.Member, config.Member)
-				b, err = a.recoverySeed()
+				b, err = a.recoverySeed(c.Context())
 			} else {
 				kind = paperPresigned
 				head, b, err = a.presign(c.Context(), config, offers, each, reason)
@@ -131,9 +131,9 @@ says whether what you typed is right; then move recovery.key off this machine.`,
 	return c
 }
 
-func (a *app) recoverySeed() ([]byte, error) {
+func (a *app) recoverySeed(ctx context.Context) ([]byte, error) {
 	path := a.node().RecoveryKeyPath()
-	f, err := a.readKey(path)
+	f, err := a.readKey(ctx, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, withHint(fmt.Errorf("%s is not here", path), "if it was moved away, put it back for this, with mode 0600")
 	} else if err != nil {
@@ -184,7 +184,7 @@ func (a *app) print(kind, head string, b []byte, out, image string, code bool) e
 
 // presign signs a sheet and has the key that it brings along let in by the nodes.
 func (a *app) presign(ctx context.Context, config node.Config, offers []string, each bool, reason string) (head string, b []byte, err error) {
-	f, err := a.readKey(a.node().PublishingKeyPath())
+	f, err := a.readKey(ctx, a.node().PublishingKeyPath())
 	if err != nil {
 		return "", nil, err
 	}
@@ -274,7 +274,7 @@ func (a *app) revokePresigned(ctx context.Context, w withdrawal) (err error) {
 	if w.presigned == "-" {
 		fmt.Fprintf(a.err, "Type the lines from %s on, or scan the code, and end with Ctrl-D:\n", paperPresigned)
 	}
-	text, err := readText(w.presigned)
+	text, err := readText(ctx, w.presigned)
 	if err != nil {
 		return err
 	}
@@ -350,7 +350,7 @@ data folder's recovery key.`,
 			if given[0] == "-" {
 				fmt.Fprintf(a.err, "Type the lines from %s on, or scan the code, and end with Ctrl-D:\n", paperKey)
 			}
-			text, err := readText(given[0])
+			text, err := readText(c.Context(), given[0])
 			if err != nil {
 				return err
 			}

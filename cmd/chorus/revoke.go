@@ -185,7 +185,7 @@ func (a *app) errand(ctx context.Context, f *node.KeyFile, peers []string) (*nod
 
 // revokeByKey brings it to one node, without one of its own.
 func (a *app) revokeByKey(ctx context.Context, w withdrawal, name string) (err error) {
-	f, err := a.readKey(w.key)
+	f, err := a.readKey(ctx, w.key)
 	if err != nil {
 		return err
 	}
@@ -291,7 +291,7 @@ func target(name, own string, experts []node.Expert, vote bool) (t node.Target, 
 }
 
 // readText reads a file, or stdin for "-", up to a size that no honest one has.
-func readText(path string) (string, error) {
+func readText(ctx context.Context, path string) (string, error) {
 	f := os.Stdin
 	if path != "-" {
 		var err error
@@ -300,7 +300,7 @@ func readText(path string) (string, error) {
 		}
 		defer f.Close()
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxPaper+1))
+	b, err := typed(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(f, maxPaper+1)) })
 	if err == nil && len(b) > maxPaper {
 		err = fmt.Errorf("%s: more than %d bytes", path, maxPaper)
 	}
