@@ -110,8 +110,22 @@ func (w *world) offer() {
 	}
 }
 
-// target returns an offer that somebody made.
+// target returns an offer that somebody made, often one that is in use: by who is eclipsed, or by somebody.
 func (w *world) target() *notice.Notice {
+	user := w.victim
+	if user == nil {
+		user = pick(w.random, w.honest())
+	}
+	if user != nil && w.random.IntN(3) > 0 {
+		user.mu.Lock()
+		using := slices.Clone(user.using)
+		user.mu.Unlock()
+		if len(using) > 0 {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.signed[pick(w.random, using).Notice]
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return pick(w.random, w.offers)
@@ -485,7 +499,7 @@ func (w *world) keep(n *node) {
 	w.say(n, "withholds every revocation")
 	w.mu.Lock()
 	var all []*notice.Notice
-	if w.random.IntN(2) == 0 {
+	if w.random.IntN(4) == 0 {
 		for _, other := range w.order {
 			if w.random.IntN(3) == 0 {
 				all = append(all, other)

@@ -139,7 +139,7 @@ func found(seed uint64, scale Scale, dir string) *world {
 			account: account{held: make(map[cid.Cid]time.Time), seen: newSeen()},
 		}
 		n.evil = i >= scale.Nodes-evil
-		n.rote = n.evil || w.random.IntN(3) == 0
+		n.rote = n.evil || w.random.IntN(2) == 0
 		n.offset.Store(int64(w.rightClock()))
 		w.nodes = append(w.nodes, n)
 		for key, role := range map[notice.PublicKey]string{

@@ -65,11 +65,11 @@ type Scale struct {
 }
 
 // ScaleOf returns the scale of the world of a seed. The first 200 are small, and quick, but for four; of the others one in
-// ten has up to 13 nodes, one in fifty up to 39, and one in a thousand 200.
+// ten has up to 13 nodes, one in fifty up to 39, and four in ten thousand 200.
 func ScaleOf(seed uint64) Scale {
 	random := rand.New(rand.NewPCG(seed, 1))
 	switch {
-	case seed%1000 == 999:
+	case seed%2500 == 999:
 		return Scale{200, 5 * time.Minute, 10 * time.Second}
 	case seed%50 == 49:
 		return Scale{20 + random.IntN(20), 6 * time.Minute, 20 * time.Second}
