@@ -272,6 +272,9 @@ func ReadAccount(l *ledger.Ledger) (a Account, err error) {
 		line := NoticeLine{CID: n.CID, Kind: string(n.Kind), Body: n.Body}
 		if h := n.Header(); h != nil {
 			line.Member, line.Seq, line.Time = members[h.Key.String()], h.Seq, h.Time
+			if line.Member == "" { // a key that was lent powers, say
+				line.Member, _, _ = l.Seat(h.Key)
+			}
 		}
 		a.Notices = append(a.Notices, line)
 	}

@@ -297,6 +297,10 @@ func checkMembers(x *examination) (found []Finding) {
 	if x.node == nil {
 		return nil
 	}
+	for _, addr := range x.node.host.Strangers(x.node.config.Peers) {
+		found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("%s under peers in %s is not the node of a member: that member has left, or has another node key, or it belongs to another consortium.", addr, x.home.config()),
+			Do: "Put the address there that a member's `chorus up` prints now, or take it out."})
+	}
 	reached := 0
 	for _, m := range x.ledger.Charter().Members {
 		if m.Name == x.status.Member {
@@ -304,6 +308,9 @@ func checkMembers(x *examination) (found []Finding) {
 		}
 		connected, attempts := x.node.host.Reach(x, m.Node)
 		switch {
+		case connected && !slices.ContainsFunc(x.status.Members, func(s MemberStatus) bool { return s.Name == m.Name && !s.Synced.IsZero() }):
+			found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("%s is reached, and has exchanged nothing with this node since it started.", m.Name),
+				Do: fmt.Sprintf("If it stays so, the node of %s does not let this one in: ask a steward whether this member is still on the charter, with this node's key.", m.Name)})
 		case connected:
 			reached++
 		case len(attempts) == 0:

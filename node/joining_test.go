@@ -149,6 +149,17 @@ func TestGuestIsAdmittedOnceAStewardHasSigned(t *testing.T) {
 	c.poll("no connection", func() bool {
 		return len(c.nodes["hub"].Host().Connected()) == 0 && len(c.nodes["clinic"].Host().Connected()) == 0
 	})
+
+	// It does not ask again by having been removed, and its address in others' configuration keeps them from nothing.
+	if all, err := c.nodes["hub"].Charters(t.Context()); err != nil || len(all.Requests) > 0 {
+		t.Errorf("requests after the removal: %+v, %v", all.Requests, err)
+	}
+	former := c.nodes["clinic"].Host().Addrs()
+	c.down("hub")
+	c.start("hub", Options{}, former...)
+	if got := finding(c.doctor(c.nodes["hub"]), "members"); !strings.Contains(got, former[0]) || !strings.Contains(got, "is not the node of a member") {
+		t.Errorf("members: %q", got)
+	}
 }
 
 func TestGuestThatHangsUpGoesOnWithItsRequest(t *testing.T) {

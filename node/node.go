@@ -110,6 +110,9 @@ func New(ctx context.Context, home Home, o Options) (_ *Node, err error) {
 		Key: key, Listen: n.config.Listen, Peers: n.config.Peers, Addresses: home.addresses(),
 		Charter: n.charter.CID, Notices: notices{n.ledger, n.withdraw}, Guests: n.invited, Blobs: n.blobs, Log: n.log,
 	})
+	if errors.Is(err, p2p.ErrNotMember) {
+		return nil, fmt.Errorf("no other node would let this one in, since its key is that of no member now: %w", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -85,9 +85,7 @@ func New(ctx context.Context, c Config) (*Host, error) {
 		if err != nil {
 			return nil, fmt.Errorf("peer address %q: %w", addr, err)
 		}
-		if !h.gate.node(info.ID) {
-			return nil, fmt.Errorf("peer address %q: %w", addr, ErrNotMember)
-		}
+		// Of one that is no member's node, or not any more, the gate sees to it that it is not dialled. It may become one.
 		h.book.configured(info.ID, info.Addrs)
 	}
 	h.ctx, h.cancel = context.WithCancel(ctx)

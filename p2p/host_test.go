@@ -20,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/goleak"
 )
 
@@ -209,17 +210,29 @@ func TestStrangerCannotConnect(t *testing.T) {
 	}
 }
 
-func TestNewRefusesStrangers(t *testing.T) {
+func TestNewRefusesTheKeyOfAStranger(t *testing.T) {
 	c := found(t, "a", "b")
 	config := c.config(t, "a", newMemory())
 	config.Key = privateOf("stranger")
 	if h, err := New(t.Context(), config); !errors.Is(err, ErrNotMember) {
 		t.Errorf("node key of a stranger: got %v, %v, want ErrNotMember", h, err)
 	}
-	config = c.config(t, "a", newMemory())
-	config.Peers = addrsOf(impersonate(t, privateOf("stranger")))
-	if h, err := New(t.Context(), config); !errors.Is(err, ErrNotMember) {
-		t.Errorf("address of a stranger: got %v, %v, want ErrNotMember", h, err)
+}
+
+// A member may have left, or have another node key, since its address was configured: that keeps nobody from starting.
+func TestAConfiguredAddressThatIsOfNoMemberIsToldAndNotDialled(t *testing.T) {
+	c := found(t, "a", "b")
+	b := c.start(t, "b", newMemory())
+	stranger := impersonate(t, privateOf("stranger"))
+	config := c.config(t, "a", newMemory())
+	config.Peers = append(addrsOf(stranger), b.Addrs()...)
+	a := startHost(t, config)
+	waitReconciled(t, a, b)
+	if got := a.Strangers(config.Peers); !slices.Equal(got, addrsOf(stranger)) {
+		t.Errorf("strangers: %q, expected %q", got, addrsOf(stranger))
+	}
+	if err := a.host.Connect(t.Context(), peer.AddrInfo{ID: stranger.ID(), Addrs: stranger.Addrs()}); err == nil || len(stranger.Network().Peers()) > 0 {
+		t.Errorf("it dialled the stranger: %v", err)
 	}
 }
 

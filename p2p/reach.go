@@ -53,3 +53,14 @@ func (h *Host) Reach(ctx context.Context, node notice.PublicKey) (connected bool
 	}
 	return false, attempts
 }
+
+// Strangers returns which of the addresses that a node was configured with are of no member's node now: such a member has left, or has
+// another node key.
+func (h *Host) Strangers(configured []string) (strangers []string) {
+	for _, addr := range configured {
+		if info, err := peer.AddrInfoFromString(addr); err != nil || !h.gate.node(info.ID) {
+			strangers = append(strangers, addr)
+		}
+	}
+	return strangers
+}

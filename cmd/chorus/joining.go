@@ -259,6 +259,10 @@ Until they have signed, the node may still connect.`,
 		return a.control(c.Context(), func(k node.Control) error {
 			ctx, cancel := context.WithTimeout(c.Context(), 2*reachWithin)
 			defer cancel()
+			s, err := k.Status(ctx)
+			if err != nil {
+				return err
+			}
 			d, err := k.Leave(ctx, reason, with())
 			if err != nil {
 				return err
@@ -267,6 +271,10 @@ Until they have signed, the node may still connect.`,
 				a.say("All that this member had on offer is withdrawn.")
 				if d.Removal != nil {
 					a.saySigned(*d.Removal)
+					return
+				}
+				if len(s.Members) == 0 {
+					a.say("It was the only member: there is nobody to tell.")
 					return
 				}
 				a.say("The stewards see in `chorus charter show` that it leaves, and take it off the charter.")

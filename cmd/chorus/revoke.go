@@ -174,7 +174,7 @@ func (a *app) errand(ctx context.Context, f *node.KeyFile, peers []string) (*nod
 	}
 	if len(peers) == 0 {
 		return nil, withHint(usageError{errors.New("no node's address is known: name one with --peer")},
-			"any member's node will do, this data folder's own too: `chorus up` prints its address")
+			"any member's node will do: on its machine, `chorus up` starts it and prints its address")
 	}
 	key, err := f.Private()
 	if err != nil {
