@@ -28,6 +28,7 @@ var actions = []action{
 	{8, (*world).partition},
 	{6, (*world).heal},
 	{5, (*world).eclipse},
+	{3, (*world).leaseOn},
 	{2, (*world).goAway},
 	{3, (*world).loseSite},
 	{6, (*world).degrade},
@@ -262,42 +263,6 @@ func (w *world) partition() {
 		l := w.links[p].Link
 		l.Cut = side[p[0]] != side[p[1]]
 		w.connect(p[0], p[1], l)
-	}
-}
-
-// eclipse leaves a node with one that withholds, or with nobody, for as long as a heal does not come. It may be there that
-// it starts again.
-func (w *world) eclipse() {
-	victim, evil := pick(w.random, w.honest()), pick(w.random, w.running(dishonest))
-	if victim == nil {
-		return
-	}
-	if w.random.IntN(3) == 0 {
-		evil = nil
-	}
-	w.say(victim, "can reach nobody who is honest")
-	w.victim = victim
-	w.count("eclipse")
-	if evil != nil {
-		w.keep(evil)
-	}
-	for i, other := range w.nodes {
-		if other == victim {
-			continue
-		}
-		p := [2]int{min(i, victim.number), max(i, victim.number)}
-		l := w.links[p].Link
-		l.Cut = other != evil
-		w.connect(p[0], p[1], l)
-	}
-	if w.random.IntN(2) == 0 {
-		victim.restart(w.random.IntN(2) == 0)
-	}
-	switch w.random.IntN(3) { // that would be what is withheld from it
-	case 0:
-		w.revoke()
-	case 1:
-		w.revokeApart()
 	}
 }
 
