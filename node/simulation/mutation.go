@@ -36,7 +36,7 @@ func Mutations() []Mutation {
 	one := func(safeguard, file, old, new string) Mutation {
 		return Mutation{Safeguard: safeguard, edits: []edit{{file, old, new}}}
 	}
-	return []Mutation{
+	all := []Mutation{
 		one("a lease's own feed is complete", consent, ` || f.complete < l.Seq {`, ` {`),
 		one("the heads that a lease names are here", consent, `if other == nil || other.complete < h.Seq || !other.has(h.Seq, digestOf(h.CID)) {`, `if _ = other; false {`),
 		one("a lease names the heads of its member's other feeds", signing, `if h.Key != key {`, `if false {`),
@@ -85,6 +85,24 @@ func Mutations() []Mutation {
 		}},
 		one("what lies beyond a gap is passed on", take, `return their.Seq, their.Rest != own.Rest && their.Rest != [32]byte{}, nil`, `return their.Seq, false, nil`),
 	}
+	// The first worlds that broke, where it was another than the first: where to look first.
+	broke := map[string]uint64{
+		"a lease's own feed is complete":                                   50,
+		"the heads that a lease names are here":                            5,
+		"a lease names the heads of its member's other feeds":              5,
+		"a lease is no longer than the ceiling":                            98,
+		"a lease ends, at the steward's look and between two tokens":       2,
+		"a delegate's revocation counts":                                   12,
+		"a rotation withdraws what the replaced key offered":               11,
+		"a member has left that is not on every branch of the charter":     2,
+		"the clock's high-water mark":                                      2,
+		"nothing is signed before all were heard":                          47,
+		"signing goes on after the highest notice, and never beyond a gap": 7,
+	}
+	for i := range all {
+		all[i].seed = broke[all[i].Safeguard]
+	}
+	return all
 }
 
 // apply returns the mutated files of the module in root: the new text by the path.
