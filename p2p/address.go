@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -129,81 +128,6 @@ func (b *book) learned(id peer.ID) []multiaddr.Multiaddr {
 
 func (e *entry) all() []multiaddr.Multiaddr {
 	return multiaddr.Unique(slices.Concat(e.configured, e.own, e.heard))
-}
-
-// keep holds the connection to a member, dialling it whenever it is gone, and tells it of addresses: at once after
-// connecting, and then of what is new, ever less often.
-func (h *Host) keep(m *member) {
-	told := make(map[notice.PublicKey]string)
-	pace := pace{backoff: minBackoff}
-	pause, silent := minBackoff, time.Time{} // silent: nothing is told until then
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-h.ctx.Done():
-			return
-		case <-m.left:
-			return
-		case <-m.wake:
-		case <-timer.C:
-		}
-		if m.lost.Swap(false) {
-			clear(told)
-			pause, silent = minBackoff, time.Time{}
-			pace.lost(time.Now())
-		}
-		connected := h.host.Network().Connectedness(m.id) == network.Connected
-		if wait := time.Until(pace.until); wait > 0 && !connected {
-			timer.Reset(wait)
-			continue
-		}
-		wait := keepEvery
-		var err error
-		if !connected {
-			pace.dialled = time.Now()
-			err = h.dial(m)
-		}
-		if err == nil && h.host.Network().Connectedness(m.id) == network.Connected {
-			if until := time.Until(silent); until > 0 {
-				wait = until
-			} else if err = h.tell(m, told); err == nil {
-				silent, pause = time.Now().Add(pause), min(2*pause, maxBackoff)
-			}
-		}
-		if err != nil && h.ctx.Err() == nil {
-			h.log.Debug("member not reached", "member", m.Name, "error", err)
-			wait = pace.next()
-		}
-		timer.Reset(wait - rand.N(wait/4+1)) // so that members that lost each other do not dial in step
-	}
-}
-
-// A pace says how soon a member is dialled again.
-type pace struct {
-	backoff time.Duration
-	dialled time.Time
-	until   time.Time // no dial before
-}
-
-// settled is after how long a connection counts as one.
-const settled = 10 * time.Second
-
-// lost notes that a connection ended at a time. One that ended soon after the dial was refused, by a node that does not, or
-// not yet, count this one among the members: dialling at once would go on for ever.
-func (p *pace) lost(at time.Time) {
-	if at.Sub(p.dialled) < settled {
-		p.until = at.Add(p.next())
-	} else {
-		p.backoff = minBackoff
-	}
-}
-
-// next returns how long to wait now; the time after that it is twice as long.
-func (p *pace) next() time.Duration {
-	wait := p.backoff
-	p.backoff = min(2*p.backoff, maxBackoff)
-	return wait
 }
 
 // dial connects to a member that has a known address.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"chorus/ledger/notice"
 
@@ -25,6 +26,9 @@ type member struct {
 	wake chan struct{} // of size 1: something changed that keep must look at
 	left chan struct{} // closed when this is no longer the member's node
 	lost atomic.Bool   // the connection has ended since keep last looked
+
+	unreached atomic.Bool               // the last dial failed, and there has been no reason to try again since
+	revived   atomic.Pointer[time.Time] // when to do so, if there has been one since keep last looked
 }
 
 func (m *member) signal() {

@@ -18,6 +18,7 @@ import (
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,6 +26,7 @@ import (
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"golang.org/x/time/rate"
 )
 
 // Config says who a host is and whom it serves. All fields but Listen, Peers, Addresses and Guests are needed.
@@ -65,17 +67,36 @@ type Host struct {
 
 	book  book
 	heard chan struct{} // of size 1: the book has learned something
+
+	revivals *rate.Limiter // see revive
 }
 
 // New starts a host. It listens, connects to the members that it knows of or hears of, and keeps doing so until
 // Close is called or ctx ends. The error wraps ErrNotMember if the node key is not that of a member's node.
 func New(ctx context.Context, c Config) (*Host, error) {
+	h, err := prepare(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	h.host, err = newLibp2p(c.Key, c.Listen, h.gate, len(h.notices.Nodes()), libp2p.BandwidthReporter(&h.traffic))
+	if err == nil {
+		err = h.start(c)
+	}
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// prepare makes a host that has yet to be given its libp2p host and started.
+func prepare(ctx context.Context, c Config) (*Host, error) {
 	if len(c.Key) != ed25519.PrivateKeySize {
 		return nil, fmt.Errorf("node key has %d bytes, not %d", len(c.Key), ed25519.PrivateKeySize)
 	}
 	h := &Host{
 		log: c.Log, charter: c.Charter, notices: c.Notices, blobs: c.Blobs,
-		self: notice.PublicKeyOf(c.Key), gate: gate{c.Notices, c.Guests}, heard: make(chan struct{}, 1),
+		self: notice.PublicKeyOf(c.Key), gate: gate{c.Notices, c.Guests}, heard: make(chan struct{}, 1), revivals: rate.NewLimiter(reviveRate, reviveBurst),
 	}
 	if _, node, ok := c.Notices.Seat(h.self); !ok || !node {
 		return nil, fmt.Errorf("node key %s: %w", h.self, ErrNotMember)
@@ -90,18 +111,10 @@ func New(ctx context.Context, c Config) (*Host, error) {
 	}
 	h.ctx, h.cancel = context.WithCancel(ctx)
 	h.engine = NewEngine(EngineConfig{Self: h.self, Charter: c.Charter, Notices: c.Notices, Network: wire{h}, Log: c.Log})
-	if err := h.start(c); err != nil {
-		h.Close()
-		return nil, err
-	}
 	return h, nil
 }
 
-func (h *Host) start(c Config) (err error) {
-	h.host, err = newLibp2p(c.Key, c.Listen, h.gate, len(h.notices.Nodes()), libp2p.BandwidthReporter(&h.traffic))
-	if err != nil {
-		return err
-	}
+func (h *Host) start(c Config) error {
 	if err := h.joinTopic(); err != nil {
 		return err
 	}
@@ -119,8 +132,7 @@ func (h *Host) start(c Config) (err error) {
 	h.host.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, conn network.Conn) {
 			if m := h.memberOf(conn.RemotePeer()); m != nil {
-				h.engine.Meet(m.node)
-				m.signal()
+				h.reached(m)
 			}
 		},
 		DisconnectedF: func(_ network.Network, conn network.Conn) {
@@ -130,6 +142,11 @@ func (h *Host) start(c Config) (err error) {
 			}
 		},
 	})
+	changes, err := h.host.EventBus().Subscribe(new(event.EvtLocalAddressesUpdated))
+	if err != nil {
+		return err
+	}
+	h.wg.Go(func() { h.followAddresses(changes) })
 	if c.Addresses != "" {
 		h.recall(c.Addresses)
 		h.wg.Go(func() { h.remember(c.Addresses) })

@@ -1,8 +1,20 @@
 package p2p
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	mocknet "github.com/libp2p/go-libp2p/p2p/net/mock"
+	"github.com/multiformats/go-multiaddr"
 )
 
 func TestAMemberThatHangsUpIsDialledEverMoreRarely(t *testing.T) {
@@ -30,4 +42,127 @@ func TestAMemberThatHangsUpIsDialledEverMoreRarely(t *testing.T) {
 	if p.lost(at); p.until.Sub(at) != minBackoff {
 		t.Errorf("after one that lasted, the wait is %v, want %v", p.until.Sub(at), minBackoff)
 	}
+}
+
+// An air is a network in memory with a host of member "a", which knows an address of each other member. Nobody reaches anybody at first.
+type air struct {
+	mocknet.Mocknet
+	a      *Host
+	others []host.Host // of the other members, which do nothing
+	failed *atomic.Int64
+}
+
+// newAir must be called inside a bubble.
+func newAir(t *testing.T, others int) *air {
+	t.Helper()
+	names := []string{"a"}
+	for i := range others {
+		names = append(names, fmt.Sprintf("b%02d", i))
+	}
+	c := found(t, names...)
+	n := &air{Mocknet: mocknet.New(), failed: new(atomic.Int64)}
+	t.Cleanup(func() { n.Close() })
+	var hosts []host.Host
+	config := c.config(t, "a", newMemory())
+	for i, name := range names {
+		k, err := crypto.UnmarshalEd25519PrivateKey(c.node[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr, err := multiaddr.NewMultiaddr(fmt.Sprintf("/ip4/10.0.0.%d/tcp/4001", i+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := n.AddPeer(k, addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hosts = append(hosts, h)
+		if i > 0 {
+			config.Peers = append(config.Peers, addrsOf(h)...)
+		}
+	}
+	config.Log = slog.New(failures{slog.DiscardHandler, n.failed})
+	var err error
+	if n.a, err = prepare(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	n.a.host, n.others = hosts[0], hosts[1:]
+	t.Cleanup(func() { n.a.Close() })
+	if err := n.a.start(config); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// failures counts the dials that failed by what is logged.
+type failures struct {
+	slog.Handler
+	count *atomic.Int64
+}
+
+func (f failures) Enabled(context.Context, slog.Level) bool { return true }
+
+func (f failures) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "member not reached" {
+		f.count.Add(1)
+	}
+	return nil
+}
+
+func TestWhenOneMemberIsReachedAgainTheOthersAreDialledSoon(t *testing.T) {
+	for name, back := range map[string]func(*testing.T, *air){
+		"it came by itself": func(t *testing.T, n *air) {
+			if _, err := n.ConnectPeers(n.others[0].ID(), n.a.host.ID()); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"this machine has another address": func(t *testing.T, n *air) {
+			e, err := n.a.host.EventBus().Emitter(new(event.EvtLocalAddressesUpdated))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			if err := e.Emit(event.EvtLocalAddressesUpdated{}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newAir(t, 4)
+				time.Sleep(10 * maxBackoff)
+				if synctest.Wait(); len(n.a.Connected()) > 0 {
+					t.Fatalf("connected to %q over nothing", n.a.Connected())
+				}
+				if err := n.LinkAll(); err != nil {
+					t.Fatal(err)
+				}
+				back(t, n)
+				time.Sleep(minBackoff + 4*reviveEach)
+				if synctest.Wait(); !slices.Equal(n.a.Connected(), []string{"b00", "b01", "b02", "b03"}) {
+					t.Errorf("connected to %q", n.a.Connected())
+				}
+			})
+		})
+	}
+}
+
+func TestANetworkThatComesAndGoesHasMembersDialledNoFasterThanTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const others, seconds = 40, 600
+		n := newAir(t, others)
+		time.Sleep(10 * maxBackoff)
+		synctest.Wait()
+		before := n.failed.Load()
+		for range 10 * seconds {
+			n.a.revive()
+			time.Sleep(time.Second / 10)
+		}
+		synctest.Wait()
+		most := 7*int64(reviveBurst+reviveRate*seconds) + 2*others*seconds/int64(maxBackoff/time.Second)
+		if dials := n.failed.Load() - before; dials > most || dials < reviveBurst {
+			t.Errorf("%d dials in %d s, want at most %d", dials, seconds, most)
+		}
+	})
 }
