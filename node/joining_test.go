@@ -149,6 +149,9 @@ func TestGuestIsAdmittedOnceAStewardHasSigned(t *testing.T) {
 	c.poll("no connection", func() bool {
 		return len(c.nodes["hub"].Host().Connected()) == 0 && len(c.nodes["clinic"].Host().Connected()) == 0
 	})
+	if _, named := c.nodes["clinic"].Ledger().Charter().Named("clinic"); named {
+		t.Error("the one who was removed has not heard of it")
+	}
 
 	// It does not ask again by having been removed, and its address in others' configuration keeps them from nothing.
 	if all, err := c.nodes["hub"].Charters(t.Context()); err != nil || len(all.Requests) > 0 {

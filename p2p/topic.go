@@ -64,7 +64,8 @@ func (h *Host) scores(topic string) (*pubsub.PeerScoreParams, *pubsub.PeerScoreT
 	)
 	params := &pubsub.PeerScoreParams{
 		AppSpecificScore: func(id peer.ID) float64 {
-			if m := h.memberOf(id); m == nil || h.engine.shuns(m.node) {
+			// Whoever is no member any more is here until its farewell is over: the charter that says so must reach it.
+			if key, ok := keyOf(id); !ok || h.engine.shuns(key) {
 				return ignored
 			}
 			return 0
