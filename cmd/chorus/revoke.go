@@ -106,7 +106,10 @@ func (a *app) revokeByNode(ctx context.Context, w withdrawal, name string) error
 		}
 		others := len(s.Members) > 0
 		if !w.all {
-			if t, member, err = target(name, s.Member, s.Experts, w.asSteward); err != nil {
+			t, member, err = target(name, s.Member, s.Experts, w.asSteward)
+			if errors.Is(err, errEnded) && !w.asSteward { // an interrupted attempt may have reached nobody
+				a.say("%v", err)
+			} else if err != nil {
 				return err
 			}
 		}
@@ -235,6 +238,9 @@ func (a *app) delivered(ctx context.Context, e *node.Errand, ids []cid.Cid, took
 	return a.result(revoked{one, texts, found}, func() {})
 }
 
+// errEnded is returned, beside one of them, where all that a name stands for is revoked.
+var errEnded = errors.New("is revoked already")
+
 // target finds what a name on the command line stands for: an offer, a key, or a domain, which a member may stand before.
 // Without one it is own's.
 func target(name, own string, experts []node.Expert, vote bool) (t node.Target, member string, err error) {
@@ -267,17 +273,19 @@ func target(name, own string, experts []node.Expert, vote bool) (t node.Target, 
 		return t, "", withHint(fmt.Errorf("%s is not an expert of %s", name, own), "a steward votes for it with --as-steward")
 	}
 	var found []node.Expert
-	ended := false
+	var ended cid.Cid
 	for _, e := range experts {
 		if e.Member == member && e.Domain == domain {
-			if ended = ended || e.State == ledger.Revoked; e.State != ledger.Revoked {
+			if e.State == ledger.Revoked {
+				ended = e.Offer
+			} else {
 				found = append(found, e)
 			}
 		}
 	}
 	switch {
-	case len(found) == 0 && ended:
-		return t, "", fmt.Errorf("%s of %s is revoked already", domain, member)
+	case len(found) == 0 && ended.Defined():
+		return node.Target{Offer: ended}, member, fmt.Errorf("%s of %s %w", domain, member, errEnded)
 	case len(found) == 0:
 		return t, "", withHint(fmt.Errorf("%q is neither an offer, nor a key, nor an expert that %s has on offer", name, member), "`chorus experts` lists them")
 	case len(found) > 1:
