@@ -255,6 +255,9 @@ func checkKeys(x *examination) (found []Finding) {
 	if len(found) == 0 {
 		found = fine("Nobody else on this machine can read the keys.")
 	}
+	if _, ok := named(x.ledger.Charter(), x.status.Member); !ok {
+		return found // it has no keys, nor can it name new ones
+	}
 	if f, err := ReadKeyFile(x.home.path(nodeKey)); err == nil {
 		member, role, ok := x.ledger.Seat(f.Key)
 		switch {

@@ -152,6 +152,10 @@ func TestGuestIsAdmittedOnceAStewardHasSigned(t *testing.T) {
 	if _, named := c.nodes["clinic"].Ledger().Charter().Named("clinic"); named {
 		t.Error("the one who was removed has not heard of it")
 	}
+	all := c.doctor(c.nodes["clinic"])
+	if got := finding(all, "feed"); !strings.Contains(got, "clinic is not on the charter any more") || strings.Contains(finding(all, "keys"), "rotate") {
+		t.Errorf("the doctor of the one who was removed says %+v", all)
+	}
 
 	// It does not ask again by having been removed, and its address in others' configuration keeps them from nothing.
 	if all, err := c.nodes["hub"].Charters(t.Context()); err != nil || len(all.Requests) > 0 {
