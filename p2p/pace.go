@@ -40,7 +40,7 @@ func (h *Host) keep(m *member) {
 			timer.Reset(wait)
 			continue
 		}
-		wait := keepEvery
+		wait := keepEvery - rand.N(keepEvery/4)
 		var err error
 		if !connected {
 			pace.dialled = time.Now()
@@ -49,16 +49,17 @@ func (h *Host) keep(m *member) {
 		}
 		if err == nil && h.host.Network().Connectedness(m.id) == network.Connected {
 			if until := time.Until(silent); until > 0 {
-				wait = until
+				wait = until - rand.N(until/4+1)
 			} else if err = h.tell(m, told); err == nil {
 				silent, pause = time.Now().Add(pause), min(2*pause, maxBackoff)
 			}
 		}
 		if err != nil && h.ctx.Err() == nil {
 			h.log.Debug("member not reached", "member", m.Name, "error", err)
+			// Who lost many at once dials them at times that lie ever further apart, so that some dial is always soon.
 			wait = pace.next()
+			wait = wait/2 + rand.N(wait)
 		}
-		wait -= rand.N(wait/4 + 1) // so that members that lost each other do not dial in step
 		due = time.Now().Add(wait)
 		timer.Reset(wait)
 	}
