@@ -61,6 +61,11 @@ var authorityPictures = []struct{ name, text string }{
 		beta: alpha!X -> a=alpha!X
 		beta.rev: b=alpha!X
 		at 2h X active`},
+	{"a vote counts for every steward whose key it comes to be", `
+		gamma: X -> [X]
+		alpha: gamma!X
+		beta.rec: beta~alpha
+		at 2h X revoked`},
 	{"votes against different offers do not add up", `
 		alpha: X -> Y -> [X,Y]
 		beta: alpha!X

@@ -136,6 +136,7 @@ func (c *consent) bind(k notice.PublicKey, b binding) {
 	c.bound[k] = append(c.bound[k], b)
 	if b.role == RolePublishing {
 		c.publishers[b.member] = append(c.publishers[b.member], k)
+		c.all = true // what it voted for counts as this member's, too
 	}
 	if f := c.feeds[k]; f != nil {
 		for _, n := range slices.Concat(f.delegations, f.rotations) {
