@@ -120,7 +120,8 @@ func (a *authority) byDelegate(r *notice.Notice, member string, p notice.PublicK
 }
 
 // carried reports whether the revocations in votes that stewards signed against
-// member have a quorum: of the stewards of one version of the charter, enough.
+// member have a quorum: of the stewards of one version of the charter that has the
+// member, enough. Who founded a consortium alone has no power over who came later.
 func (a *authority) carried(votes []*notice.Notice, member string) bool {
 	voters := make(map[string]bool)
 	for _, v := range votes {
@@ -134,6 +135,9 @@ func (a *authority) carried(votes []*notice.Notice, member string) bool {
 		return false
 	}
 	return slices.ContainsFunc(a.boards, func(c *notice.Charter) bool {
+		if _, on := c.Named(member); !on {
+			return false
+		}
 		n := 0
 		for name := range voters {
 			if c.Steward(name) {

@@ -47,7 +47,7 @@ It then shows who has dropped the expert, as their nodes say so, until all that 
 it waits or not, also after Ctrl-C, the revocation goes its way, and "chorus status" says who is connected.
 
 --as-steward votes for the withdrawal of another member's expert: it counts once a quorum of the stewards of
-one version of the charter has voted, whichever that is: as a revocation is for ever, no later version takes it back.`,
+one version of the charter that has the member has voted, whichever that is: as a revocation is for ever, no later version takes it back.`,
 		Example: `  chorus revoke cardiology --reason "patient withdrew consent"
   chorus revoke --all
   chorus revoke --key revoker.key --peer /ip4/192.0.2.7/tcp/4101/p2p/12D3Koo… cardiology
