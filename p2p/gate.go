@@ -61,11 +61,12 @@ func keyOf(id peer.ID) (notice.PublicKey, bool) {
 }
 
 // A gate decides who may connect, whichever side dials: the nodes of members, and couriers, who hold another key of a
-// member. Guests, who are invited, may connect and do nothing but ask to be let in. A stranger learns that an encrypted
-// port is there, and no more.
+// member. Guests, who are invited, may connect and do nothing but ask to be let in; and the nodes of members that have left, now
+// and then, and are told so. A stranger learns that an encrypted port is there, and no more.
 type gate struct {
-	notices Notices
-	guests  Guests // nil: nobody is expected
+	notices   Notices
+	guests    Guests // nil: nobody is expected
+	farewells *farewells
 }
 
 var _ connmgr.ConnectionGater = gate{}
@@ -108,8 +109,8 @@ func (g gate) InterceptAddrDial(peer.ID, multiaddr.Multiaddr) bool { return true
 func (g gate) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
 // InterceptSecured is asked when the peer has proved its key.
-func (g gate) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
-	return g.passes(p)
+func (g gate) InterceptSecured(dir network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
+	return g.passes(p) || dir == network.DirInbound && g.farewells.due(p)
 }
 
 // InterceptUpgraded is asked last; the decision has been made.

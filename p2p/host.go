@@ -96,7 +96,8 @@ func prepare(ctx context.Context, c Config) (*Host, error) {
 	}
 	h := &Host{
 		log: c.Log, charter: c.Charter, notices: c.Notices, blobs: c.Blobs,
-		self: notice.PublicKeyOf(c.Key), gate: gate{c.Notices, c.Guests}, heard: make(chan struct{}, 1), revivals: rate.NewLimiter(reviveRate, reviveBurst),
+		self: notice.PublicKeyOf(c.Key), heard: make(chan struct{}, 1), revivals: rate.NewLimiter(reviveRate, reviveBurst),
+		gate: gate{c.Notices, c.Guests, &farewells{notices: c.Notices, told: make(map[peer.ID]time.Time)}},
 	}
 	if _, node, ok := c.Notices.Seat(h.self); !ok || !node {
 		return nil, fmt.Errorf("node key %s: %w", h.self, ErrNotMember)
@@ -121,6 +122,7 @@ func (h *Host) start(c Config) error {
 	nodes := nodesOnly{h.host, h.gate}
 	nodes.SetStreamHandler(blobProtocol, h.serveBlobs)
 	nodes.SetStreamHandler(addressProtocol, h.serveAddresses)
+	nodes.SetStreamHandler(farewellProtocol, h.hearFarewell)
 	h.host.SetStreamHandler(joinProtocol, h.receive)
 	h.host.SetStreamHandler(syncProtocol, func(s network.Stream) {
 		if key, ok := keyOf(s.Conn().RemotePeer()); ok {
@@ -133,6 +135,11 @@ func (h *Host) start(c Config) error {
 		ConnectedF: func(_ network.Network, conn network.Conn) {
 			if m := h.memberOf(conn.RemotePeer()); m != nil {
 				h.reached(m)
+			} else if !h.gate.passes(conn.RemotePeer()) && h.enter() {
+				go func() {
+					defer h.wg.Done()
+					h.bid(conn)
+				}()
 			}
 		},
 		DisconnectedF: func(_ network.Network, conn network.Conn) {
