@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -199,6 +200,18 @@ func (l *Ledger) Seat(k notice.PublicKey) (member string, role Role, ok bool) {
 	defer l.mu.RUnlock()
 	b, ok := l.consent.role(k)
 	return b.member, b.role, ok
+}
+
+// Offered reports whether a blob was offered and not every offer of it is revoked.
+func (l *Ledger) Offered(blob cid.Cid) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, all := range l.consent.offered {
+		if slices.ContainsFunc(all, func(o offered) bool { return o.Offer.Blob == blob && o.State != Revoked }) {
+			return true
+		}
+	}
+	return false
 }
 
 // Nodes returns the node key of every member of the current charter whose node

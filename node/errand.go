@@ -333,6 +333,11 @@ func (s *lateLedger) Nodes() map[string]notice.PublicKey {
 	return nil
 }
 
+func (s *lateLedger) Offered(blob cid.Cid) bool {
+	l := s.get()
+	return l != nil && l.Offered(blob)
+}
+
 func (s *lateLedger) Changed() <-chan struct{} {
 	if l := s.get(); l != nil {
 		return l.Changed()

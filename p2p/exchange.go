@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
+
+	"chorus/ledger/notice"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -109,7 +112,9 @@ func (h *Host) serveBlobs(s network.Stream) {
 			return
 		}
 		r, err := decodeRequest(b[:])
-		if err == nil {
+		if err == nil && !h.gives(r.id) {
+			_, err = s.Write([]byte{statusMissing})
+		} else if err == nil {
 			err = h.blobs.answer(s, r)
 		}
 		if err != nil {
@@ -118,6 +123,28 @@ func (h *Host) serveBlobs(s network.Stream) {
 			return
 		}
 	}
+}
+
+// gives reports whether members may have a blob, if it is here: one that is on offer, the anchor, or a file of it. What is revoked may be here
+// for a moment longer, or again without its offer, after the ledger was restored from a backup.
+func (h *Host) gives(id cid.Cid) bool {
+	if h.notices.Offered(id) {
+		return true
+	}
+	charters := h.notices.Charters()
+	if len(charters) == 0 {
+		return false
+	}
+	anchor := charters[0].Body.(*notice.Charter).Anchor
+	if id == anchor {
+		return true
+	}
+	block, err := h.blobs.readDir(anchor)
+	if err != nil {
+		return false
+	}
+	files, err := parseDir(block)
+	return err == nil && slices.ContainsFunc(files, func(f link) bool { return f.id == id })
 }
 
 // A deadlineWriter is the writing side of a stream.

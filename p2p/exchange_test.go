@@ -230,6 +230,25 @@ func TestDeletedBlobIsNotServed(t *testing.T) {
 	}
 }
 
+func TestWithdrawnBlobIsNotServedThoughItIsThere(t *testing.T) {
+	a, _, c, _ := fetchers(t)
+	const size = 3 * chunkSize
+	id := putPattern(t, a.blobs, size)
+	if names, err := c.Holders(t.Context(), id); err != nil || len(names) != 1 {
+		t.Errorf("before: holders %q, %v, want one", names, err)
+	}
+	m := a.notices.(*memory)
+	m.mu.Lock()
+	m.withdrawn = map[cid.Cid]bool{id: true}
+	m.mu.Unlock()
+	if err := c.Fetch(t.Context(), id, size, nil); !errors.Is(err, ErrNoHolder) {
+		t.Errorf("got %v, want ErrNoHolder", err)
+	}
+	if names, err := c.Holders(t.Context(), id); err != nil || len(names) > 0 {
+		t.Errorf("after: holders %q, %v, want none", names, err)
+	}
+}
+
 func TestDeleteEndsATransferUnderWay(t *testing.T) {
 	a, _, c, _ := fetchers(t)
 	const size = 100 * chunkSize

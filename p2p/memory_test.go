@@ -21,6 +21,8 @@ type memory struct {
 	feeds   map[notice.PublicKey][]*notice.Notice // guarded by mu; by number, then CID
 	changed chan struct{}                         // guarded by mu; closed at the next change
 	fail    error                                 // guarded by mu; what Add returns, unless nil
+
+	withdrawn map[cid.Cid]bool // guarded by mu; blobs
 }
 
 func newMemory(notices ...*notice.Notice) *memory {
@@ -38,6 +40,12 @@ func (m *memory) of(c *consortium) *memory {
 		m.nodes[member.Name] = member.Node
 	}
 	return m
+}
+
+func (m *memory) Offered(blob cid.Cid) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.withdrawn[blob]
 }
 
 func (m *memory) Check(n *notice.Notice) error {

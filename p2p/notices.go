@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"chorus/ledger/notice"
+
+	"github.com/ipfs/go-cid"
 )
 
 // Notices is where a node keeps notices. Its methods may be called concurrently.
@@ -34,6 +36,8 @@ type Notices interface {
 	Nodes() map[string]notice.PublicKey
 	// Changed returns a channel that is closed at the next change of what is held; nil if there is nothing yet.
 	Changed() <-chan struct{}
+	// Offered reports whether a blob was offered and not every offer of it is revoked.
+	Offered(blob cid.Cid) bool
 }
 
 // A looseID names something that stands in no feed. For a proposal it covers who has signed it, since it gathers

@@ -34,7 +34,7 @@ func (h hands) Fetch(ctx context.Context, blob cid.Cid, _ int64) error {
 	}
 	for _, key := range h.place.Connected() {
 		from := h.world.owners[key].node
-		if !(hands{from}).Held(blob) {
+		if !from.serves(blob) {
 			continue
 		}
 		h.world.served(from, blob)
@@ -44,6 +44,13 @@ func (h hands) Fetch(ctx context.Context, blob cid.Cid, _ int64) error {
 		return nil
 	}
 	return errors.New("nobody serves it")
+}
+
+// serves reports whether others are given a blob.
+func (n *node) serves(blob cid.Cid) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.blobs[blob] && n.ledger.Offered(blob)
 }
 
 // Load implements [steward.Hands].

@@ -140,7 +140,7 @@ func (w *world) token(n *node, a steward.Admitted) {
 		w.breach(n, "I2: generates with %s, which the newest lease does not list", w.title(o))
 	case settled && !shown.Before(l.NotAfter):
 		w.breach(n, "I2: generates with %s %v after its lease ended by the node's own clock", w.title(o), shown.Sub(l.NotAfter))
-	case n.right() && !now.Before(l.NotAfter.Add(delta)):
+	case settled && n.right() && !now.Before(l.NotAfter.Add(delta)): // before, it went by the wrong clock that it had
 		w.breach(n, "I2: generates with %s %v after its lease ended + δ", w.title(o), now.Sub(l.NotAfter.Add(delta)))
 	case settled && !l.NotAfter.After(n.highest.Add(-delta)):
 		w.breach(n, "I2: generates with %s under a lease that its clock has seen end: at %v, it has said %v", w.title(o), l.NotAfter, n.highest)

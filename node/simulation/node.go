@@ -205,8 +205,8 @@ func (n *node) start() {
 		w.breach(n, "I6: its ledger does not open: %v", err)
 		return
 	}
-	n.ledger = l
 	n.mu.Lock()
+	n.ledger = l
 	n.at, n.armed, n.using = up, 0, nil
 	n.mu.Unlock()
 	n.resume()
