@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -158,7 +160,19 @@ func (p *process) copyHome() error {
 		return err
 	}
 	p.copied = &memory{maps.Clone(p.revoked), maps.Clone(p.had)}
-	return os.CopyFS(to, os.DirFS(string(p.home)))
+	return copyHome(to, string(p.home))
+}
+
+// copyHome copies a home as cp -p does, with keys that nobody else may read.
+func copyHome(to, from string) error {
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return err
+	}
+	keys, err := filepath.Glob(filepath.Join(to, "*.key"))
+	for _, key := range keys {
+		err = cmp.Or(err, os.Chmod(key, 0o600))
+	}
+	return err
 }
 
 func (p *process) hasCopy() bool {
@@ -176,7 +190,7 @@ func (p *process) restoreHome() error {
 	}
 	p.lives++
 	p.revoked, p.had = maps.Clone(p.copied.revoked), maps.Clone(p.copied.had)
-	return os.CopyFS(string(p.home), os.DirFS(string(p.home)+".copy"))
+	return copyHome(string(p.home), string(p.home)+".copy")
 }
 
 // life counts the restores.
