@@ -17,19 +17,10 @@ type notices struct {
 // hears that the notice is here.
 func (l notices) Add(all ...*notice.Notice) (fresh []*notice.Notice, err error) {
 	fresh, err = l.Ledger.Add(all...)
-	if l.withdraw != nil && slices.ContainsFunc(all, withdraws) {
+	if l.withdraw != nil && slices.ContainsFunc(all, (*notice.Notice).Withdraws) {
 		l.withdraw()
 	}
 	return fresh, err
-}
-
-// withdraws reports whether a notice can end the use of an expert by what it says.
-func withdraws(n *notice.Notice) bool {
-	switch n.Kind {
-	case notice.KindRevocation, notice.KindRotation, notice.KindCharter:
-		return true
-	}
-	return false
 }
 
 // Seat says whose key it is, and whether it is that of the member's node.

@@ -68,23 +68,32 @@ func former(notices Notices, key notice.PublicKey) bool {
 // bid sends the charters over a connection of a node that is no member's any more, and ends it.
 func (h *Host) bid(conn network.Conn) {
 	defer conn.Close()
+	if err := h.sendCharters(conn.RemotePeer()); err != nil {
+		h.log.Debug("farewell not said", "peer", conn.RemotePeer(), "error", err)
+	}
+}
+
+func (h *Host) sendCharters(to peer.ID) error {
 	ctx, cancel := context.WithTimeout(h.ctx, frameTimeout)
 	defer cancel()
-	s, err := h.host.NewStream(network.WithNoDial(ctx, "it has dialled"), conn.RemotePeer(), farewellProtocol)
-	if err == nil {
-		defer s.Close()
-		s.SetDeadline(time.Now().Add(frameTimeout))
-		for _, n := range h.notices.Charters() {
-			p := newPage()
-			p.add(n.Envelope)
-			if err == nil {
-				err = writeFrame(s, framePage, p.body)
-			}
-		}
-		s.CloseWrite()
-		s.Read(make([]byte, 1)) // the other side ends it once it has them
+	s, err := h.host.NewStream(network.WithNoDial(ctx, "it has dialled"), to, farewellProtocol)
+	if err != nil {
+		return err
 	}
-	h.log.Debug("farewell", "peer", conn.RemotePeer(), "error", err)
+	defer s.Close()
+	s.SetDeadline(time.Now().Add(frameTimeout))
+	for _, n := range h.notices.Charters() {
+		p := newPage()
+		p.add(n.Envelope)
+		if err := writeFrame(s, framePage, p.body); err != nil {
+			return err
+		}
+	}
+	if err := s.CloseWrite(); err != nil {
+		return err
+	}
+	s.Read(make([]byte, 1)) // the other side ends it once it has them
+	return nil
 }
 
 // hearFarewell takes in the charters that another member's node sends. They say by themselves whether they count.

@@ -116,13 +116,3 @@ func (e *Engine) belongs(n *notice.Notice) error {
 	}
 	return nil
 }
-
-// urgent reports whether a notice that came by synchronisation should be gossiped on: it takes something from
-// somebody, or says who belongs.
-func urgent(n *notice.Notice) bool {
-	switch n.Kind {
-	case notice.KindRevocation, notice.KindCharter, notice.KindRotation:
-		return true
-	}
-	return false
-}

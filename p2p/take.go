@@ -225,7 +225,7 @@ func (c *conversation) store(ctx context.Context, notices []*notice.Notice) erro
 	}
 	announced := 0
 	for _, n := range fresh {
-		if urgent(n) && announced < maxAnnounce {
+		if n.Withdraws() && announced < maxAnnounce {
 			announced++
 			if err := c.e.network.Broadcast(ctx, n.Envelope); err != nil {
 				c.e.log.Debug("not passed on at once", "notice", n.CID, "error", err)

@@ -160,11 +160,11 @@ func (p *process) copyHome() error {
 		return err
 	}
 	p.copied = &memory{maps.Clone(p.revoked), maps.Clone(p.had)}
-	return copyHome(to, string(p.home))
+	return copyFolder(to, string(p.home))
 }
 
-// copyHome copies a home as cp -p does, with keys that nobody else may read.
-func copyHome(to, from string) error {
+// copyFolder copies a home, with keys that nobody else may read.
+func copyFolder(to, from string) error {
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (p *process) restoreHome() error {
 	}
 	p.lives++
 	p.revoked, p.had = maps.Clone(p.copied.revoked), maps.Clone(p.copied.had)
-	return copyHome(string(p.home), string(p.home)+".copy")
+	return copyFolder(string(p.home), string(p.home)+".copy")
 }
 
 // life counts the restores.

@@ -198,6 +198,16 @@ func (n *Notice) Detached() bool {
 	return h != nil && h.Seq == 0
 }
 
+// Withdraws reports whether n can take something from somebody by what it says: it
+// revokes, replaces a key, or says who belongs.
+func (n *Notice) Withdraws() bool {
+	switch n.Kind {
+	case KindRevocation, KindRotation, KindCharter:
+		return true
+	}
+	return false
+}
+
 // Signers returns the keys whose signatures verified, in the order of their
 // text form: the feed's key alone, or those who signed a charter.
 func (n *Notice) Signers() []PublicKey { return slices.Clone(n.signers) }
