@@ -100,6 +100,7 @@ func (a *app) trainAnchor(ctx context.Context, public domain, r train.Recipe, di
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return nil, err
 	}
+	defer os.Remove(work) // if nothing came of it: what is not empty stays
 	tok, err := a.trainTokenizerIn(ctx, work, public)
 	if err != nil {
 		return nil, err
@@ -287,6 +288,7 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		return nil, err
 	}
+	defer os.Remove(work) // if nothing came of it: what is not empty stays
 	text, err := a.prepare(ctx, filepath.Join(work, "text"), d, tok, eos)
 	if err != nil {
 		return nil, err
