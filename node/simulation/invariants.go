@@ -252,9 +252,11 @@ func (w *world) check() {
 	}
 }
 
-// checkStandings looks whether a node's ledger takes for revoked what the node has acknowledged to be.
+// checkStandings looks whether a node's ledger takes for revoked what the node has acknowledged to be, and whether the blob of that is gone.
 func (w *world) checkStandings(n *node) {
 	all := n.ledger.Standings(n.clock())
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
@@ -265,6 +267,18 @@ func (w *world) checkStandings(n *node) {
 		}
 		if r := n.withdrawn(o, now); r != nil && st.State != ledger.Revoked {
 			w.breach(n, "I4: %s is %s, though it accepted %s", w.title(o), st.State, w.title(r))
+		}
+	}
+	before := now.Add(-2 * look) // in which the steward looks at least once
+	if !n.serving || n.upSince.After(before) {
+		return
+	}
+	for _, o := range w.offers {
+		if at, ok := n.held[o.CID]; !ok || at.After(before) || !n.blobs[o.Body.(*notice.Offer).Blob] {
+			continue
+		}
+		if r := n.withdrawn(o, before); r != nil {
+			w.breach(n, "I1: has the blob of %s on its disk, %v after it accepted %s", w.title(o), now.Sub(n.held[r.CID]), w.title(r))
 		}
 	}
 }

@@ -13,7 +13,8 @@
 // They are looked at between any two actions and at each token.
 //
 //   - I1 no honest node generates with an expert after it accepted its revocation, by whichever key of its owner's or
-//     whoever that lent the power to, or a charter without its owner; nor serves the blob of what is revoked.
+//     whoever that lent the power to, or a charter without its owner; nor serves the blob of what is revoked, or keeps
+//     it for longer than two of its steward's looks.
 //   - I2 nor after its lease ended + δ, in true time if the node's clock is right, else after its clock has said so
 //     once. A lease is what the charter allows: begun and no longer than the ceiling. And from when the owner's node
 //     accepted a revocation, every node whose clock is right stops within the ceiling + 2δ, whatever is withheld from it;
