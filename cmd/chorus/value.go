@@ -76,7 +76,7 @@ func (a *app) valueCommand() *cobra.Command {
 They answer different questions, and chorus does not make one number of them: two experts that know the
 same are both used, neither is missed, and each is worth much where the other is not. All three depend
 on the evaluation set. Its digest is printed; agree on one, and name it with --digest: of a file it is what
-sha256sum prints, of a folder that of (find . -type f | LC_ALL=C sort | xargs sha256sum) in it.
+sha256sum prints, of a folder that of (find . -type f | LC_ALL=C sort | xargs sha256sum) in it, links to files among them.
 
 Banzhaf values of up to 12 experts are exact, from all 2^E subsets. Of more they are estimated from --pairs
 random subsets and their complements, drawn from --seed, with an interval of 95 % confidence.
@@ -259,7 +259,11 @@ func digestOf(path string) (string, error) {
 	}
 	var names []string
 	err = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
+		if err != nil {
+			return err
+		}
+		info, err := os.Stat(p)
+		if err == nil && info.Mode().IsRegular() {
 			if p, err = filepath.Rel(root, p); err == nil {
 				names = append(names, "./"+filepath.ToSlash(p))
 			}

@@ -93,7 +93,7 @@ func (s Source) files() (all []sourceFile, err error) {
 			switch {
 			case err != nil:
 				return err
-			case d.IsDir() || !d.Type().IsRegular() && path != root:
+			case d.IsDir():
 				return nil
 			case path != root && !slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(path, s) }):
 				return nil
@@ -101,6 +101,9 @@ func (s Source) files() (all []sourceFile, err error) {
 			info, err := os.Stat(path)
 			if err != nil {
 				return err
+			}
+			if !info.Mode().IsRegular() && path != root {
+				return nil
 			}
 			all = append(all, sourceFile{path, info.Size(), info.ModTime().UnixNano()})
 			return nil

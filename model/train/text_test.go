@@ -147,7 +147,7 @@ func TestAFileThatIsNamedIsReadWhateverItsName(t *testing.T) {
 	}
 }
 
-func TestALinkToAFolderIsReadAsTheFolder(t *testing.T) {
+func TestLinksAreReadAsWhatTheyLeadTo(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("on Windows a link takes a privilege: run it on another system")
 	}
@@ -156,8 +156,11 @@ func TestALinkToAFolderIsReadAsTheFolder(t *testing.T) {
 	for i, d := range docs {
 		files[fmt.Sprintf("%d.txt", i)] = []byte(d)
 	}
-	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink(folder(t, files), link); err != nil {
+	dir, link := folder(t, files), filepath.Join(t.TempDir(), "link")
+	if err := os.Rename(filepath.Join(dir, "0.txt"), link+".txt"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Symlink(dir, link), os.Symlink(link+".txt", filepath.Join(dir, "0.txt")), os.Symlink(dir, filepath.Join(dir, "itself.txt"))); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, unlimited, nil, link); len(got.all()) != len(docs) {
