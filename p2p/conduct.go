@@ -25,41 +25,65 @@ const (
 	tellBurst     = 20
 	strikeEvery   = time.Minute // what no honest node sends
 	strikeBurst   = 3
+	streamRate    = 4096 // streams a second, of which a blob takes one for each chunk
+	streamBurst   = 16384
+	vainEvery     = time.Second // all that is more than it may
+	vainBurst     = 1024
 	shunFor       = 5 * time.Minute
 )
 
 // conduct is how another side behaves: what it may still ask for, and whether this side speaks with it at all.
 type conduct struct {
-	converse, serve, gossip, ask, tell, strikes *rate.Limiter
+	converse, serve, gossip, ask, tell, streams, vain, strikes *rate.Limiter
 
 	until *atomic.Int64 // nanoseconds since 1970 until which it is shunned
+	part  func()        // is called when that begins
 }
 
-func newConduct() conduct {
+func newConduct(part func()) conduct {
 	return conduct{
 		converse: rate.NewLimiter(rate.Every(converseEvery), converseBurst),
 		serve:    rate.NewLimiter(serveRate, serveBurst),
 		gossip:   rate.NewLimiter(gossipRate, gossipBurst),
 		ask:      rate.NewLimiter(rate.Every(askEvery), 1),
 		tell:     rate.NewLimiter(rate.Every(tellEvery), tellBurst),
+		streams:  rate.NewLimiter(streamRate, streamBurst),
+		vain:     rate.NewLimiter(rate.Every(vainEvery), vainBurst),
 		strikes:  rate.NewLimiter(rate.Every(strikeEvery), strikeBurst),
 		until:    new(atomic.Int64),
+		part:     part,
 	}
 }
 
 func (c conduct) shunned() bool { return time.Now().UnixNano() < c.until.Load() }
 
 // mayConverse reports whether the other side may begin a conversation now.
-func (c conduct) mayConverse() bool { return !c.shunned() && c.converse.Allow() }
+func (c conduct) mayConverse() bool { return c.may(c.converse) }
 
 // mayGossip reports whether a message that the other side passes on is looked into.
-func (c conduct) mayGossip() bool { return !c.shunned() && c.gossip.Allow() }
+func (c conduct) mayGossip() bool { return c.may(c.gossip) }
+
+// mayTell reports whether the other side may send addresses now.
+func (c conduct) mayTell() bool { return c.may(c.tell) }
+
+// mayOpen reports whether the other side may open a stream now.
+func (c conduct) mayOpen() bool { return c.may(c.streams) }
+
+// may reports whether the other side may do something once more. Refusing costs little, and is not done for ever.
+func (c conduct) may(limit *rate.Limiter) bool {
+	switch {
+	case c.shunned():
+		return false
+	case limit.Allow():
+		return true
+	case !c.vain.Allow():
+		c.shun()
+	}
+	return false
+}
 
 // mayAsk reports whether this side may begin a conversation out of turn.
 func (c conduct) mayAsk() bool { return !c.shunned() && c.ask.Allow() }
-
-// mayTell reports whether the other side may send addresses now.
-func (c conduct) mayTell() bool { return !c.shunned() && c.tell.Allow() }
 
 // mayTake returns when the other side may take so many bytes of pages.
 func (c conduct) mayTake(ctx context.Context, bytes int) error { return c.serve.WaitN(ctx, bytes) }
@@ -70,9 +94,14 @@ func (c conduct) judge(err error) {
 	for _, foul := range []error{ErrMalformed, ErrTooLarge, notice.ErrMalformed, notice.ErrSignature, notice.ErrTooLarge} {
 		if errors.Is(err, foul) {
 			if !c.strikes.Allow() {
-				c.until.Store(time.Now().Add(shunFor).UnixNano())
+				c.shun()
 			}
 			return
 		}
 	}
+}
+
+func (c conduct) shun() {
+	c.until.Store(time.Now().Add(shunFor).UnixNano())
+	c.part()
 }

@@ -46,7 +46,7 @@ func NewCourier(ctx context.Context, c CourierConfig) (*Courier, error) {
 	if !ok {
 		return nil, fmt.Errorf("peer address %q: %w", c.Peer, ErrNotMember)
 	}
-	h, err := newLibp2p(c.Key, nil, only(info.ID), 1, libp2p.NoListenAddrs)
+	h, err := newLibp2p(c.Key, nil, only(info.ID), 1, nil, libp2p.NoListenAddrs)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +90,8 @@ func (e errand) Open(ctx context.Context, node notice.PublicKey) (Stream, error)
 }
 
 func (e errand) Broadcast(context.Context, []byte) error { return nil }
+
+func (e errand) Part(notice.PublicKey) {} // it is over soon
 
 // only lets a host connect to one peer.
 type only peer.ID

@@ -29,6 +29,8 @@ type Network interface {
 	Open(ctx context.Context, node notice.PublicKey) (Stream, error)
 	// Broadcast sends an envelope to all who listen, as well as it can.
 	Broadcast(ctx context.Context, envelope []byte) error
+	// Part begins to end the connections to a node that is shunned from now on.
+	Part(node notice.PublicKey)
 }
 
 // A Stream is one end of a conversation: bytes in order, both ways.
@@ -138,7 +140,7 @@ func (e *Engine) partner(key notice.PublicKey) *partner {
 	defer e.mu.Unlock()
 	p := e.peers[key]
 	if p == nil {
-		p = &partner{key: key, conduct: newConduct(), calling: make(chan struct{}, 1), wake: make(chan struct{}, 1), random: e.randomFor(key)}
+		p = &partner{key: key, conduct: newConduct(func() { e.network.Part(key) }), calling: make(chan struct{}, 1), wake: make(chan struct{}, 1), random: e.randomFor(key)}
 		e.peers[key] = p
 	}
 	return p

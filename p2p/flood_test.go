@@ -23,6 +23,7 @@ type lonely struct{}
 func (lonely) Connected() []notice.PublicKey                          { return nil }
 func (lonely) Open(context.Context, notice.PublicKey) (Stream, error) { return nil, ErrAlone }
 func (lonely) Broadcast(context.Context, []byte) error                { return nil }
+func (lonely) Part(notice.PublicKey)                                  {}
 
 // listen starts an engine that hears what a test tells it, as member a.
 func (c *consortium) listen(m *memory) *Engine {

@@ -62,11 +62,12 @@ func keyOf(id peer.ID) (notice.PublicKey, bool) {
 
 // A gate decides who may connect, whichever side dials: the nodes of members, and couriers, who hold another key of a
 // member. Guests, who are invited, may connect and do nothing but ask to be let in; and the nodes of members that have left, now
-// and then, and are told so. A stranger learns that an encrypted port is there, and no more.
+// and then, and are told so. Who is shunned may not, for as long. A stranger learns that an encrypted port is there, and no more.
 type gate struct {
 	notices   Notices
 	guests    Guests // nil: nobody is expected
 	farewells *farewells
+	shuns     func(notice.PublicKey) bool
 }
 
 var _ connmgr.ConnectionGater = gate{}
@@ -99,8 +100,14 @@ func (g gate) passes(p peer.ID) bool {
 	return ok && g.guests != nil && g.guests.Expects(key)
 }
 
+// shunned reports whether a peer is not spoken with for now.
+func (g gate) shunned(p peer.ID) bool {
+	key, ok := keyOf(p)
+	return ok && g.shuns(key)
+}
+
 // InterceptPeerDial is asked before a peer is dialled. Couriers come by themselves.
-func (g gate) InterceptPeerDial(p peer.ID) bool { return g.node(p) }
+func (g gate) InterceptPeerDial(p peer.ID) bool { return g.node(p) && !g.shunned(p) }
 
 // InterceptAddrDial is asked for each address of a peer that may be dialled.
 func (g gate) InterceptAddrDial(peer.ID, multiaddr.Multiaddr) bool { return true }
@@ -110,7 +117,7 @@ func (g gate) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
 // InterceptSecured is asked when the peer has proved its key.
 func (g gate) InterceptSecured(dir network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
-	return g.passes(p) || dir == network.DirInbound && g.farewells.due(p)
+	return !g.shunned(p) && (g.passes(p) || dir == network.DirInbound && g.farewells.due(p))
 }
 
 // InterceptUpgraded is asked last; the decision has been made.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
@@ -150,4 +151,33 @@ func TestCourierMaySynchroniseAndNothingElse(t *testing.T) {
 			t.Error("a stranger holds a conversation")
 		}
 	}
+}
+
+func TestMemberThatAsksWithoutEndIsHungUpOnAndStaysOut(t *testing.T) {
+	c := found(t, "a", "b")
+	a := c.start(t, "a", newMemory().of(c))
+	b := impersonate(t, c.node["b"])
+	to := peer.AddrInfo{ID: a.host.ID(), Addrs: a.host.Addrs()}
+	if err := b.Connect(t.Context(), to); err != nil {
+		t.Fatal(err)
+	}
+	waitConnected(t, a, "b")
+	asked := 0
+	for ; !a.engine.partner(notice.PublicKeyOf(c.node["b"])).conduct.shunned(); asked++ {
+		if asked > 100*streamBurst {
+			t.Fatalf("after %d conversations it is still spoken with", asked)
+		}
+		if s, err := b.NewStream(t.Context(), to.ID, syncProtocol); err == nil {
+			_, _ = s.Write([]byte("?")) // without which the stream is not opened
+			_ = s.Reset()
+		}
+	}
+	waitConnected(t, a)
+	if s, err := b.NewStream(t.Context(), to.ID, syncProtocol); err == nil {
+		_, err = s.Read(make([]byte, 1))
+		if err == nil {
+			t.Error("it is answered again")
+		}
+	}
+	waitConnected(t, a)
 }

@@ -71,7 +71,7 @@ type Visit struct {
 // whether it is the right one, before saying what not everybody may hear. The error wraps [ErrUnexpected] if a node
 // answered and did not let the key in.
 func NewVisit(ctx context.Context, key ed25519.PrivateKey, addrs []multiaddr.Multiaddr) (*Visit, error) {
-	h, err := newLibp2p(key, nil, outbound{}, 1, libp2p.NoListenAddrs)
+	h, err := newLibp2p(key, nil, outbound{}, 1, nil, libp2p.NoListenAddrs)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ import (
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	connrate "github.com/libp2p/go-libp2p/x/rate"
 	"golang.org/x/time/rate"
 )
 
@@ -78,7 +79,7 @@ func New(ctx context.Context, c Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.host, err = newLibp2p(c.Key, c.Listen, h.gate, len(h.notices.Nodes()), libp2p.BandwidthReporter(&h.traffic))
+	h.host, err = newLibp2p(c.Key, c.Listen, h.gate, len(h.notices.Nodes()), h.mayOpen, libp2p.BandwidthReporter(&h.traffic))
 	if err == nil {
 		err = h.start(c)
 	}
@@ -97,8 +98,8 @@ func prepare(ctx context.Context, c Config) (*Host, error) {
 	h := &Host{
 		log: c.Log, charter: c.Charter, notices: c.Notices, blobs: c.Blobs,
 		self: notice.PublicKeyOf(c.Key), heard: make(chan struct{}, 1), revivals: rate.NewLimiter(reviveRate, reviveBurst),
-		gate: gate{c.Notices, c.Guests, &farewells{notices: c.Notices, told: make(map[peer.ID]time.Time)}},
 	}
+	h.gate = gate{c.Notices, c.Guests, &farewells{notices: c.Notices, told: make(map[peer.ID]time.Time)}, func(k notice.PublicKey) bool { return h.engine.shuns(k) }}
 	if _, node, ok := c.Notices.Seat(h.self); !ok || !node {
 		return nil, fmt.Errorf("node key %s: %w", h.self, ErrNotMember)
 	}
@@ -221,8 +222,8 @@ func (h *Host) partFrom(id peer.ID) {
 	}
 }
 
-// newLibp2p starts the libp2p host of a key.
-func newLibp2p(key ed25519.PrivateKey, listen []string, gate connmgr.ConnectionGater, members int, more ...libp2p.Option) (host.Host, error) {
+// newLibp2p starts the libp2p host of a key. mayOpen says whether a peer may open a stream; nil: nobody is in the way.
+func newLibp2p(key ed25519.PrivateKey, listen []string, gate connmgr.ConnectionGater, members int, mayOpen func(peer.ID) bool, more ...libp2p.Option) (host.Host, error) {
 	k, err := crypto.UnmarshalEd25519PrivateKey(key)
 	if err != nil {
 		return nil, err
@@ -238,7 +239,7 @@ func newLibp2p(key ed25519.PrivateKey, listen []string, gate connmgr.ConnectionG
 		libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.ConnectionGater(gate),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}), // the charter bounds the connections
-		libp2p.ResourceManager(limits),
+		libp2p.ResourceManager(paced{limits, mayOpen}),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
 		libp2p.Ping(false),
@@ -248,6 +249,24 @@ func newLibp2p(key ed25519.PrivateKey, listen []string, gate connmgr.ConnectionG
 		return nil, errors.Join(err, limits.Close())
 	}
 	return h, nil
+}
+
+// paced bounds how fast streams are opened, which costs something even where each is refused at once.
+type paced struct {
+	network.ResourceManager
+	mayOpen func(peer.ID) bool
+}
+
+func (p paced) OpenStream(id peer.ID, dir network.Direction) (network.StreamManagementScope, error) {
+	if dir == network.DirInbound && p.mayOpen != nil && !p.mayOpen(id) {
+		return nil, network.ErrResourceLimitExceeded
+	}
+	return p.ResourceManager.OpenStream(id, dir)
+}
+
+func (h *Host) mayOpen(id peer.ID) bool {
+	key, ok := keyOf(id)
+	return ok && (!h.gate.member(id) || h.engine.partner(key).conduct.mayOpen())
 }
 
 // wire is the host's connections as the engine uses them.
@@ -273,6 +292,18 @@ func (w wire) Broadcast(ctx context.Context, envelope []byte) error {
 	return w.topic.Publish(ctx, envelope)
 }
 
+func (w wire) Part(node notice.PublicKey) {
+	id, err := peerIDOf(node)
+	if err != nil || !w.enter() {
+		return
+	}
+	go func() {
+		defer w.wg.Done()
+		w.log.Warn("connection closed: it asked for too much, or sent what no member sends", "peer", w.engine.nameOf(node), "for", shunFor)
+		w.host.Network().ClosePeer(id)
+	}()
+}
+
 // Publish stores a notice and spreads it to all members that are reachable now. Those who are not get it by
 // synchronisation. Publishing what has spread already does nothing.
 func (h *Host) Publish(ctx context.Context, n *notice.Notice) error { return h.engine.Publish(ctx, n) }
@@ -291,6 +322,9 @@ func (h *Host) Reconciled() <-chan struct{} { return h.engine.Reconciled() }
 
 // Peers returns the members' nodes that this one has synchronised with since it started, sorted by name.
 func (h *Host) Peers() []Peer { return h.engine.Peers() }
+
+// connsPerSecond bounds the handshakes with one address, of which many members may be behind: each takes a millisecond of a processor.
+var connsPerSecond = connrate.Limit{RPS: 16, Burst: 1024}
 
 // newLimits sets what libp2p may use. go-libp2p's own limits suit a public network: 8 connections from an IPv4
 // address, 128 inbound in all. Here every connection that lasts is a member's, and those that have yet to prove
@@ -331,7 +365,12 @@ func newLimits(members int) (network.ResourceManager, error) {
 		rcmgr.WithLimitPerSubnet(
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: connsPerAddress}},
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: connsPerAddress}},
-		))
+		),
+		rcmgr.WithConnRateLimiters(&connrate.Limiter{SubnetRateLimiter: connrate.SubnetLimiter{
+			IPv4SubnetLimits: []connrate.SubnetLimit{{PrefixLength: 32, Limit: connsPerSecond}},
+			IPv6SubnetLimits: []connrate.SubnetLimit{{PrefixLength: 56, Limit: connsPerSecond}},
+			GracePeriod:      time.Minute,
+		}}))
 }
 
 // Close disconnects and ends everything the host does, and waits until it no longer uses its Notices or its store.

@@ -55,18 +55,18 @@ func (h *Host) joinTopic() error {
 }
 
 // scores says how pubsub judges its neighbours. Nobody gains by what they pass on; whoever passes on what is
-// rejected three times within an hour, or is shunned, is no longer listened to.
+// rejected nine times within an hour, or is shunned, is no longer listened to. Shunned, and hung up on, it is before that.
 func (h *Host) scores(topic string) (*pubsub.PeerScoreParams, *pubsub.PeerScoreThresholds) {
 	const (
 		ignored  = -80
-		rejected = -10 // times the square of how often
-		tooMuch  = -1  // likewise, for control messages that serve no purpose
+		rejected = -1 // times the square of how often
+		tooMuch  = -1 // likewise, for control messages that serve no purpose
 	)
 	params := &pubsub.PeerScoreParams{
 		AppSpecificScore: func(id peer.ID) float64 {
 			// Whoever is no member any more is here until its farewell is over: the charter that says so must reach it.
 			if key, ok := keyOf(id); !ok || h.engine.shuns(key) {
-				return ignored
+				return 2 * ignored
 			}
 			return 0
 		},

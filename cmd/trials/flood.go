@@ -33,8 +33,9 @@ func floodTrial() *cobra.Command {
 		Use:   "flood",
 		Short: "Measure what a stranger, and a member who floods, cost a node that serves",
 		Long: `Runs one node as a process of the chorus command, which answers a local program without a pause, and another program that means ill:
-first a stranger who connects again and again, then a member who gossips notices that it signs as fast as it can, then one who
-begins conversations and says nothing, then one who gossips garbage. It prints what the node's processor time and memory are, and how long the local
+first a member who gossips notices that it signs as fast as it can,
+then another who gossips garbage, a third who begins conversations and says nothing, and last strangers who connect again and again:
+what those use up of the handshakes that the node holds with one address, members there lack for a while. It prints what the node's processor time and memory are, and how long the local
 program waits for an answer of four tokens, beside what they are when it is left alone.
 
 The two share this machine, so that the node waits for the other's work too: what counts is the node's own processor time.`,
@@ -56,13 +57,14 @@ func runFlood(ctx context.Context, span time.Duration) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	ports, err := freePorts(4)
+	const members = 4
+	ports, err := freePorts(2 * members)
 	if err != nil {
 		return err
 	}
-	places := []place{
-		{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])},
-		{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", ports[2]), fmt.Sprintf("127.0.0.1:%d", ports[3])},
+	var places []place
+	for i := range members {
+		places = append(places, place{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", ports[2*i]), fmt.Sprintf("127.0.0.1:%d", ports[2*i+1])})
 	}
 	c, err := found(ctx, dir, 24*60*60, places)
 	if err != nil {
@@ -77,15 +79,18 @@ func runFlood(ctx context.Context, span time.Duration) error {
 	if err != nil {
 		return err
 	}
-	member, err := privateKey(filepath.Join(string(c.homes[1]), "node.key"))
-	if err != nil {
-		return err
+	var attackers []*attacker // each another member: who was found out is not spoken with for a while
+	for _, home := range c.homes[1:] {
+		a := &attacker{address: address, charter: c.charter}
+		if a.member, err = privateKey(filepath.Join(string(home), "node.key")); err != nil {
+			return err
+		}
+		if a.publishing, err = home.PublishingKey(); err != nil {
+			return err
+		}
+		attackers = append(attackers, a)
 	}
-	publishing, err := c.homes[1].PublishingKey()
-	if err != nil {
-		return err
-	}
-	a := &attacker{address: address, charter: c.charter, member: member, publishing: publishing}
+	signer, asker, babbler := attackers[0], attackers[1], attackers[2]
 	asking, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -103,10 +108,10 @@ func runFlood(ctx context.Context, span time.Duration) error {
 		do   func(context.Context) (int, error)
 	}{
 		{"left alone", func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, nil }},
-		{"a stranger connects", a.connect},
-		{"a member gossips what it signs", a.gossip(a.sign)},
-		{"a member asks for conversations", a.converse},
-		{"a member gossips garbage", a.gossip(func(i int) []byte { return fmt.Appendf(nil, "garbage %d", i) })},
+		{"a member gossips what it signs", signer.gossip(signer.sign)},
+		{"a member gossips garbage", babbler.gossip(func(i int) []byte { return fmt.Appendf(nil, "garbage %d", i) })},
+		{"a member asks for conversations", asker.converse},
+		{"a stranger connects", signer.connect},
 		{"left alone again", func(ctx context.Context) (int, error) { <-ctx.Done(); return 0, nil }},
 	} {
 		attacking, cancel := context.WithTimeout(ctx, span)

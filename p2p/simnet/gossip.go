@@ -84,3 +84,6 @@ func (o *Node) neighbours(id [32]byte) []notice.PublicKey {
 	shuffle.Shuffle(len(connected), func(i, j int) { connected[i], connected[j] = connected[j], connected[i] })
 	return slices.Clone(connected[:min(gossipDegree, len(connected))])
 }
+
+// Part implements [p2p.Network]. Connections are the world's, and stay.
+func (o *Node) Part(notice.PublicKey) {}
