@@ -33,9 +33,9 @@ func floodTrial() *cobra.Command {
 		Use:   "flood",
 		Short: "Measure what a stranger, and a member who floods, cost a node that serves",
 		Long: `Runs one node as a process of the chorus command, which answers a local program without a pause, and another program that means ill:
-first a member who gossips notices that it signs as fast as it can,
-then another who gossips garbage, a third who begins conversations and says nothing, and last strangers who connect again and again:
-what those use up of the handshakes that the node holds with one address, members there lack for a while. It prints what the node's processor time and memory are, and how long the local
+first a member who gossips notices that it signs as fast as it can, then one who gossips garbage, then one who begins conversations and
+says nothing, and last strangers who connect again and again: what those use up of the handshakes that the node holds with one
+address, members there lack for a while. It prints what the node's processor time and memory are, and how long the local
 program waits for an answer of four tokens, beside what they are when it is left alone.
 
 The two share this machine, so that the node waits for the other's work too: what counts is the node's own processor time.`,
