@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"chorus/ledger/notice"
 	"chorus/model/eval/leak"
 	"chorus/model/train"
+	"chorus/node"
 
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multicodec"
@@ -174,8 +176,8 @@ func (a *app) audit(ctx context.Context, anchorDir string, s auditSetting, own, 
 		return nil, err
 	}
 	s.Anchor = id
-	if limits, ok := a.charterLimits(); ok {
-		s.Limits = limits
+	if s.Limits, err = a.leakLimits(ctx); err != nil {
+		return nil, err
 	}
 	if err := s.Attack.Check(anchor.Config.MaxPositions); err != nil {
 		return nil, usageError{err}
@@ -203,16 +205,21 @@ func (a *app) audit(ctx context.Context, anchorDir string, s auditSetting, own, 
 	return &r.report, nil
 }
 
-// charterLimits are the limits that this data folder's charter sets, if it sets any.
-func (a *app) charterLimits() (l leak.Limits, ok bool) {
-	n, err := a.node().LoadCharter()
-	if err != nil {
-		return l, false
+// leakLimits are the limits of the charter in force, or chorus's own where it sets none or there is no charter.
+func (a *app) leakLimits(ctx context.Context) (leak.Limits, error) {
+	all, err := a.charters(ctx)
+	if errors.Is(err, node.ErrNoHome) || errors.Is(err, node.ErrNoCharter) {
+		return leak.DefaultLimits(), nil
+	} else if err != nil {
+		return leak.Limits{}, err
 	}
-	t := n.Body.(*notice.Charter).Leak
+	t := inForce(all).Leak
+	if t == (notice.LeakLimits{}) {
+		return leak.DefaultLimits(), nil
+	}
 	return leak.Limits{
 		Extraction: leak.Limit(t.Extraction), Membership: leak.Limit(t.Membership), Epsilon: leak.Limit(t.Epsilon), Personal: leak.Limit(t.Personal),
-	}, t != notice.LeakLimits{}
+	}, nil
 }
 
 // leave writes the report, its page and the private file.
@@ -255,8 +262,8 @@ func reportDigest(b []byte) (cid.Cid, error) {
 }
 
 // leakReport reads the report beside an expert and returns its digest. Without accept it refuses what nobody should publish: an expert without
-// a report, with one of another blob, or with one that blocks it.
-func leakReport(expert, name string, accept bool) (cid.Cid, error) {
+// a report, with one of another blob, or with one whose numbers its own limits or those given block.
+func leakReport(expert, name string, limits leak.Limits, accept bool) (cid.Cid, error) {
 	again := fmt.Sprintf("look for leaks with `chorus audit %s --data %s=PATH`", name, name)
 	anyway := "or publish anyway with --accept-leaks: `chorus publish --help` says what that means"
 	b, err := os.ReadFile(auditPath(expert))
@@ -282,16 +289,21 @@ func leakReport(expert, name string, accept bool) (cid.Cid, error) {
 		}
 		return cid.Undef, withHint(fmt.Errorf("%s is about another expert than %s", auditPath(expert), expert), again, anyway)
 	}
-	if r.Outcome == leak.Block && !accept {
-		var why []string
-		for _, f := range r.Findings {
-			if f.Outcome == leak.Block {
-				why = append(why, f.Measure+": "+f.Why)
-			}
-		}
-		return cid.Undef, withHint(fmt.Errorf("the audit of %s says not to publish it: %s", name, strings.Join(why, "; ")), "read "+auditPage(expert), anyway)
+	if accept {
+		return reportDigest(b)
 	}
-	return reportDigest(b)
+	says, why := "the audit of %s says not to publish it: %s", r.Blocked(r.Limits)
+	if why == nil {
+		says, why = "the limits of audits that hold now say not to publish %s, which was audited under others: %s", r.Blocked(limits)
+	}
+	if why == nil {
+		return reportDigest(b)
+	}
+	hints := []string{"read " + auditPage(expert), anyway}
+	if f := r.Findings[0]; f.Measure == leak.OfControl && f.Outcome == leak.Block {
+		hints = slices.Insert(hints, 0, fmt.Sprintf("train the control for longer: `chorus audit %s --data %s=PATH --control-steps %d`", name, name, 2*r.Control.Steps))
+	}
+	return cid.Undef, withHint(fmt.Errorf(says, name, strings.Join(why, "; ")), hints...)
 }
 
 func (a *app) showAudit(r *leak.Report, expert string) {

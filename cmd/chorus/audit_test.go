@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"chorus/model"
@@ -111,5 +113,68 @@ func TestAnAuditComparesTheUnitsThatAPrivateExpertWasTrainedOnWithThoseHeldOut(t
 	}
 	if !slices.Equal(got.Train, documents(units.Train)) || !slices.Equal(got.Heldout, documents(units.Heldout)) {
 		t.Errorf("%d and %d documents, of which the training had %d and held out %d", len(got.Train), len(got.Heldout), len(documents(units.Train)), len(documents(units.Heldout)))
+	}
+}
+
+// audited leaves a file for an expert, and beside it the report of an audit that found so many of 100 documents, with a control that was caught
+// or not.
+func audited(t *testing.T, extracted int, caught bool) (expert string) {
+	t.Helper()
+	expert = filepath.Join(t.TempDir(), "felines.safetensors")
+	write(t, expert, "weights")
+	blob, err := blobOf(expert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	attempts := make([]leak.Attempt, 100)
+	for i := range extracted {
+		attempts[i].Hit = true
+	}
+	r := leak.Report{
+		Format: leak.Format, Blob: blob.String(), Limits: leak.DefaultLimits(), Control: leak.Control{Documents: 1, Steps: 30},
+		Extraction: []leak.Extraction{leak.NewExtraction(leak.Mixed, attempts, nil), leak.NewExtraction(leak.Overfit, []leak.Attempt{{Hit: caught}}, nil)},
+	}
+	r.Judge()
+	b, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, auditPath(expert), string(b))
+	return expert
+}
+
+func TestAReportIsHeldToTheLimitsThatHoldWhenItsExpertIsPublished(t *testing.T) {
+	strict, lax := leak.DefaultLimits(), leak.DefaultLimits()
+	strict.Extraction = leak.Limit{Warn: 0, Block: 0.02}
+	lax.Extraction = leak.Limit{Warn: 0.5, Block: 0.5}
+	for name, test := range map[string]struct {
+		extracted int
+		caught    bool
+		limits    leak.Limits
+		refusal   string // "" for none
+		hint      string
+	}{
+		"the same limits": {3, true, leak.DefaultLimits(), "", ""},
+		"stricter ones": {3, true, strict, "the limits of audits that hold now say not to publish felines, which was audited under others: " +
+			"extraction: 3 of 100 documents from the mixture, beyond the anchor's, of which 2 % are allowed", "--accept-leaks"},
+		"stricter ones that it keeps": {1, true, strict, "", ""},
+		"laxer ones":                  {6, true, lax, "the audit of felines says not to publish it: extraction: 6 of 100 documents from the mixture, beyond the anchor's, of which 5 % are allowed", "--accept-leaks"},
+		"a control that was not caught": {0, false, leak.DefaultLimits(), "the audit of felines says not to publish it: control: the attack catches 0 of the 1 documents",
+			"train the control for longer: `chorus audit felines --data felines=PATH --control-steps 60`"},
+	} {
+		expert := audited(t, test.extracted, test.caught)
+		digest, err := leakReport(expert, "felines", test.limits, false)
+		if test.refusal == "" {
+			if err != nil || !digest.Defined() {
+				t.Errorf("%s: digest %v, error %v", name, digest, err)
+			}
+		} else if err == nil || !strings.HasPrefix(err.Error(), test.refusal) {
+			t.Errorf("%s: error %v, want %s", name, err, test.refusal)
+		} else if _, hints := explain(err); !strings.Contains(strings.Join(hints, "\n"), test.hint) {
+			t.Errorf("%s: hints %q, want %s", name, hints, test.hint)
+		}
+		if accepted, err := leakReport(expert, "felines", test.limits, true); err != nil || !accepted.Defined() || test.refusal == "" && accepted != digest {
+			t.Errorf("%s: accepted, digest %v, error %v", name, accepted, err)
+		}
 	}
 }

@@ -33,7 +33,7 @@ interruption. Without a lease that stands nobody may use the expert: keep the no
 the lease runs out.
 
 The offer names the digest of the report that "chorus audit" left beside the expert. Without a report, or with one
-whose outcome is block, publish refuses. --accept-leaks publishes nevertheless: text of yours that the
+whose outcome is block, by its own limits or by those of the charter in force, publish refuses. --accept-leaks publishes nevertheless: text of yours that the
 expert gives away, of which nobody has looked how much, or that the report found, can then be had by every
 member, and a revocation does not bring back what was had. The others see in the offer whether there is a report.`,
 		Example: `  chorus train --data cardiology=./reports
@@ -45,7 +45,11 @@ member, and a revocation does not bring back what was had. The others see in the
 			if err != nil {
 				return err
 			}
-			if p.LeakReport, err = leakReport(p.Path, names[0], accept); err != nil {
+			limits, err := a.leakLimits(c.Context())
+			if err != nil {
+				return err
+			}
+			if p.LeakReport, err = leakReport(p.Path, names[0], limits, accept); err != nil {
 				return err
 			}
 			return a.control(c.Context(), func(k node.Control) error {

@@ -210,7 +210,7 @@ func (d *demo) publish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if pub.LeakReport, err = leakReport(pub.Path, p.domain.name, true); err != nil {
+		if pub.LeakReport, err = leakReport(pub.Path, p.domain.name, leak.Limits{}, true); err != nil {
 			return err
 		}
 		if p.offer, err = p.node.Publish(ctx, pub); err != nil {

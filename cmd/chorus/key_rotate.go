@@ -155,7 +155,11 @@ func (a *app) republish(ctx context.Context, was node.Expert) error {
 	if err != nil {
 		return err
 	}
-	if p.LeakReport, err = leakReport(p.Path, was.Domain, blob == was.Blob); err != nil {
+	limits, err := a.leakLimits(ctx)
+	if err != nil {
+		return err
+	}
+	if p.LeakReport, err = leakReport(p.Path, was.Domain, limits, blob == was.Blob); err != nil {
 		return err
 	}
 	return a.control(ctx, func(k node.Control) error {

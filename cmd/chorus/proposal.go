@@ -266,6 +266,12 @@ func (a *app) charterShow() *cobra.Command {
 	return c
 }
 
+// inForce is the version that holds.
+func inForce(c node.Charters) *notice.Charter {
+	i := slices.IndexFunc(c.Versions, func(v node.Version) bool { return v.CID == c.Current })
+	return c.Versions[i].Charter
+}
+
 func saveVersions(dir string, c node.Charters) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -284,8 +290,7 @@ func saveVersions(dir string, c node.Charters) error {
 }
 
 func (a *app) showCharters(all node.Charters) {
-	i := slices.IndexFunc(all.Versions, func(v node.Version) bool { return v.CID == all.Current })
-	c := all.Versions[i].Charter
+	c := inForce(all)
 	a.say("%s, version %d, charter %s", c.Name, c.Version, all.Current)
 	a.say("anchor %s", c.Anchor)
 	seconds := func(n int64) time.Duration { return time.Duration(n) * time.Second }

@@ -153,6 +153,9 @@ type Verdict struct {
 	Why     string  `json:"why"`
 }
 
+// OfControl is the measure of the first finding: where it blocks, the others say nothing.
+const OfControl = "control"
+
 // Judge compares r with its limits.
 func (r *Report) Judge() {
 	r.Findings, r.Outcome = nil, Pass
@@ -186,7 +189,7 @@ func (r *Report) Judge() {
 func (r *Report) judgeControl() {
 	for _, e := range r.Extraction {
 		if e.Subject == Overfit {
-			v := Verdict{"control", Pass, e.Hits.Value, fmt.Sprintf("the attack catches %d of the %d documents that an over-fitted expert was made to remember", e.Hits.Count, e.Hits.Of)}
+			v := Verdict{OfControl, Pass, e.Hits.Value, fmt.Sprintf("the attack catches %d of the %d documents that an over-fitted expert was made to remember", e.Hits.Count, e.Hits.Of)}
 			if e.Hits.Value < leastControl {
 				v.Outcome, v.Why = Block, v.Why+": too few for it to find anything in others"
 			}
@@ -194,7 +197,7 @@ func (r *Report) judgeControl() {
 			return
 		}
 	}
-	r.find(Verdict{"control", Block, 0, "the attack was not tried on an expert that it must catch"})
+	r.find(Verdict{OfControl, Block, 0, "the attack was not tried on an expert that it must catch"})
 }
 
 // worst returns the index of the element with the highest rate that is not of the base, -1 if there is none.
@@ -256,6 +259,30 @@ func (r *Report) find(v Verdict) {
 	if slices.Index(severity, v.Outcome) > slices.Index(severity, r.Outcome) {
 		r.Outcome = v.Outcome
 	}
+}
+
+// Blocked judges r by limits, which need not be its own, and says what they block, each with the limit.
+func (r Report) Blocked(limits Limits) (why []string) {
+	r.Limits = limits
+	r.Judge()
+	for _, f := range r.Findings {
+		if f.Outcome != Block {
+			continue
+		}
+		words := f.Measure + ": " + f.Why
+		switch f.Measure {
+		case "extraction":
+			words += fmt.Sprintf(", of which %g %% are allowed", 100*limits.Extraction.Block)
+		case "membership":
+			words += fmt.Sprintf(", of which %g %% are allowed", 100*limits.Membership.Block)
+		case "personal data":
+			words += fmt.Sprintf(", of which %g %% are allowed", 100*limits.Personal.Block)
+		case "canaries":
+			words += fmt.Sprintf(", and at most %g is allowed", limits.Epsilon.Block)
+		}
+		why = append(why, words)
+	}
+	return why
 }
 
 // maxReport is the size of the largest report that is read, in bytes.
