@@ -81,6 +81,8 @@ type Terms struct {
 	LeaseCeilingSeconds int64 `json:"lease_ceiling_seconds,omitempty"`
 	MaxBlobBytes        int64 `json:"max_blob_bytes,omitempty"`
 	OffersPerDay        int   `json:"offers_per_day,omitempty"`
+
+	Leak *notice.LeakLimits `json:"leak,omitempty"` // of audits; those that are zero are each node's own
 }
 
 // Caution says how sure a steward wants to be that nothing has happened that this node has not heard of. Whoever signs two
@@ -245,13 +247,24 @@ func changes(a, b *notice.Charter) (words []string) {
 		{"longest lease in seconds", a.LeaseCeilingSeconds, b.LeaseCeilingSeconds},
 		{"largest expert in bytes", a.MaxBlobBytes, b.MaxBlobBytes},
 		{"offers a day", a.OffersPerDay, b.OffersPerDay},
-		{"limits of audits", a.Leak, b.Leak},
 	} {
 		if t.from != t.to {
 			say("%s: %v instead of %v", t.what, t.to, t.from)
 		}
 	}
+	if a.Leak != b.Leak {
+		say("audits warn and block above: %s; instead of: %s", LimitWords(b.Leak), LimitWords(a.Leak))
+	}
 	return words
+}
+
+// LimitWords says above what an audit warns and blocks.
+func LimitWords(l notice.LeakLimits) string {
+	if l == (notice.LeakLimits{}) {
+		return "chorus's own limits"
+	}
+	percent := func(l notice.LeakLimit) string { return fmt.Sprintf("%.6g and %.6g %%", 100*l.Warn, 100*l.Block) }
+	return fmt.Sprintf("extraction %s, membership %s, ε %g and %g, personal data %s", percent(l.Extraction), percent(l.Membership), l.Epsilon.Warn, l.Epsilon.Block, percent(l.Personal))
 }
 
 // apply returns the version that follows c, whose identity is prev.
@@ -310,6 +323,9 @@ func (ch Change) apply(c *notice.Charter, prev cid.Cid, drawn time.Time) (*notic
 	next.LeaseCeilingSeconds = cmp.Or(t.LeaseCeilingSeconds, c.LeaseCeilingSeconds)
 	next.MaxBlobBytes = cmp.Or(t.MaxBlobBytes, c.MaxBlobBytes)
 	next.OffersPerDay = cmp.Or(t.OffersPerDay, c.OffersPerDay)
+	if t.Leak != nil {
+		next.Leak = *t.Leak
+	}
 	if len(changes(c, &next)) == 0 {
 		return nil, errors.New("that changes nothing")
 	}

@@ -27,12 +27,17 @@ func TestEveryNodeTakesAVersionIntoUseOnceItsQuorumHasSigned(t *testing.T) {
 	if _, err := west.Propose(t.Context(), Change{Remove: []string{"north"}}); !errors.Is(err, ErrNotSteward) {
 		t.Errorf("a member that is no steward proposes: %v", err)
 	}
-	s, err := east.Propose(t.Context(), Change{Steward: []string{"west"}, Terms: Terms{Quorum: 2, OffersPerDay: 1, LeaseSeconds: 600}})
+	limits := notice.LeakLimits{Extraction: notice.LeakLimit{Warn: 0.01, Block: 0.07}, Epsilon: notice.LeakLimit{Warn: 0.5, Block: 3}}
+	change := Change{Steward: []string{"west"}, Terms: Terms{Quorum: 2, OffersPerDay: 1, LeaseSeconds: 600, Leak: &limits}}
+	s, err := east.Propose(t.Context(), change)
 	c.must(err)
+	if words := "audits warn and block above: extraction 1 and 7 %, membership 0 and 0 %, ε 0.5 and 3, personal data 0 and 0 %; instead of: chorus's own limits"; !slices.Contains(s.Changes, words) {
+		t.Errorf("the changes are %q, expected %q among them", s.Changes, words)
+	}
 	if s.Holds || !strings.Contains(s.Lacking(), "1 of the stewards of version 2 must sign yet: west") {
 		t.Errorf("proposed: %v, %q", s.Holds, s.Lacking())
 	}
-	again, err := east.Propose(t.Context(), Change{Steward: []string{"west"}, Terms: Terms{Quorum: 2, OffersPerDay: 1, LeaseSeconds: 600}})
+	again, err := east.Propose(t.Context(), change)
 	if err != nil || again.CID != s.CID {
 		t.Errorf("proposed again: %s, %v, expected %s", again.CID, err, s.CID)
 	}
@@ -45,7 +50,7 @@ func TestEveryNodeTakesAVersionIntoUseOnceItsQuorumHasSigned(t *testing.T) {
 	if !signed.Holds {
 		t.Errorf("signed by all: %q", signed.Lacking())
 	}
-	c.await("version 2", func(n *Node) bool { return version(n) == 2 }, "east", "north", "west")
+	c.await("version 2", func(n *Node) bool { return version(n) == 2 && n.ledger.Charter().Leak == limits }, "east", "north", "west")
 
 	// Its terms hold at once: the second offer of the day is one too many, and leases are as short as it says.
 	first, _ := c.publish("north", 1)

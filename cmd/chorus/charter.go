@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -30,6 +31,13 @@ const (
 	offersPerDay   = 20
 )
 
+// limitsHelp is what the help of --leak-limits says.
+const limitsHelp = `--leak-limits names a JSON file of what an audit of an expert may find before it is published, as
+` + limitsForm + `.
+A report's last table says what they mean. {} stands for chorus's own.`
+
+const limitsForm = `{"extraction": {"warn": 0.01, "block": 0.05}, "membership": …, "epsilon": …, "personal": …}`
+
 func (a *app) charterNew() *cobra.Command {
 	var anchor, out, limits string
 	lease := int64(leaseSeconds)
@@ -41,8 +49,7 @@ steward. The cards are what the members' own "chorus init" printed; the steward'
 begins alone, and others join by "chorus invite".
 The anchor's folder is taken into the data folder, from where the other members fetch it.
 
---leak-limits names a JSON file of what an audit of an expert may find before it is published, as
-{"extraction": {"warn": 0.01, "block": 0.05}, "membership": …, "epsilon": …, "personal": …}. A report's last table says what they mean.`,
+` + limitsHelp,
 		Example: `  chorus charter new heart-hospitals                   others join later, by invitation
   chorus charter new heart-hospitals clinic.json north.json --anchor ./anchor --out charter.json`,
 		Args: args(cobra.MinimumNArgs(1)),
@@ -109,7 +116,8 @@ func readCards(paths []string) (members []notice.Member, err error) {
 	return members, nil
 }
 
-// readLimits reads what a charter says about leaks; of no file, that is nothing.
+// readLimits reads what a charter says about leaks; of no file, or of {}, that is nothing. A limit that is left out would be 0, which nothing
+// keeps.
 func readLimits(path string) (l notice.LeakLimits, err error) {
 	if path == "" {
 		return l, nil
@@ -118,8 +126,19 @@ func readLimits(path string) (l notice.LeakLimits, err error) {
 	if err != nil {
 		return l, err
 	}
-	if err := json.Unmarshal(b, &l, json.RejectUnknownMembers(true)); err != nil {
-		return l, fmt.Errorf("%s: %w", path, err)
+	var given map[string]struct{}
+	if err = json.Unmarshal(b, &l, json.RejectUnknownMembers(true)); err == nil {
+		err = json.Unmarshal(b, &given)
+	}
+	switch {
+	case err != nil || len(given) == 0:
+	case len(given) < 4:
+		err = errors.New("not all four limits are there")
+	case l == notice.LeakLimits{}:
+		err = errors.New("limits that are all 0 would stand for chorus's own")
+	}
+	if err != nil {
+		return l, withHint(fmt.Errorf("%s is no JSON of limits: %w", path, err), "write them as "+limitsForm)
 	}
 	return l, nil
 }

@@ -27,14 +27,18 @@ func caution(c *cobra.Command) func() node.Caution {
 func (a *app) charterProposal() *cobra.Command {
 	var change node.Change
 	var cards, revokers []string
+	var limits string
 	c := &cobra.Command{
 		Use:   "propose",
 		Short: "Sign a proposal for the charter's next version, as a steward",
 		Long: `Draws up the next version of the charter, signs it and sends it to the other members. It holds once a quorum of
 the stewards of the present version, and one of its own, have signed it with "chorus charter sign": at once where
-one signature is enough. The anchor and the name stay.`,
+one signature is enough. The anchor and the name stay.
+
+` + limitsHelp,
 		Example: `  chorus charter propose --add clinic.json
   chorus charter propose --remove north --quorum 2 --steward clinic
+  chorus charter propose --leak-limits limits.json
   chorus charter propose --revoker clinic=z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK`,
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -49,6 +53,13 @@ one signature is enough. The anchor and the name stay.`,
 					return usageError{fmt.Errorf("--revoker %q: want MEMBER=KEY: %w", text, err)}
 				}
 				change.Revokers = append(change.Revokers, node.Revoker{Member: member, Key: k})
+			}
+			if limits != "" {
+				leaks, err := readLimits(limits)
+				if err != nil {
+					return err
+				}
+				change.Terms.Leak = &leaks
 			}
 			return a.control(c.Context(), func(k node.Control) error {
 				s, err := k.Propose(c.Context(), change)
@@ -70,6 +81,7 @@ one signature is enough. The anchor and the name stay.`,
 	f.Int64Var(&change.Terms.LeaseCeilingSeconds, "lease-ceiling-seconds", 0, "how long a lease may last")
 	f.Int64Var(&change.Terms.MaxBlobBytes, "max-blob-bytes", 0, "size of the largest expert")
 	f.IntVar(&change.Terms.OffersPerDay, "offers-per-day", 0, "how many experts a member may offer a day")
+	f.StringVar(&limits, "leak-limits", "", "file with the limits of audits")
 	with := caution(c)
 	c.PreRun = func(*cobra.Command, []string) { change.Caution = with() }
 	return c
@@ -295,9 +307,7 @@ func (a *app) showCharters(all node.Charters) {
 	a.say("anchor %s", c.Anchor)
 	seconds := func(n int64) time.Duration { return time.Duration(n) * time.Second }
 	a.say("leases of %v, at most %v; experts of at most %s, %d offers a day; quorum %d of %d stewards", seconds(c.LeaseSeconds), seconds(c.LeaseCeilingSeconds), megabytes(c.MaxBlobBytes), c.OffersPerDay, c.Quorum, len(c.Stewards))
-	if c.Leak != (notice.LeakLimits{}) {
-		a.say("audits warn and block above: extraction %v, membership %v, epsilon %v, personal data %v", c.Leak.Extraction, c.Leak.Membership, c.Leak.Epsilon, c.Leak.Personal)
-	}
+	a.say("audits warn and block above: %s", node.LimitWords(c.Leak))
 	rows := [][]string{{"member", "", "publishing key", "node key"}}
 	for _, m := range c.Members {
 		role := ""
