@@ -74,13 +74,21 @@ type trainingReport struct {
 	Text     train.Counts    `json:"text"`
 	Public   *train.Counts   `json:"public,omitempty"`   // text beside that of an expert
 	Canaries int             `json:"canaries,omitempty"` // of Text's documents
-	Metrics  notice.Metrics  `json:"metrics"`            // on held-out text
+	Metrics  measured        `json:"metrics"`            // on held-out text
 	Privacy  *notice.Privacy `json:"privacy,omitempty"`  // nil unless it was trained privately
 	train.History
 	TokensPerSecond float64           `json:"tokens_per_second"`
 	PeakMemory      int64             `json:"peak_memory_bytes,omitempty"` // of the process that ended the training
 	Recipe          train.Recipe      `json:"recipe"`
 	Versions        map[string]string `json:"versions"`
+}
+
+// measured is [notice.Metrics], but that the report of an anchor says nothing of an expert.
+type measured struct {
+	TrainTokens       int64   `json:"train_tokens"`
+	HeldoutBytes      int64   `json:"heldout_bytes"`
+	AnchorBitsPerByte float64 `json:"anchor_bits_per_byte"`
+	ExpertBitsPerByte float64 `json:"expert_bits_per_byte,omitempty"`
 }
 
 func newReport(name string, r train.Recipe) *trainingReport {
@@ -102,13 +110,13 @@ func (r *trainingReport) keep(path, anchorCID string, tensors []model.Tensor, an
 		return err
 	}
 	r.Metrics.TrainTokens = r.tokens() // of a private training, as expected: how many there were depends on which units were drawn
-	if err := (encoded{heldout: heldout}).measure(&r.Metrics, anchor, expert); err != nil {
+	if err := (encoded{heldout: heldout}).measure((*notice.Metrics)(&r.Metrics), anchor, expert); err != nil {
 		return err
 	}
 	if err := r.write(reportFolder(path)); err != nil {
 		return err
 	}
-	return writeReport(path, published{r.Metrics, r.Privacy})
+	return writeReport(path, published{notice.Metrics(r.Metrics), r.Privacy})
 }
 
 // write leaves the report and a plot of its curve in the folder dir.
