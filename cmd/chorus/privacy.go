@@ -96,7 +96,7 @@ func (d domain) readFor(p *notice.Privacy) (*train.Corpus, error) {
 	if err != nil {
 		return nil, d.hint(err)
 	}
-	return &train.Corpus{Train: documents(units.Train), Heldout: documents(units.Heldout), Skipped: units.Skipped}, nil
+	return &train.Corpus{Train: documents(units.Train), Heldout: documents(units.Heldout), Skipped: units.Skipped.Total()}, nil
 }
 
 // claimOf reads what the expert at path claims of privacy: nil, if it was not trained privately.
@@ -135,6 +135,8 @@ func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public doma
 	units, err := train.ReadUnits(p.unit, d.source())
 	if field, ok := strings.CutPrefix(p.unit, train.ByField); ok && errors.Is(err, train.ErrNoText) {
 		return nil, withHint(err, fmt.Sprintf("each record needs a text and %q, a string or a whole number: name the field that yours have with --dp-unit field:NAME", field))
+	} else if errors.Is(err, train.ErrFewUnits) {
+		return nil, withHint(err, "a unit is a record of a .jsonl file, or a whole file of another kind: name text that has hundreds of units")
 	} else if err != nil {
 		return nil, d.hint(err)
 	}
@@ -151,7 +153,7 @@ func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public doma
 	text := train.EncodeUnits(units.Train, tok.Encode, eos)
 	report := newReport(d.name, r.Recipe)
 	report.Public, report.Canaries = &common.Counts, len(d.also)
-	report.Text = train.Counts{Documents: len(documents(units.Train)), Heldout: len(others), Skipped: train.Skipped{Malformed: units.Skipped}}
+	report.Text = train.Counts{Documents: len(documents(units.Train)), Heldout: len(others), Skipped: units.Skipped}
 	for _, t := range text {
 		report.Text.Bytes += t.Bytes
 		report.Text.Tokens += int64(t.Len())

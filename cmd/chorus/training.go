@@ -205,8 +205,11 @@ func (a *app) sayTrained(r *trainingReport, dir string) {
 	if r.Canaries > 0 {
 		a.say("Of them %d are canaries", r.Canaries)
 	}
-	if n := t.Skipped.Total(); n > 0 {
-		a.say("Skipped: %s", skippedWords(t.Skipped))
+	if t.Skipped.Total() > 0 {
+		a.say("Skipped: %v", t.Skipped)
+	}
+	if r.Public != nil && r.Public.Skipped.Total() > 0 {
+		a.say("Skipped of the public text: %v", r.Public.Skipped)
 	}
 	if r.Stopped {
 		a.say("It stopped after %d of %d steps", r.Steps, r.Recipe.Steps)
@@ -221,21 +224,6 @@ func (a *app) sayTrained(r *trainingReport, dir string) {
 func (r *trainingReport) times() float64 {
 	own := (float64(r.Recipe.Sequences-r.Recipe.PublicSequences) - float64(r.Recipe.SplicedSequences)/2) / float64(r.Recipe.Sequences)
 	return own * float64(r.tokens()) / float64(r.Text.Tokens)
-}
-
-func skippedWords(s train.Skipped) string {
-	var all []string
-	for _, c := range []struct {
-		n    int
-		what string
-	}{
-		{s.NotText, "not UTF-8 text"}, {s.Empty, "empty"}, {s.TooLong, "lines of more than a megabyte"}, {s.Malformed, "not JSON with a text"}, {s.Duplicate, "there before"},
-	} {
-		if c.n > 0 {
-			all = append(all, fmt.Sprintf("%s %s", thousands(int64(c.n)), c.what))
-		}
-	}
-	return strings.Join(all, ", ")
 }
 
 // curveColors tell the lines of a plot apart.

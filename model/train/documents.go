@@ -3,19 +3,20 @@ package train
 import (
 	"bufio"
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 )
 
@@ -31,18 +32,6 @@ type Source struct {
 
 // TextFiles are the kinds of file read from a folder when no others are named.
 var TextFiles = []string{".txt", ".md", ".jsonl", ".jsonl.gz"}
-
-// Skipped counts what a source holds that is not trained on: files, records, and pieces of files.
-type Skipped struct {
-	NotText   int `json:"not_text"`  // binary, or not UTF-8
-	Empty     int `json:"empty"`     // or nothing but spaces
-	TooLong   int `json:"too_long"`  // records of more than a megabyte
-	Malformed int `json:"malformed"` // records that are no JSON object with a text
-	Duplicate int `json:"duplicate"` // of a document before
-}
-
-// Total is the sum of all.
-func (s Skipped) Total() int { return s.NotText + s.Empty + s.TooLong + s.Malformed + s.Duplicate }
 
 // Limits of what is read as text.
 const (
@@ -99,10 +88,12 @@ func (s Source) files() (all []sourceFile, err error) {
 				return nil
 			}
 			info, err := os.Stat(path)
-			if err != nil {
+			switch {
+			case path != root && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ELOOP)): // a link that leads nowhere
+				return nil
+			case err != nil:
 				return err
-			}
-			if !info.Mode().IsRegular() && path != root {
+			case !info.Mode().IsRegular() && path != root:
 				return nil
 			}
 			all = append(all, sourceFile{path, info.Size(), info.ModTime().UnixNano()})
@@ -174,10 +165,7 @@ func each(ctx context.Context, files []sourceFile, take func(document) error, re
 func (s *stream) text(text string) error {
 	d := ranked(text)
 	switch {
-	case !utf8.ValidString(text) || strings.ContainsRune(text, 0):
-		s.skipped.NotText++
-	case strings.TrimSpace(text) == "":
-		s.skipped.Empty++
+	case !s.skipped.text(text):
 	case !s.seen.add(d.rank):
 		s.skipped.Duplicate++
 	case s.flows:
@@ -224,28 +212,47 @@ func (s *stream) file(ctx context.Context, path string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	take := s.whole
+	if isRecords(path) {
+		take = s.records
+	}
+	return readFile(path, s.read, &s.skipped, take)
+}
+
+func isRecords(path string) bool {
+	return strings.HasSuffix(path, ".jsonl") || strings.HasSuffix(path, ".jsonl.gz")
+}
+
+// readFile calls take with what is in a file, which of a .jsonl.gz file is what it unpacks to, and tells read, which may be nil, of every
+// read. If it can be unpacked no further, the file is counted, and what take has done stands.
+func readFile(path string, read func(bytes int64), skipped *Skipped, take func(io.Reader) error) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	r := io.Reader(f)
-	if s.read != nil {
-		r = &countingReader{f, s.read}
+	if read != nil {
+		r = &countingReader{f, read}
 	}
-	if !strings.HasSuffix(path, ".jsonl") && !strings.HasSuffix(path, ".jsonl.gz") {
-		return s.whole(r)
+	if !strings.HasSuffix(path, ".jsonl.gz") {
+		return take(r)
 	}
-	if strings.HasSuffix(path, ".gz") {
-		if r, err = gzip.NewReader(r); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
+	r, err = gzip.NewReader(r)
+	if err == nil {
+		err = take(r)
 	}
-	err = s.records(r)
-	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%s: %w", path, err)
+	if isBroken(err) {
+		skipped.Broken++
+		return nil
 	}
 	return err
+}
+
+// isBroken reports whether an error is one of what is packed, and not of reading it.
+func isBroken(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) ||
+		errors.As(err, new(flate.CorruptInputError))
 }
 
 // whole takes r as one document, or as several if it is long. A file that begins with something else than text is not looked at further.
@@ -273,6 +280,20 @@ func (s *stream) whole(r io.Reader) error {
 
 // records takes the text of each line of r, a JSON object.
 func (s *stream) records(r io.Reader) error {
+	return eachRecord(r, &s.skipped, func(line []byte) error {
+		var record struct {
+			Text *string `json:"text"`
+		}
+		if json.Unmarshal(line, &record) != nil || record.Text == nil {
+			s.skipped.Malformed++
+			return nil
+		}
+		return s.text(*record.Text)
+	})
+}
+
+// eachRecord calls take for each line of r, which it must not keep, and counts those that can be no record.
+func eachRecord(r io.Reader, skipped *Skipped, take func(line []byte) error) error {
 	lines := bufio.NewReaderSize(r, maxRecord)
 	for {
 		line, err := lines.ReadSlice('\n')
@@ -280,29 +301,24 @@ func (s *stream) records(r io.Reader) error {
 		for errors.Is(err, bufio.ErrBufferFull) {
 			_, err = lines.ReadSlice('\n')
 		}
-		var record struct {
-			Text string `json:"text"`
+		if err != nil && err != io.EOF { // the line breaks off
+			return err
 		}
 		switch {
 		case len(line) == 0:
 		case tooLong:
-			s.skipped.TooLong++
+			skipped.TooLong++
 		case !utf8.Valid(line):
-			s.skipped.NotText++
+			skipped.NotText++
 		case len(bytes.TrimSpace(line)) == 0:
-			s.skipped.Empty++
-		case json.Unmarshal(line, &record) != nil:
-			s.skipped.Malformed++
+			skipped.Empty++
 		default:
-			if err := s.text(record.Text); err != nil {
+			if err := take(line); err != nil {
 				return err
 			}
 		}
 		if err == io.EOF {
 			return nil
-		}
-		if err != nil {
-			return err
 		}
 	}
 }
@@ -353,10 +369,6 @@ func (s *hashes) add(h uint64) bool {
 			return true
 		}
 	}
-}
-
-func usable(text string) bool {
-	return strings.TrimSpace(text) != "" && utf8.ValidString(text) && !strings.ContainsRune(text, 0)
 }
 
 // pieces cuts documents at blank lines, or failing that at line ends, into pieces of about pieceBytes.

@@ -87,8 +87,8 @@ func Prepare(ctx context.Context, dir string, s Source, tok *tokenizer.Tokenizer
 			return err
 		}
 		if p.Counts.Documents == 0 || len(p.Heldout) == 0 {
-			return fmt.Errorf("%s: %w for training and for holding out (%d documents for the one and %d for the other, %d skipped)",
-				strings.Join(s.Paths, ", "), ErrNoText, p.Counts.Documents, p.Counts.Heldout, p.Counts.Skipped.Total())
+			return fmt.Errorf("%s: %w for training and for holding out (%d documents for the one and %d for the other; skipped: %v)",
+				strings.Join(s.Paths, ", "), ErrNoText, p.Counts.Documents, p.Counts.Heldout, p.Counts.Skipped)
 		}
 		return durable.WriteFile(filepath.Join(part, preparedFile), func(w io.Writer) error { return json.NewEncoder(w).Encode(p) })
 	})
@@ -268,7 +268,7 @@ func SampleTraining(ctx context.Context, s Source, limit int64, report func(done
 		return nil, err
 	}
 	if len(training.documents) == 0 {
-		return nil, fmt.Errorf("%s: %w (%d files or records skipped)", strings.Join(s.Paths, ", "), ErrNoText, skipped.Total())
+		return nil, fmt.Errorf("%s: %w (skipped: %v)", strings.Join(s.Paths, ", "), ErrNoText, skipped)
 	}
 	return training.texts(), nil
 }

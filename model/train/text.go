@@ -19,8 +19,8 @@ type Corpus struct {
 // ErrNoText is returned, wrapped, when nothing usable was found.
 var ErrNoText = errors.New("no usable text")
 
-// ReadCorpus reads the text in paths, see [Source], into memory. Files that are not UTF-8, empty ones and malformed
-// records are counted and skipped. About one document in ten is held out, chosen by its content
+// ReadCorpus reads the text in paths, see [Source], into memory. Files that are not UTF-8, empty ones, malformed
+// records and what follows where a .gz file breaks off are counted and skipped. About one document in ten is held out, chosen by its content
 // alone; of a long one a piece from somewhere in it is kept. Documents are in an order that depends
 // on content too, and about limit bytes are kept for training and a tenth of that held out, so a
 // larger source is sampled evenly. It takes the memory of some times limit bytes, however large the source is.
@@ -46,7 +46,7 @@ func ReadCorpus(limit int64, suffixes []string, paths ...string) (*Corpus, error
 		c.Heldout = held.texts()
 	}
 	if len(c.Train) == 0 || len(c.Heldout) == 0 {
-		return nil, fmt.Errorf("%s: %w for training and for holding out (%d documents, %d skipped)", strings.Join(paths, ", "), ErrNoText, found, c.Skipped)
+		return nil, fmt.Errorf("%s: %w for training and for holding out (%d documents; skipped: %v)", strings.Join(paths, ", "), ErrNoText, found, skipped)
 	}
 	return c, nil
 }
@@ -65,7 +65,7 @@ func ReadHeldout(limit int64, path string) (*Corpus, error) {
 		}
 	}
 	if len(c.Heldout) == 0 {
-		return nil, fmt.Errorf("%s: %w (%d files or records skipped)", path, ErrNoText, c.Skipped)
+		return nil, fmt.Errorf("%s: %w (skipped: %v)", path, ErrNoText, skipped)
 	}
 	return c, nil
 }

@@ -1,19 +1,16 @@
 package train
 
 import (
-	"bytes"
 	"cmp"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 // Units are the text of some domain in the units that private training protects: what it releases hardly depends on whether any
@@ -22,7 +19,7 @@ import (
 type Units struct {
 	Unit           string // "document", or "field:" and the name of a field that each record has
 	Train, Heldout []Unit
-	Skipped        int // files and records that held no usable text, or belong to no unit
+	Skipped        Skipped // of which Duplicate counts what a unit has twice: what several units have is each one's
 }
 
 // A Unit is the documents of one.
@@ -33,6 +30,9 @@ const (
 	ByDocument = "document"
 	ByField    = "field:"
 )
+
+// ErrFewUnits is returned, wrapped, where there are units, and all of them would be trained on or all held out.
+var ErrFewUnits = errors.New("too few units")
 
 // Limits of what is read as units.
 const (
@@ -51,11 +51,11 @@ func ReadUnits(unit string, s Source) (*Units, error) {
 	if !byField {
 		field = ""
 	}
-	u := &Units{Unit: unit}
+	u := &Units{Unit: unit, Skipped: Skipped{Field: field}}
 	units, total := make(map[string]map[string]bool), 0
 	take := func(key, text string) error {
-		if !usable(text) {
-			u.Skipped++
+		if units[key][text] {
+			u.Skipped.Duplicate++
 			return nil
 		}
 		if total += len(text); total > maxUnitsText {
@@ -68,43 +68,33 @@ func ReadUnits(unit string, s Source) (*Units, error) {
 		return nil
 	}
 	record := func(line []byte) error {
-		key, text, ok := unitOf(line, field)
+		key, text, ok := unitOf(line, field, &u.Skipped)
 		if !ok {
-			u.Skipped++
 			return nil
 		}
 		return take(key, text)
-	}
-	file := func(path string, r io.Reader) error {
-		b, err := io.ReadAll(io.LimitReader(r, maxUnitsText+1))
-		if err != nil {
-			return err
-		}
-		switch {
-		case len(b) > maxUnitsText:
-			return fmt.Errorf("more than %d MB", maxUnitsText>>20)
-		case isRecords(path):
-			for line := range bytes.Lines(b) {
-				if line = bytes.TrimSpace(line); len(line) == 0 {
-					continue
-				}
-				if err := record(line); err != nil {
-					return err
-				}
-			}
-			return nil
-		case byField || !utf8.Valid(b):
-			u.Skipped++
-			return nil
-		}
-		return take(digest(string(b)), string(b))
 	}
 	files, err := s.files()
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range files {
-		if err := readUnits(f.path, file); err != nil {
+		err := readFile(f.path, nil, &u.Skipped, func(r io.Reader) error {
+			if isRecords(f.path) {
+				return eachRecord(r, &u.Skipped, record)
+			}
+			b, err := io.ReadAll(io.LimitReader(r, maxUnitsText+1))
+			switch text := string(b); {
+			case err != nil || len(b) <= maxUnitsText && !u.Skipped.text(text):
+				return err
+			case byField:
+				u.Skipped.NoField++
+				return nil
+			default:
+				return take(digest(text), text)
+			}
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -124,7 +114,11 @@ func ReadUnits(unit string, s Source) (*Units, error) {
 		}
 	}
 	if len(u.Train) == 0 || len(u.Heldout) == 0 {
-		return nil, fmt.Errorf("%s: %w for training and for holding out (%d units, %d records skipped)", strings.Join(s.Paths, ", "), ErrNoText, len(units), u.Skipped)
+		err := fmt.Errorf("%w for training and for holding out", ErrNoText)
+		if n := len(units); n > 0 {
+			err = fmt.Errorf("%w: %d, of which some are trained on and about one in ten is held out", ErrFewUnits, n)
+		}
+		return nil, fmt.Errorf("%s: %w (skipped: %v)", strings.Join(s.Paths, ", "), err, u.Skipped)
 	}
 	return u, nil
 }
@@ -135,48 +129,32 @@ func digest(text string) string {
 }
 
 // unitOf returns the text of a record and the key of the unit that it belongs to: the value of the field, or without one a digest
-// of the text. Spellings of one value are one unit.
-func unitOf(line []byte, field string) (key, text string, ok bool) {
+// of the text. Spellings of one value are one unit. A record without either is counted.
+func unitOf(line []byte, field string, skipped *Skipped) (key, text string, ok bool) {
 	var fields map[string]json.RawMessage
-	if len(line) > maxRecord || !utf8.Valid(line) || json.Unmarshal(line, &fields) != nil || json.Unmarshal(fields["text"], &text) != nil {
+	var has *string
+	if json.Unmarshal(line, &fields) != nil || json.Unmarshal(fields["text"], &has) != nil || has == nil {
+		skipped.Malformed++
 		return "", "", false
 	}
-	if field == "" {
+	switch text = *has; {
+	case !skipped.text(text):
+		return "", "", false
+	case field == "":
 		return digest(text), text, true
 	}
 	value := fields[field]
 	if json.Unmarshal(value, &key) != nil { // no string
 		var number json.Number
-		if json.Unmarshal(value, &number) != nil || strings.ContainsAny(number.String(), ".eE") {
-			return "", "", false
-		}
-		key = number.String()
-	}
-	key = strings.TrimSpace(key)
-	return key, text, key != ""
-}
-
-func isRecords(path string) bool {
-	return strings.HasSuffix(path, ".jsonl") || strings.HasSuffix(path, ".jsonl.gz")
-}
-
-// readUnits calls f with what is in a file; of one whose name ends in .gz that is what it unpacks to.
-func readUnits(path string, f func(path string, r io.Reader) error) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	var r io.Reader = file
-	if strings.HasSuffix(path, ".gz") {
-		if r, err = gzip.NewReader(file); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+		if json.Unmarshal(value, &number) == nil && !strings.ContainsAny(number.String(), ".eE") {
+			key = number.String()
 		}
 	}
-	if err := f(path, r); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	if key = strings.TrimSpace(key); key == "" {
+		skipped.NoField++
+		return "", "", false
 	}
-	return nil
+	return key, text, true
 }
 
 // EncodeUnits turns each unit into a run of tokens: document after document, each ended by the end-of-text token.

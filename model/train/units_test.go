@@ -57,8 +57,8 @@ func TestUnitsAreTheRecordsOfOneValue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(u.Train)+len(u.Heldout) != 50 || len(u.Heldout) == 0 || len(u.Heldout) > 15 || u.Skipped != 16 {
-		t.Errorf("%d and %d units, %d skipped", len(u.Train), len(u.Heldout), u.Skipped)
+	if len(u.Train)+len(u.Heldout) != 50 || len(u.Heldout) == 0 || len(u.Heldout) > 15 || u.Skipped != (Skipped{NotText: 1, Empty: 1, Malformed: 5, Duplicate: 50, NoField: 9, Field: "patient"}) {
+		t.Errorf("%d and %d units, skipped are %v", len(u.Train), len(u.Heldout), u.Skipped)
 	}
 	for _, unit := range append(u.Train, u.Heldout...) {
 		var patient int
@@ -84,8 +84,8 @@ func TestUnitsAreDocuments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(u.Train) + len(u.Heldout); n != 82 || u.Skipped != 1 {
-		t.Errorf("%d units, %d skipped", n, u.Skipped)
+	if n := len(u.Train) + len(u.Heldout); n != 82 || u.Skipped != (Skipped{NotText: 1, Duplicate: 20}) {
+		t.Errorf("%d units, skipped are %v", n, u.Skipped)
 	}
 }
 
@@ -136,6 +136,10 @@ func TestUnitsThatCannotBeAreRefused(t *testing.T) {
 	if _, err := ReadUnits("field:other", Source{Paths: []string{dir}}); !errors.Is(err, ErrNoText) {
 		t.Errorf("records without the field: %v", err)
 	}
+	one := textFolder(t, map[string]string{"a.txt": "all there is"})
+	if _, err := ReadUnits(ByDocument, Source{Paths: []string{one}}); !errors.Is(err, ErrFewUnits) || errors.Is(err, ErrNoText) || !strings.Contains(err.Error(), "too few units: 1,") {
+		t.Errorf("one unit: %v", err)
+	}
 	if _, err := ReadUnits(ByDocument, Source{Paths: []string{filepath.Join(dir, "nowhere")}}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no such file: %v", err)
 	}
@@ -151,11 +155,12 @@ func FuzzRecordUnit(f *testing.F) {
 		f.Add([]byte(line), "")
 	}
 	f.Fuzz(func(t *testing.T, line []byte, field string) {
-		key, _, ok := unitOf(line, field)
-		if ok && (key == "" || key != strings.TrimSpace(key)) || !ok && key != "" {
-			t.Errorf("%q: unit %q, %v", line, key, ok)
+		var skipped Skipped
+		key, _, ok := unitOf(line, field, &skipped)
+		if ok && (key == "" || key != strings.TrimSpace(key)) || !ok && key != "" || ok != (skipped.Total() == 0) {
+			t.Errorf("%q: unit %q, %v, and skipped are %v", line, key, ok, skipped)
 		}
-		if again, _, same := unitOf(line, field); again != key || same != ok {
+		if again, _, same := unitOf(line, field, &skipped); again != key || same != ok {
 			t.Errorf("%q: unit %q and then %q", line, key, again)
 		}
 	})
