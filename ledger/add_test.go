@@ -186,12 +186,18 @@ func TestWhatAddAcknowledgedSurvivesACrash(t *testing.T) {
 func TestComplianceIsWhatNodesHaveStated(t *testing.T) {
 	l := newLedger(t)
 	x := mustAppend(t, l, "alpha", midnight, anOffer("X"))
+	y := mustAppend(t, l, "alpha", midnight, anOffer("Y"))
 	r := mustAppend(t, l, "alpha", midnight, &notice.Revocation{Offer: x.CID})
-	drop := func(key string, at time.Time) {
-		mustAppend(t, l, key, at, &notice.Statement{Dropped: []notice.Drop{{Revocation: r.CID, Offer: x.CID, Time: at}}})
+	drop := func(key string, at time.Time, offers ...*notice.Notice) {
+		var drops []notice.Drop
+		for _, o := range offers {
+			drops = append(drops, notice.Drop{Revocation: r.CID, Offer: o.CID, Time: at})
+		}
+		slices.SortFunc(drops, notice.CompareDrop)
+		mustAppend(t, l, key, at, &notice.Statement{Dropped: drops})
 	}
-	drop("beta.node", midnight.Add(time.Hour))
-	drop("gamma.node", midnight.Add(2*time.Hour))
+	drop("beta.node", midnight.Add(time.Hour), x)
+	drop("gamma.node", midnight.Add(2*time.Hour), x, y)
 	rotation := notice.NewRotation(l.Root(), public("gamma.rec"), notice.RotateNode, public("gamma.node"), keys["g"])
 	mustAppend(t, l, "gamma.rec", midnight, rotation)
 	want := []Compliance{
@@ -199,10 +205,14 @@ func TestComplianceIsWhatNodesHaveStated(t *testing.T) {
 		{Member: "beta", Node: public("beta.node"), Dropped: midnight.Add(time.Hour)},
 		{Member: "gamma", Node: public("g"), Dropped: midnight.Add(2 * time.Hour)},
 	}
-	if got := l.Compliance(r.CID); !reflect.DeepEqual(got, want) {
+	if got := l.Compliance(x.CID); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	for i, c := range l.Compliance(cid.Undef) {
+	want[1].Dropped = time.Time{} // it has dropped one of the two
+	if got := l.Compliance(x.CID, y.CID); !reflect.DeepEqual(got, want) {
+		t.Errorf("of two offers: got %+v, want %+v", got, want)
+	}
+	for i, c := range l.Compliance() {
 		if c.Member != want[i].Member || !c.Dropped.IsZero() {
 			t.Errorf("of nothing: %+v", c)
 		}

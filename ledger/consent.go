@@ -57,7 +57,7 @@ type consent struct {
 	authority
 	charters *charters
 	feeds    map[notice.PublicKey]*feed
-	dropped  map[digest]map[notice.PublicKey]time.Time // by revocation and node key: the last drop that was stated
+	dropped  map[digest]map[notice.PublicKey]time.Time // by offer and node key: the last drop that was stated
 
 	publishers map[string][]notice.PublicKey // every publishing key that a member ever had
 
@@ -231,7 +231,10 @@ func (c *consent) addBody(n *notice.Notice) {
 		c.bindNamed(n)
 	case *notice.Statement:
 		for _, d := range b.Dropped {
-			of := digestOf(d.Revocation)
+			if !d.Offer.Defined() {
+				continue
+			}
+			of := digestOf(d.Offer)
 			if c.dropped[of] == nil {
 				c.dropped[of] = make(map[notice.PublicKey]time.Time)
 			}

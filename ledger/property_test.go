@@ -134,8 +134,8 @@ func (w *world) body(key string, h notice.Header) notice.Body {
 		if len(w.signed) == 0 {
 			return nil
 		}
-		n := rapid.SampledFrom(w.signed).Draw(w.T, "revocation")
-		return &notice.Statement{Header: h, Dropped: []notice.Drop{{Revocation: n.CID, Time: h.Time}}}
+		n := rapid.SampledFrom(w.signed).Draw(w.T, "offer")
+		return &notice.Statement{Header: h, Dropped: []notice.Drop{{Revocation: n.CID, Offer: n.CID, Time: h.Time}}}
 	}
 	_, role, _ := cutRole(key)
 	choices := map[string][]func() notice.Body{

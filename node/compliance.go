@@ -79,24 +79,28 @@ func together(l *ledger.Ledger, revocation *notice.Notice) []cid.Cid {
 	return all
 }
 
-// complianceOf is what a ledger says: a member has dropped what several revocations withdraw once it has for each.
+// complianceOf is what a ledger says of all that the revocations withdraw, be it that other notices withdraw it, too.
 func complianceOf(l *ledger.Ledger, revocations ...cid.Cid) (c Compliance) {
-	for i, id := range revocations {
-		for j, said := range l.Compliance(id) {
-			if i == 0 {
-				c.Members = append(c.Members, Acknowledgement{Member: said.Member, Dropped: said.Dropped})
-			} else if a := &c.Members[j]; said.Dropped.IsZero() || !a.Dropped.IsZero() && said.Dropped.After(a.Dropped) {
-				a.Dropped = said.Dropped
+	named := make(map[cid.Cid]bool)
+	for _, id := range revocations {
+		if n, err := l.Get(id); err == nil {
+			if r, ok := n.Body.(*notice.Revocation); ok {
+				named[r.Offer] = true
 			}
 		}
 	}
+	var offers []cid.Cid
 	for _, st := range l.Standings(now()) {
-		if slices.Contains(revocations, st.RevokedBy) {
-			c.Withdrawn++
+		if st.State == ledger.Revoked && (named[st.Notice] || slices.Contains(revocations, st.RevokedBy)) {
+			offers = append(offers, st.Notice)
 			if st.Until.After(c.Until) {
 				c.Until = st.Until
 			}
 		}
+	}
+	c.Withdrawn = len(offers)
+	for _, said := range l.Compliance(offers...) {
+		c.Members = append(c.Members, Acknowledgement{Member: said.Member, Dropped: said.Dropped})
 	}
 	return c
 }
@@ -116,16 +120,11 @@ func (h hands) State(ctx context.Context, revoked []ledger.Standing) error {
 	for _, v := range verdicts {
 		had[v.Offer] = true
 	}
-	stated := make(map[cid.Cid]bool) // by revocation
 	var drops []notice.Drop
 	for _, st := range revoked {
-		known, ok := stated[st.RevokedBy]
-		if !ok {
-			known = slices.ContainsFunc(h.ledger.Compliance(st.RevokedBy), func(c ledger.Compliance) bool {
-				return c.Member == h.Member() && !c.Dropped.IsZero()
-			})
-			stated[st.RevokedBy] = known
-		}
+		known := slices.ContainsFunc(h.ledger.Compliance(st.Notice), func(c ledger.Compliance) bool {
+			return c.Member == h.Member() && !c.Dropped.IsZero()
+		})
 		recent := st.Revocation != nil && at.Sub(st.Revocation.Time) < statedFor
 		if !known && (recent || had[st.Notice]) {
 			drops = append(drops, notice.Drop{Revocation: st.RevokedBy, Offer: st.Notice, Time: at})

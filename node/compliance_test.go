@@ -94,3 +94,37 @@ func TestWhatIsRevokedAtOnceIsAcknowledgedOnceAllOfItIs(t *testing.T) {
 	c.up("alpha")
 	c.await("the word on both", func(*Node) bool { return slices.Equal(c.complied(beta, one.CID), []string{"alpha", "beta"}) }, "beta")
 }
+
+// TestAnEarlierRevocationThatComesLaterFindsTheWordThatWasGiven: a sheet of paper, signed long ago, takes the place of the
+// revocation that the nodes complied with.
+func TestAnEarlierRevocationThatComesLaterFindsTheWordThatWasGiven(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta")
+	c.up("alpha", "beta")
+	alpha, beta := c.nodes["alpha"], c.nodes["beta"]
+	offer, _ := c.publish("beta", 2)
+	key := c.key("beta")
+	paper, err := notice.Sign(&notice.Revocation{
+		Header: notice.Header{Charter: c.charter.CID, Key: notice.PublicKeyOf(key), Time: now().Add(-time.Hour)}, Offer: offer,
+	}, key)
+	c.must(err)
+	all := []string{"alpha", "beta"}
+	first := c.revoke("beta", offer)
+	c.await("the word of all", func(n *Node) bool { return slices.Equal(c.complied(n, first), all) })
+	heads := alpha.Ledger().Heads()
+
+	_, err = beta.Present(t.Context(), paper.Envelope)
+	c.must(err)
+	c.await("the sheet", func(n *Node) bool { return c.standing(n, offer).RevokedBy == paper.CID })
+	for _, id := range []cid.Cid{first, paper.CID} {
+		if said, err := beta.Compliance(t.Context(), id); err != nil || said.Withdrawn != 1 || !slices.Equal(c.complied(beta, id), all) {
+			t.Errorf("of %s: %+v, %v", id, said, err)
+		}
+	}
+	c.down("alpha")
+	c.up("alpha")
+	c.await("that it goes on", func(n *Node) bool { return n.Mixture().Why != "" && len(n.Host().Peers()) > 0 }, "alpha")
+	if after := c.nodes["alpha"].Ledger().Heads(); !slices.Equal(after, heads) {
+		t.Errorf("it was stated again: heads %v, before %v", after, heads)
+	}
+}

@@ -148,7 +148,7 @@ func (n *node) publish(ctx context.Context, b notice.Body) error {
 func (h hands) State(ctx context.Context, revoked []ledger.Standing) error {
 	var drops []notice.Drop
 	for _, st := range revoked {
-		if !slices.ContainsFunc(h.ledger.Compliance(st.RevokedBy), func(c ledger.Compliance) bool {
+		if !slices.ContainsFunc(h.ledger.Compliance(st.Notice), func(c ledger.Compliance) bool {
 			return c.Member == h.name && !c.Dropped.IsZero()
 		}) {
 			drops = append(drops, notice.Drop{Revocation: st.RevokedBy, Offer: st.Notice, Time: h.clock()})
