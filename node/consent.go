@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"chorus/ledger"
@@ -22,6 +23,9 @@ import (
 // ErrNotReconciled is returned when something is to be signed before the node knows from a peer
 // how far its own feed goes: signing a place of the feed twice would suspend the member.
 var ErrNotReconciled = errors.New("no other member could be reached since the start, so this node does not know how far its own feed goes")
+
+// ErrOnOffer is returned when an expert is to be offered that is on offer already, in other words.
+var ErrOnOffer = errors.New("the expert is on offer already, and an offer does not change")
 
 // A Publication is an expert to offer to the other members.
 type Publication struct {
@@ -39,7 +43,7 @@ type Publication struct {
 }
 
 // Publish stores an expert's blob, offers it and leases it to the other members. It may be repeated
-// after an interruption at any moment: an expert that is on offer already is only leased again.
+// after an interruption at any moment: an expert that is on offer already, in the same words, is only leased again.
 // It returns the offer's identity, once the members that are connected have both notices.
 func (n *Node) Publish(ctx context.Context, p Publication) (cid.Cid, error) {
 	offer, err := n.publish(ctx, p)
@@ -122,16 +126,55 @@ func (n *Node) offer(ctx context.Context, key ed25519.PrivateKey, o *notice.Offe
 	defer n.signing.Unlock()
 	at := now()
 	offers, _ := n.own(at)
+	var changed error
 	for id, there := range offers {
-		if there.Blob == o.Blob {
+		if there.Blob != o.Blob {
+			continue
+		}
+		how := differences(there, o)
+		if how == nil {
 			return id, nil
 		}
+		changed = fmt.Errorf("%w: it stands as %s, %s", ErrOnOffer, id, strings.Join(how, " and "))
+	}
+	if changed != nil {
+		return cid.Undef, changed
 	}
 	signed, err := steward.Append(n.ledger, key, at, o)
 	if err != nil {
 		return cid.Undef, err
 	}
 	return signed.CID, n.host.Publish(ctx, signed)
+}
+
+// differences says in words what an offer has, or lacks, that a new one of the same blob would change.
+func differences(there, o *notice.Offer) (words []string) {
+	has := func(what string, here, new bool) {
+		switch {
+		case here && new:
+			words = append(words, "with another "+what)
+		case here:
+			words = append(words, "with a "+what)
+		default:
+			words = append(words, "without a "+what)
+		}
+	}
+	if there.Domain != o.Domain {
+		words = append(words, fmt.Sprintf("as %q", there.Domain))
+	}
+	if there.Licence != o.Licence {
+		words = append(words, "under the licence "+there.Licence)
+	}
+	if there.Metrics != o.Metrics {
+		words = append(words, "with other metrics")
+	}
+	if old, now := there.Privacy, o.Privacy; (old == nil) != (now == nil) || old != nil && *old != *now {
+		has("claim of privacy", old != nil, now != nil)
+	}
+	if there.LeakReport != o.LeakReport {
+		has("leak report", there.LeakReport.Defined(), o.LeakReport.Defined())
+	}
+	return words
 }
 
 // blobOf returns the CID and the size that a file has as a blob.

@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +14,8 @@ import (
 	"chorus/p2p"
 
 	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multicodec"
+	"github.com/multiformats/go-multihash"
 )
 
 func TestPublishGoesOnAfterAKillAtEveryStep(t *testing.T) {
@@ -36,7 +40,8 @@ func TestPublishGoesOnAfterAKillAtEveryStep(t *testing.T) {
 	offer := func(l *left) {
 		id, size, err := blobOf(l.path)
 		l.c.must(err)
-		l.offer, err = l.ledger.Append(l.c.key("alpha"), now(), &notice.Offer{Blob: id, Size: size, Anchor: l.c.anchor, Domain: "cats", Licence: "CC0-1.0", TopK: 2, Bias: true})
+		p := publication(l.path)
+		l.offer, err = l.ledger.Append(l.c.key("alpha"), now(), &notice.Offer{Blob: id, Size: size, Anchor: l.c.anchor, Domain: p.Domain, Licence: p.Licence, TopK: 2, Bias: true, Metrics: p.Metrics})
 		l.c.must(err)
 	}
 	gossip := func(n **notice.Notice) func(*left) {
@@ -144,4 +149,61 @@ func TestARevokedBlobCanBeOfferedAnew(t *testing.T) {
 	}
 	c.revoke("beta", second)
 	c.await("the end of the second offer", gone(second, blob))
+}
+
+func TestAnOfferDoesNotChange(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha")
+	c.up("alpha")
+	alpha := c.nodes["alpha"]
+	p := publication(c.expert(2, nil))
+	report := func(text string) cid.Cid {
+		id, err := cid.Prefix{Version: 1, Codec: uint64(multicodec.Json), MhType: multihash.SHA2_256, MhLength: -1}.Sum([]byte(text))
+		c.must(err)
+		return id
+	}
+	privacy := notice.Privacy{Unit: "document", Sampler: "poisson", Rate: 0.1, Noise: 2, Clip: 1, Steps: 10, StartNoise: 10, Delta: 1e-6, Epsilon: 8}
+	stricter := privacy
+	stricter.Epsilon = 2
+	publish := func(change func(*Publication)) (cid.Cid, error) {
+		changed := p
+		change(&changed)
+		return alpha.Publish(t.Context(), changed)
+	}
+	same := func(*Publication) {}
+	refused := func(change func(*Publication), words string) {
+		t.Helper()
+		if _, err := publish(change); !errors.Is(err, ErrOnOffer) || !strings.HasSuffix(err.Error(), words) {
+			t.Errorf("error %v, expected %s", err, words)
+		}
+	}
+	bare, err := publish(same)
+	c.must(err)
+	if again, err := publish(same); err != nil || again != bare {
+		t.Errorf("the same again: %s, %v, expected %s", again, err, bare)
+	}
+	stands := "it stands as " + bare.String() + ", "
+	refused(func(p *Publication) { p.Domain = "dogs" }, stands+`as "cats"`)
+	refused(func(p *Publication) { p.Licence = "MIT" }, stands+"under the licence CC0-1.0")
+	refused(func(p *Publication) { p.Metrics.ExpertBitsPerByte = 0.5 }, stands+"with other metrics")
+	refused(func(p *Publication) { p.Privacy = &privacy }, stands+"without a claim of privacy")
+	refused(func(p *Publication) { p.Privacy, p.LeakReport = &privacy, report("a") }, stands+"without a claim of privacy and without a leak report")
+
+	// Revoked, the same blob can be offered in other words.
+	c.revoke("alpha", bare)
+	p.Privacy, p.LeakReport = &privacy, report("a")
+	full, err := publish(same)
+	c.must(err)
+	c.await("use", uses(full))
+	if o := c.standing(alpha, full).Offer; full == bare || o.LeakReport != p.LeakReport || *o.Privacy != privacy {
+		t.Errorf("the new offer %s is %+v", full, o)
+	}
+	copied := privacy
+	if again, err := publish(func(p *Publication) { p.Privacy = &copied }); err != nil || again != full {
+		t.Errorf("the same again: %s, %v, expected %s", again, err, full)
+	}
+	stands = "it stands as " + full.String() + ", "
+	refused(func(p *Publication) { p.Privacy = &stricter }, stands+"with another claim of privacy")
+	refused(func(p *Publication) { p.LeakReport = report("b") }, stands+"with another leak report")
+	refused(func(p *Publication) { p.LeakReport = cid.Undef }, stands+"with a leak report")
 }

@@ -29,7 +29,7 @@ func (a *app) publishCommand() *cobra.Command {
 		Short: "Offer a trained expert to the other members",
 		Long: `Signs an offer of the expert that "chorus train" left under this name and a lease on it, and sends
 them to the other members, who fetch the expert from this node. It may be repeated after an
-interruption. Without a lease that stands nobody may use the expert: keep the node running, or
+interruption. An offer does not change: to say other things of an expert that is on offer, revoke it and publish it again. Without a lease that stands nobody may use the expert: keep the node running, or
 the lease runs out.
 
 The offer names the digest of the report that "chorus audit" left beside the expert. Without a report, or with one

@@ -85,6 +85,8 @@ func explain(err error) (code int, hints []string) {
 		return exitUnreachable, append(hints, "name a member that is online under `peers` in config.toml, or try again when one is")
 	case errors.Is(err, node.ErrUnreached):
 		return exitUnreachable, append(hints, "name a node that is up with --peer: any member's will do", "a key that is not on the charter, or was revoked, is let in by none")
+	case errors.Is(err, node.ErrOnOffer):
+		return exitFailed, append(hints, "withdraw that offer with `chorus revoke`, then publish again: what comes is a new offer")
 	case errors.Is(err, p2p.ErrNotMember):
 		return exitFailed, append(hints, "`chorus doctor` says whether this member has left the charter, or its node key was replaced")
 	case errors.Is(err, node.ErrReplaced):
