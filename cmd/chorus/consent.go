@@ -130,12 +130,21 @@ func (a *app) expertsCommand() *cobra.Command {
 				a.sayExports(s.Experts)
 				for _, e := range s.Experts {
 					if e.Privacy != nil {
-						a.say("%s claims of %s that it is private with %s", e.Member, e.Domain, privacyWords(e.Privacy))
+						a.say("%s", claimWords(e))
 					}
 				}
 			})
 		},
 	}
+}
+
+// claimWords says what an expert's member claims of its privacy, and whether that follows from the claim's own numbers.
+func claimWords(e node.Expert) string {
+	words := fmt.Sprintf("%s claims of %s that it is private with %s", e.Member, e.Domain, privacyWords(e.Privacy))
+	if err := checkClaim(e.Privacy); err != nil {
+		words += fmt.Sprintf(". That does not follow: %v", errors.Unwrap(err))
+	}
+	return words
 }
 
 // sayExports names the exported folders that hold experts which may not be used any more.

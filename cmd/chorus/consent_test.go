@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"chorus/ledger/notice"
 	"chorus/node"
 )
 
@@ -68,4 +71,26 @@ func TestWaitingForComplianceAsksNoMoreOftenThanANodeAnswers(t *testing.T) {
 			t.Errorf("it asked %d times in a minute", asked)
 		}
 	})
+}
+
+func TestAClaimOfPrivacyThatDoesNotFollowFromItsNumbersIsSaidTo(t *testing.T) {
+	honest := notice.Privacy{Unit: "field:patient", Sampler: "poisson", Rate: 0.01, Noise: 1, Clip: 0.1, Steps: 200, StartNoise: 30, Delta: 1e-5, Epsilon: 8}
+	const claims = "north claims of notes that it is private with ε %g, δ 1e-05 for each value of patient"
+	for name, test := range map[string]struct {
+		change func(*notice.Privacy)
+		follow string // "" if it follows
+	}{
+		"enough":          {func(*notice.Privacy) {}, ""},
+		"too small an ε":  {func(p *notice.Privacy) { p.Epsilon = 0.5 }, ". That does not follow: the numbers make ε [0-9.]+, not 0.5"},
+		"more steps":      {func(p *notice.Privacy) { p.Steps = 200000 }, ". That does not follow: the numbers make ε [0-9.]+, not 8"},
+		"no noise at all": {func(p *notice.Privacy) { p.StartNoise = 1e-300 }, ". That does not follow: no ε follows from these numbers"},
+	} {
+		p := honest
+		test.change(&p)
+		words := claimWords(node.Expert{Member: "north", Domain: "notes", Privacy: &p})
+		want := regexp.MustCompile("^" + regexp.QuoteMeta(fmt.Sprintf(claims, p.Epsilon)) + test.follow + "$")
+		if !want.MatchString(words) {
+			t.Errorf("%s: %q, expected %s", name, words, want)
+		}
+	}
 }
