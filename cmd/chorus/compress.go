@@ -116,7 +116,7 @@ func (a *app) compress(ctx context.Context, name, out string, rank int, text []d
 		return r, err
 	}
 	if len(text) > 0 {
-		if err := r.measure(full, anchor, own); err != nil {
+		if err := r.measure(context.WithoutCancel(ctx), full, anchor, own); err != nil {
 			return r, err
 		}
 	}
@@ -131,14 +131,14 @@ func (a *app) compress(ctx context.Context, name, out string, rank int, text []d
 }
 
 // measure measures the expert at r.Path, the one that it was made of, and the anchor.
-func (r *compressReport) measure(full *model.Expert, anchor *model.Anchor, own encoded) error {
+func (r *compressReport) measure(ctx context.Context, full *model.Expert, anchor *model.Anchor, own encoded) error {
 	low, err := model.LoadExpert(r.Path, anchor)
 	if err != nil {
 		return err
 	}
-	if err := own.measure(&r.Metrics, anchor, low); err != nil {
+	if err := own.measure(ctx, &r.Metrics, anchor, low); err != nil {
 		return err
 	}
-	r.FullBitsPerByte, err = own.bitsPerByte(model.NewMixture(anchor, full))
+	r.FullBitsPerByte, err = own.bitsPerByte(ctx, model.NewMixture(anchor, full))
 	return err
 }

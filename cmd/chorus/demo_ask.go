@@ -19,7 +19,7 @@ const (
 
 // prompt is a passage from the middle of a held-out document of p's domain: of the first few, the one
 // that the mixture predicts better than the anchor by the most.
-func (d *demo) prompt(p *participant) (prompt string, err error) {
+func (d *demo) prompt(ctx context.Context, p *participant) (prompt string, err error) {
 	anchor, tok := d.steward.node.Anchor()
 	most := math.Inf(-1)
 	for _, doc := range p.text.documents[:min(promptChoice, len(p.text.documents))] {
@@ -29,11 +29,11 @@ func (d *demo) prompt(p *participant) (prompt string, err error) {
 			text = text[:strings.LastIndexAny(text[:promptBytes], " \n\t")+1]
 		}
 		passage := encoded{heldout: train.Encode([]string{text}, tok.Encode, anchor.Config.EOS[0], 0)}
-		before, err := passage.bitsPerByte(model.NewMixture(anchor))
+		before, err := passage.bitsPerByte(ctx, model.NewMixture(anchor))
 		if err != nil {
 			continue // too short
 		}
-		after, err := d.bits(passage)
+		after, err := d.bits(ctx, passage)
 		if err != nil {
 			return "", err
 		}
@@ -48,9 +48,9 @@ func (d *demo) prompt(p *participant) (prompt string, err error) {
 }
 
 // bits measures a text on the steward's mixture.
-func (d *demo) bits(text encoded) (bits float64, err error) {
+func (d *demo) bits(ctx context.Context, text encoded) (bits float64, err error) {
 	err = d.steward.node.Compute(func(m *model.Mixture) (err error) {
-		bits, err = text.bitsPerByte(m)
+		bits, err = text.bitsPerByte(ctx, m)
 		return err
 	})
 	return bits, err
@@ -68,7 +68,7 @@ func (d *demo) ask(ctx context.Context) error {
 	}
 	d.say("   %s serves POST %s/v1/completions. Each prompt is a held-out passage.", d.steward.name, base)
 	for _, p := range d.members {
-		prompt, err := d.prompt(p)
+		prompt, err := d.prompt(ctx, p)
 		if err != nil {
 			return err
 		}

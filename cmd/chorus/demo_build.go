@@ -40,7 +40,7 @@ func (d *demo) trainAnchor(ctx context.Context) error {
 			return err
 		}
 	}
-	bits, err := d.steward.text.bitsPerByte(model.NewMixture(anchor))
+	bits, err := d.steward.text.bitsPerByte(ctx, model.NewMixture(anchor))
 	if err != nil {
 		return err
 	}

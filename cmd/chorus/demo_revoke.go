@@ -54,10 +54,10 @@ func (d *demo) revoke(ctx context.Context) error {
 		return err
 	}
 	blob := signed.Body.(*notice.Offer).Blob
-	if rep.BitsBefore, err = d.bits(leaver.text); err != nil {
+	if rep.BitsBefore, err = d.bits(ctx, leaver.text); err != nil {
 		return err
 	}
-	prompt, err := d.prompt(leaver)
+	prompt, err := d.prompt(ctx, leaver)
 	if err != nil {
 		return err
 	}
@@ -124,11 +124,11 @@ func (d *demo) revoke(ctx context.Context) error {
 			return err
 		}
 	}
-	if rep.BitsAfter, err = d.bits(leaver.text); err != nil {
+	if rep.BitsAfter, err = d.bits(ctx, leaver.text); err != nil {
 		return err
 	}
 	anchor, _ := d.steward.node.Anchor()
-	if rep.BitsAnchor, err = leaver.text.bitsPerByte(model.NewMixture(anchor)); err != nil {
+	if rep.BitsAnchor, err = leaver.text.bitsPerByte(ctx, model.NewMixture(anchor)); err != nil {
 		return err
 	}
 	if rep.StillServing, err = leaver.node.Host().Holders(ctx, blob); err != nil {

@@ -52,10 +52,7 @@ func (a *app) compare(ctx context.Context, anchor *model.Anchor, experts []named
 		row := bitsRow{Model: m.name, Values: make(map[string]float64)}
 		counted := 0
 		for j, text := range texts {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			bits, err := text.bitsPerByte(m.m)
+			bits, err := text.bitsPerByte(ctx, m.m)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", text.name, err)
 			}

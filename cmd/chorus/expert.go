@@ -56,7 +56,7 @@ offer will say that it was not measured.`,
 			if err != nil {
 				return err
 			}
-			return a.finishExpert(name, data, anchor, tok)
+			return a.finishExpert(c.Context(), name, data, anchor, tok)
 		},
 	}
 	c.Flags().IntVar(&slot, "slot", 1, "which expert of the checkpoint; 0 is the public one")
@@ -98,7 +98,7 @@ func (a *app) anchorFor(ctx context.Context, dir string) (*model.Anchor, *tokeni
 
 // finishExpert measures the expert of that name on the text at data, if there is some, leaves the metrics beside it as
 // training does, and says so. Without text the metrics say that nothing was held out to measure it on.
-func (a *app) finishExpert(name, data string, anchor *model.Anchor, tok *tokenizer.Tokenizer) error {
+func (a *app) finishExpert(ctx context.Context, name, data string, anchor *model.Anchor, tok *tokenizer.Tokenizer) error {
 	var m notice.Metrics
 	path := a.node().ExpertPath(name)
 	if data != "" {
@@ -111,7 +111,7 @@ func (a *app) finishExpert(name, data string, anchor *model.Anchor, tok *tokeniz
 			return withHint(err, "name other text with --data")
 		}
 		text := encoded{heldout: train.Encode(c.Heldout, tok.Encode, anchor.Config.EOS[0], heldoutTokens)}
-		if err := text.measure(&m, anchor, expert); err != nil {
+		if err := text.measure(ctx, &m, anchor, expert); err != nil {
 			return err
 		}
 	}

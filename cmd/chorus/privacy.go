@@ -169,7 +169,7 @@ func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public doma
 		return nil, err
 	}
 	report.Privacy = claim(g)
-	if err := report.keep(path, id, tensors, anchor, heldout); err != nil {
+	if err := report.keep(context.WithoutCancel(ctx), path, id, tensors, anchor, heldout); err != nil {
 		return nil, err
 	}
 	return report, errors.Join(common.Close(), os.RemoveAll(work))

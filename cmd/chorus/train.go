@@ -135,9 +135,9 @@ func (a *app) trainAnchor(ctx context.Context, public domain, r train.Recipe, di
 	if err != nil {
 		return nil, err
 	}
-	own := encoded{heldout: heldout}
+	own := encoded{heldout: heldout} // of what is saved, also an interrupted command measures and reports
 	report.Metrics.TrainTokens, report.Metrics.HeldoutBytes = report.tokens(), own.heldout.Bytes
-	if report.Metrics.AnchorBitsPerByte, err = own.bitsPerByte(model.NewMixture(anchor)); err != nil {
+	if report.Metrics.AnchorBitsPerByte, err = own.bitsPerByte(context.WithoutCancel(ctx), model.NewMixture(anchor)); err != nil {
 		return nil, err
 	}
 	if err := report.write(reportFolder(dir)); err != nil {
@@ -314,7 +314,7 @@ func (a *app) trainExpert(ctx context.Context, home node.Home, d, public domain,
 	if err != nil {
 		return nil, err
 	}
-	if err := report.keep(path, id, tensors, anchor, heldout); err != nil {
+	if err := report.keep(context.WithoutCancel(ctx), path, id, tensors, anchor, heldout); err != nil {
 		return nil, err
 	}
 	return report, errors.Join(text.Close(), common.Close(), os.RemoveAll(work))
@@ -358,16 +358,16 @@ func encodeCorpus(d domain, p *notice.Privacy, anchor *model.Anchor, tok *tokeni
 	return encoded{train.Encode(c.Heldout, tok.Encode, anchor.Config.EOS[0], heldoutTokens), c.Heldout}, nil
 }
 
-func (e encoded) bitsPerByte(m *model.Mixture) (float64, error) {
-	return eval.BitsPerByte(m, e.heldout.IDs, e.heldout.Bytes, windowTokens)
+func (e encoded) bitsPerByte(ctx context.Context, m *model.Mixture) (float64, error) {
+	return eval.BitsPerByte(ctx, m, e.heldout.IDs, e.heldout.Bytes, windowTokens)
 }
 
 // measure writes into m what the anchor and an expert need for the text that is held out.
-func (e encoded) measure(m *notice.Metrics, anchor *model.Anchor, expert *model.Expert) (err error) {
+func (e encoded) measure(ctx context.Context, m *notice.Metrics, anchor *model.Anchor, expert *model.Expert) (err error) {
 	m.HeldoutBytes = e.heldout.Bytes
-	if m.AnchorBitsPerByte, err = e.bitsPerByte(model.NewMixture(anchor)); err != nil {
+	if m.AnchorBitsPerByte, err = e.bitsPerByte(ctx, model.NewMixture(anchor)); err != nil {
 		return err
 	}
-	m.ExpertBitsPerByte, err = e.bitsPerByte(model.NewMixture(anchor, expert))
+	m.ExpertBitsPerByte, err = e.bitsPerByte(ctx, model.NewMixture(anchor, expert))
 	return err
 }

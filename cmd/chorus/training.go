@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"image/color"
@@ -101,7 +102,7 @@ func (r *trainingReport) tokens() int64 {
 }
 
 // keep saves an expert at path, with what it and the anchor need for the text that is held out and, beside it, the report.
-func (r *trainingReport) keep(path, anchorCID string, tensors []model.Tensor, anchor *model.Anchor, heldout *train.Tokens) error {
+func (r *trainingReport) keep(ctx context.Context, path, anchorCID string, tensors []model.Tensor, anchor *model.Anchor, heldout *train.Tokens) error {
 	if err := model.SaveExpert(path, anchorCID, tensors); err != nil {
 		return err
 	}
@@ -110,7 +111,7 @@ func (r *trainingReport) keep(path, anchorCID string, tensors []model.Tensor, an
 		return err
 	}
 	r.Metrics.TrainTokens = r.tokens() // of a private training, as expected: how many there were depends on which units were drawn
-	if err := (encoded{heldout: heldout}).measure((*notice.Metrics)(&r.Metrics), anchor, expert); err != nil {
+	if err := (encoded{heldout: heldout}).measure(ctx, (*notice.Metrics)(&r.Metrics), anchor, expert); err != nil {
 		return err
 	}
 	if err := r.write(reportFolder(path)); err != nil {

@@ -162,10 +162,7 @@ func (r *lowrankRun) runDemo(dir string) error {
 
 // bits are what the anchor with those experts needs per byte of a subject's text.
 func (r *lowrankRun) bits(s *trained, experts ...*model.Expert) (float64, error) {
-	if r.ctx.Err() != nil {
-		return 0, r.ctx.Err()
-	}
-	return eval.BitsPerByte(model.NewMixture(r.anchor, experts...), s.heldout.IDs, s.heldout.Bytes, 128)
+	return eval.BitsPerByte(r.ctx, model.NewMixture(r.anchor, experts...), s.heldout.IDs, s.heldout.Bytes, 128)
 }
 
 // measure measures one expert for each subject, alone and together; the blobs are where path says.

@@ -31,7 +31,7 @@ func branches(t *testing.T) (anchors []*model.Anchor, mixtures []*model.Mixture,
 
 func TestAPredictionIsWhatBitsPerByteCounts(t *testing.T) {
 	_, mixtures, parts, ids := branches(t)
-	want, err := BitsPerByte(mixtures[1], ids, 99, testWindow)
+	want, err := BitsPerByte(t.Context(), mixtures[1], ids, 99, testWindow)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package eval
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -99,11 +101,11 @@ func TestBitsPerByteIsWhatPredictingTokenByTokenGives(t *testing.T) {
 	e, _ := expert(t, 2)
 	for name, m := range map[string]*model.Mixture{"anchor": model.NewMixture(a), "mixture": model.NewMixture(a, e)} {
 		for _, test := range []struct{ tokens, length int }{
-			{2, 1}, {9, 8}, {16, 8}, {17, 8}, {100, 7}, {64*40 + 1, 64}, // the last takes two batches
+			{2, 1}, {9, 8}, {16, 8}, {17, 8}, {100, 7}, {64*40 + 1, 64}, // the last takes several batches
 		} {
 			ids := text(test.tokens)
 			const bytes = 123
-			got, err := BitsPerByte(m, ids, bytes, test.length)
+			got, err := BitsPerByte(t.Context(), m, ids, bytes, test.length)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -117,9 +119,42 @@ func TestBitsPerByteIsWhatPredictingTokenByTokenGives(t *testing.T) {
 func TestAUniformModelNeedsTheLogOfItsVocabulary(t *testing.T) {
 	a, all := anchor(t)
 	clear(all["lm_head.weight"])
-	got, err := BitsPerByte(model.NewMixture(a), text(50), 100, 10)
+	got, err := BitsPerByte(t.Context(), model.NewMixture(a), text(50), 100, 10)
 	if want := math.Log2(29) * 50 / 100; err != nil || math.Abs(got-want) > 1e-5 {
 		t.Errorf("%v bits per byte, %v, want %v", got, err, want)
+	}
+}
+
+// An endingContext ends when it has been looked at a number of times.
+type endingContext struct {
+	context.Context
+	looks int
+}
+
+func (c *endingContext) Err() error {
+	if c.looks--; c.looks < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestAMeasurementLooksAtItsContextBetweenWindows(t *testing.T) {
+	a, _ := anchor(t)
+	e, _ := expert(t, 2)
+	ids := text(64*24 + 1) // three batches
+	if _, err := BitsPerByte(&endingContext{t.Context(), 3}, model.NewMixture(a, e), ids, 99, 64); err != nil {
+		t.Error(err)
+	}
+	if _, err := BitsPerByte(&endingContext{t.Context(), 2}, model.NewMixture(a, e), ids, 99, 64); !errors.Is(err, context.Canceled) {
+		t.Errorf("bits per byte: %v", err)
+	}
+	// Of a valuation all of whose subsets are known, what is left are the router's shares.
+	j := ValueJob{Anchor: a, Experts: []*model.Expert{e}, IDs: ids, Bytes: 99, Length: 64, Known: func(string) (float64, bool) { return 1, true }}
+	if _, err := Value(&endingContext{t.Context(), 2 + 3}, j); err != nil {
+		t.Error(err)
+	}
+	if _, err := Value(&endingContext{t.Context(), 2 + 2}, j); !errors.Is(err, context.Canceled) {
+		t.Errorf("router shares: %v", err)
 	}
 }
 
@@ -140,7 +175,7 @@ func TestTooLittleTextIsAnError(t *testing.T) {
 		{100, 5, 65, "expected 1 to 64"},
 		{100, 5, -1, "expected 1 to 64"},
 	} {
-		if got, err := BitsPerByte(m, text(test.tokens), test.bytes, test.length); err == nil || !strings.Contains(err.Error(), test.says) {
+		if got, err := BitsPerByte(t.Context(), m, text(test.tokens), test.bytes, test.length); err == nil || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%d tokens of %d bytes in windows of %d: %v, error %v", test.tokens, test.bytes, test.length, got, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"context"
 	"fmt"
 	"math"
 
@@ -21,7 +22,7 @@ type Prediction struct {
 func Predict(m *model.Mixture, ids []int32, length, input int) (*Prediction, error) {
 	vocab := m.Anchor.Config.VocabSize
 	p := &Prediction{Length: length, Input: input}
-	return p, forward(m, ids, length, func(logits []float32, targets []int32) {
+	return p, forward(context.Background(), m, ids, length, func(logits []float32, targets []int32) {
 		logp := make([]float32, len(targets))
 		kernels.LogProb(logp, logits, targets, vocab, len(targets))
 		p.LogProb = append(p.LogProb, logp...)
@@ -84,14 +85,17 @@ func Select(parts []*Prediction, choose func(window int) int) *Prediction {
 	return out
 }
 
-// forward calls use with the logits of some whole windows at a time, and the tokens that they are about.
-func forward(m *model.Mixture, ids []int32, length int, use func(logits []float32, targets []int32)) error {
+// forward calls use with the logits of some whole windows at a time, and the tokens that they are about, until ctx ends.
+func forward(ctx context.Context, m *model.Mixture, ids []int32, length int, use func(logits []float32, targets []int32)) error {
 	windows, err := countWindows(m, ids, length)
 	if err != nil {
 		return err
 	}
 	var pass model.Pass
 	for w, per := 0, max(1, batchTokens/length); w < windows; w += per {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		n, at := min(per, windows-w), w*length
 		m.Forward(&pass, ids[at:at+n*length], n, length)
 		use(pass.Logits, ids[at+1:at+1+n*length])

@@ -109,7 +109,9 @@ func Value(ctx context.Context, j ValueJob) (*Valuation, error) {
 	if err != nil {
 		return nil, err
 	}
-	j.share(v)
+	if err := j.share(ctx, v); err != nil {
+		return nil, err
+	}
 	value := func(s subset) float64 { return v.Anchor - bits[s.String()] }
 	all := value(subsetOf(-1, n))
 	for i := range n {
@@ -165,7 +167,7 @@ func (j ValueJob) measure(ctx context.Context, v *Valuation, pairs []subset) (ma
 				continue
 			}
 		}
-		b, err := BitsPerByte(j.mixture(s), j.IDs, j.Bytes, j.Length)
+		b, err := BitsPerByte(ctx, j.mixture(s), j.IDs, j.Bytes, j.Length)
 		if err != nil {
 			return nil, err
 		}
@@ -189,12 +191,15 @@ func (j ValueJob) mixture(s subset) *model.Mixture {
 }
 
 // share notes the router's shares in the whole mixture, over the windows that [BitsPerByte] predicts.
-func (j ValueJob) share(v *Valuation) {
+func (j ValueJob) share(ctx context.Context, v *Valuation) error {
 	m := j.mixture(subsetOf(-1, len(j.Experts)))
 	shares := make([]float64, len(m.Slots))
 	windows, per := (len(j.IDs)-1)/j.Length, max(1, batchTokens/j.Length)
 	var p model.Pass
 	for w := 0; w < windows; w += per {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		n := min(per, windows-w)
 		m.ForwardToHead(&p, j.IDs[w*j.Length:][:n*j.Length], n, j.Length)
 		for l := range p.Layers {
@@ -208,6 +213,7 @@ func (j ValueJob) share(v *Valuation) {
 	for i := range v.Experts {
 		v.Experts[i].RouterShare = shares[1+i] / total
 	}
+	return nil
 }
 
 func complement(s subset) subset {

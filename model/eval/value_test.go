@@ -32,7 +32,7 @@ func bitsOfSubset(t *testing.T, j ValueJob, mask int) float64 {
 			some = append(some, e)
 		}
 	}
-	b, err := BitsPerByte(model.NewMixture(j.Anchor, some...), j.IDs, j.Bytes, j.Length)
+	b, err := BitsPerByte(t.Context(), model.NewMixture(j.Anchor, some...), j.IDs, j.Bytes, j.Length)
 	if err != nil {
 		t.Fatal(err)
 	}
