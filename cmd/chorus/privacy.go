@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"chorus/ledger/notice"
@@ -58,8 +60,8 @@ func (p *privacySetting) recipe(c *cobra.Command, r train.Recipe) (private train
 		return private, false, nil
 	}
 	switch {
-	case !(p.epsilon > 0):
-		err = errors.New("--dp-epsilon: expected more than 0")
+	case !(p.epsilon > 0) || math.IsInf(p.epsilon, 1):
+		err = errors.New("--dp-epsilon: expected a number above 0: to train without privacy, leave out all that begins with --dp")
 	case !(p.delta > 0 && p.delta < 1):
 		err = errors.New("--dp-delta: expected more than 0 and less than one in the number of units")
 	case f.Changed("canary-repeats"):
@@ -117,9 +119,6 @@ func claimOf(path string) (*notice.Privacy, error) {
 // trainPrivately is [app.trainExpert] with a guarantee for the units of d.
 func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public domain, p privacySetting, r train.PrivateRecipe) (*trainingReport, error) {
 	path := home.ExpertPath(d.name)
-	if err := apart(d, public); err != nil {
-		return nil, err
-	}
 	charter, err := home.LoadCharter()
 	if err != nil {
 		return nil, err
@@ -129,9 +128,6 @@ func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public doma
 		return nil, err
 	}
 	work, eos := workFolder(path), anchor.Config.EOS[0]
-	if err := os.MkdirAll(work, 0o700); err != nil {
-		return nil, err
-	}
 	units, err := train.ReadUnits(p.unit, d.source())
 	if field, ok := strings.CutPrefix(p.unit, train.ByField); ok && errors.Is(err, train.ErrNoText) {
 		return nil, withHint(err, fmt.Sprintf("each record needs a text and %q, a string or a whole number: name the field that yours have with --dp-unit field:NAME", field))
@@ -140,11 +136,21 @@ func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public doma
 	} else if err != nil {
 		return nil, d.hint(err)
 	}
-	others := documents(units.Heldout)
+	if err := p.plan(units.Unit, len(units.Train), r); err != nil {
+		return nil, err
+	}
+	own, others := documents(units.Train), documents(units.Heldout)
+	if err := a.apart(ctx, public, slices.Concat(own, others)); err != nil {
+		return nil, err
+	}
 	heldout, err := d.reportOn(others, tok, eos)
 	if err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(work, 0o700); err != nil {
+		return nil, err
+	}
+	defer os.Remove(work) // if nothing came of it: what is not empty stays
 	common, err := a.prepare(ctx, filepath.Join(work, publicDomain), public, tok, eos)
 	if err != nil {
 		return nil, err
@@ -153,7 +159,7 @@ func (a *app) trainPrivately(ctx context.Context, home node.Home, d, public doma
 	text := train.EncodeUnits(units.Train, tok.Encode, eos)
 	report := newReport(d.name, r.Recipe)
 	report.Public, report.Canaries = &common.Counts, len(d.also)
-	report.Text = train.Counts{Documents: len(documents(units.Train)), Heldout: len(others), Skipped: units.Skipped}
+	report.Text = train.Counts{Documents: len(own), Heldout: len(others), Skipped: units.Skipped}
 	for _, t := range text {
 		report.Text.Bytes += t.Bytes
 		report.Text.Tokens += int64(t.Len())
@@ -182,32 +188,28 @@ func documents(units []train.Unit) (all []string) {
 	return all
 }
 
-// apart refuses text that is at once private and public.
-func apart(own, public domain) error {
-	for _, p := range own.paths {
-		for _, q := range public.paths {
-			a, err := filepath.EvalSymlinks(p)
-			if err != nil {
-				return err
-			}
-			b, err := filepath.EvalSymlinks(q)
-			if err != nil {
-				return err
-			}
-			if within(a, b) || within(b, a) {
-				return withHint(fmt.Errorf("%s is public text and %s private: %w", q, p, train.ErrVoid), "name text apart from it with --data public=PATH")
-			}
-		}
+// plan refuses p where no training by r of so many units keeps to it.
+func (p privacySetting) plan(unit string, units int, r train.PrivateRecipe) error {
+	_, err := r.Plan(unit, units, p.epsilon, p.delta)
+	switch {
+	case !errors.Is(err, train.ErrVoid):
+		return err
+	case p.delta*float64(units) >= 1:
+		return withHint(err, fmt.Sprintf("give less with --dp-delta: %.0e suits so many units", 0.1/float64(units)))
 	}
-	return nil
+	return withHint(err, "give more with --dp-epsilon: 8 is weak, 1 is strong")
 }
 
-// within reports whether path is root or below it.
-func within(path, root string) bool {
-	path, err1 := filepath.Abs(path)
-	root, err2 := filepath.Abs(root)
-	rel, err3 := filepath.Rel(root, path)
-	return errors.Join(err1, err2, err3) == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+// apart refuses public text that is among private documents.
+func (a *app) apart(ctx context.Context, public domain, private []string) error {
+	report, end := a.transfer("public text")
+	defer end()
+	n, err := train.Shared(ctx, public.source(), private, report)
+	if err == nil && n > 0 {
+		return withHint(fmt.Errorf("%d documents of the public text are private too: %w", n, train.ErrVoid),
+			"what is public is not protected: take them out of it, or name text apart from them with --data public=PATH")
+	}
+	return err
 }
 
 // A published is what stands beside an expert's file, for its offer.

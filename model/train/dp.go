@@ -88,32 +88,36 @@ type PrivateJob struct {
 // ErrVoid is returned, wrapped, where training could go on but its guarantee would not hold.
 var ErrVoid = errors.New("the guarantee would not hold")
 
-// plan finds the noise for a job's ε.
-func (j PrivateJob) plan() (Guarantee, error) {
-	r, n := j.Recipe, len(j.Text)
-	g := Guarantee{Unit: j.Unit, Sampler: Poisson, Rate: min(1, float64(r.Units)/float64(max(1, n))), Clip: r.Clip, Steps: r.Steps, Delta: j.Delta}
+// Plan finds the noise with which training by r on so many units keeps to epsilon and delta.
+func (r PrivateRecipe) Plan(unit string, units int, epsilon, delta float64) (Guarantee, error) {
+	g := Guarantee{Unit: unit, Sampler: Poisson, Rate: min(1, float64(r.Units)/float64(max(1, units))), Clip: r.Clip, Steps: r.Steps, Delta: delta}
 	switch {
-	case n == 0:
+	case units == 0:
 		return g, fmt.Errorf("%w to train an expert on", ErrNoText)
-	case j.Public.Len() == 0:
-		return g, fmt.Errorf("%w that is public: an expert is trained beside some", ErrNoText)
 	case r.Units < 1 || r.Windows < 1 || r.PublicSequences < 1 || r.Steps < 1:
 		return g, fmt.Errorf("a recipe of %d units, %d windows, %d public windows and %d steps: expected 1 or more of each", r.Units, r.Windows, r.PublicSequences, r.Steps)
-	case !(j.Delta > 0 && j.Delta*float64(n) < 1):
-		return g, fmt.Errorf("%w: δ is %g, and of %d units that allows for publishing one whole: expected less than %.1g", ErrVoid, j.Delta, n, 1/float64(n))
+	case !(delta > 0 && delta*float64(units) < 1):
+		return g, fmt.Errorf("%w: δ is %g, and of %d units that allows for publishing one whole: expected less than %.1g", ErrVoid, delta, units, 1/float64(units))
 	case !(r.Clip > 0) || math.IsInf(r.Clip, 1):
 		return g, fmt.Errorf("%w: gradients are clipped to %g", ErrVoid, r.Clip)
 	}
 	var err error
-	if g.StartNoise, err = privacy.Noise(j.Epsilon*startShare, j.Delta, 1, 1); err != nil {
-		return g, err
+	if g.StartNoise, err = privacy.Noise(epsilon*startShare, delta, 1, 1); err == nil {
+		g.Noise, err = privacy.Noise(epsilon, delta, g.Rate, r.Steps, privacy.Mechanism{Rate: 1, Noise: g.StartNoise, Steps: 1})
 	}
-	start := privacy.Mechanism{Rate: 1, Noise: g.StartNoise, Steps: 1}
-	if g.Noise, err = privacy.Noise(j.Epsilon, j.Delta, g.Rate, r.Steps, start); err != nil {
-		return g, err
+	if err != nil {
+		return g, fmt.Errorf("%w: no noise is enough for ε %g with δ %g in %d steps", ErrVoid, epsilon, delta, r.Steps)
 	}
 	g.Epsilon, err = g.Account()
 	return g, err
+}
+
+// plan is that of a job.
+func (j PrivateJob) plan() (Guarantee, error) {
+	if j.Public.Len() == 0 {
+		return Guarantee{}, fmt.Errorf("%w that is public: an expert is trained beside some", ErrNoText)
+	}
+	return j.Recipe.Plan(j.Unit, len(j.Text), j.Epsilon, j.Delta)
 }
 
 // PrivateExpert trains an expert as [Expert] does, with differential privacy for the units of its text (DP-SGD, Abadi et al. 2016,
