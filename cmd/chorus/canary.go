@@ -21,6 +21,14 @@ func (p *planting) flags(c *cobra.Command) {
 	c.Flags().IntVar(&p.repeats, "canary-repeats", 1, "how often to plant each; only once says what a single document risks")
 }
 
+// check refuses what says nothing.
+func (p planting) check() error {
+	if p.count == 0 && p.repeats != 1 {
+		return usageError{errors.New("--canary-repeats: there is nothing to repeat: say how many to plant with --canaries")}
+	}
+	return nil
+}
+
 // canaryPath is where training leaves what canaries it planted. Whoever reads it knows them all.
 func canaryPath(expert string) string { return expert + ".canaries.json" }
 

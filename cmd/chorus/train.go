@@ -52,6 +52,15 @@ documentation in the Go distribution.
 			if err := checkRecipe(r, 1); err != nil {
 				return err
 			}
+			given, err := parseData(data)
+			if err != nil {
+				return err
+			}
+			for _, d := range given {
+				if d.name != publicDomain {
+					return usageError{fmt.Errorf("--data %s=%s: an anchor learns from public text alone: name it with --data public=PATH", d.name, d.paths[0])}
+				}
+			}
 			public, err := publicText(data)
 			if err != nil {
 				return err
@@ -191,6 +200,9 @@ Public text stands beside the private so that the router learns to tell them apa
 		Args: args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := checkRecipe(r, 2); err != nil {
+				return err
+			}
+			if err := canaries.check(); err != nil {
 				return err
 			}
 			private, privately, err := dp.recipe(c, r)
