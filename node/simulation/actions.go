@@ -226,13 +226,17 @@ func (w *world) vote() {
 	if o == nil {
 		return
 	}
-	of := w.owners[o.Header().Key].node
+	of, votes := w.owners[o.Header().Key].node, 0
 	for _, n := range w.nodes[:3] {
 		if n != of && n.state() == up && signs(n) && w.random.IntN(4) > 0 {
 			if err := n.publish(context.Background(), &notice.Revocation{Member: of.name, Offer: o.CID, Reason: "the stewards say so"}); err == nil {
 				w.count("vote")
+				votes++
 			}
 		}
+	}
+	if votes >= w.charter.Quorum {
+		w.count("vote of a quorum")
 	}
 }
 

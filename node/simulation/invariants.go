@@ -38,22 +38,47 @@ func (w *world) withdraws(r, o *notice.Notice) bool {
 // withdrawn returns what the node had acknowledged before now that withdraws the offer o: a notice, or votes.
 func (n *node) withdrawn(o *notice.Notice, now time.Time) *notice.Notice {
 	w := n.world
-	voters := make(map[*node]bool)
+	owner := w.owners[o.Header().Key].node
+	voters := make(map[string]bool)
 	for _, r := range w.revoking {
-		if at, ok := n.held[r.CID]; !ok || !at.Before(now) {
+		if !n.has(r, now) {
 			continue
 		}
 		if n.withdraws(r, o, now) {
 			return r
 		}
 		by := w.owners[r.Header().Key]
-		if b, ok := r.Body.(*notice.Revocation); ok && b.Member == w.owners[o.Header().Key].node.name && b.Offer == o.CID && by.role == "publishing" && w.charter.Steward(by.node.name) {
-			if voters[by.node] = true; len(voters) >= w.charter.Quorum {
+		if b, ok := r.Body.(*notice.Revocation); ok && b.Member == owner.name && b.Offer == o.CID && by.role == "publishing" && !voters[by.node.name] {
+			if voters[by.node.name] = true; n.carried(voters, owner.name, now) {
 				return r
 			}
 		}
 	}
 	return nil
+}
+
+// carried reports whether those who voted against a member were enough of the stewards of a version of the charter that
+// has the member and that the node had acknowledged before now.
+func (n *node) carried(voters map[string]bool, member string, now time.Time) bool {
+	return slices.ContainsFunc(n.world.charters, func(v *notice.Notice) bool {
+		c := v.Body.(*notice.Charter)
+		if _, on := c.Named(member); !on || !n.has(v, now) {
+			return false
+		}
+		count := 0
+		for _, name := range c.Stewards {
+			if voters[name] {
+				count++
+			}
+		}
+		return count >= c.Quorum
+	})
+}
+
+// has reports whether the node had acknowledged a notice before now. The first version of the charter each has from the beginning.
+func (n *node) has(of *notice.Notice, now time.Time) bool {
+	at, ok := n.held[of.CID]
+	return of == n.world.root || ok && at.Before(now)
 }
 
 // seen is what follows from what a node has acknowledged, kept as it comes.
@@ -267,6 +292,9 @@ func (w *world) checkStandings(n *node) {
 		}
 		if r := n.withdrawn(o, now); r != nil && st.State != ledger.Revoked {
 			w.breach(n, "I4: %s is %s, though it accepted %s", w.title(o), st.State, w.title(r))
+		}
+		if st.State == ledger.Revoked && n.withdrawn(o, now.Add(1)) == nil {
+			w.breach(n, "I8: %s is revoked, and nobody who may has done it", w.title(o))
 		}
 	}
 	before := now.Add(-2 * look) // in which the steward looks at least once

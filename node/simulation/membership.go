@@ -114,8 +114,7 @@ func (w *world) lends(r, o *notice.Notice) (all []*notice.Notice) {
 // withdraws reports whether r withdraws the offer o, by itself or by what the node had acknowledged before now.
 func (n *node) withdraws(r, o *notice.Notice, now time.Time) bool {
 	return n.world.withdraws(r, o) || slices.ContainsFunc(n.world.lends(r, o), func(d *notice.Notice) bool {
-		at, ok := n.held[d.CID]
-		return ok && at.Before(now)
+		return n.has(d, now)
 	})
 }
 
@@ -126,7 +125,7 @@ func (n *node) left(key notice.PublicKey, now time.Time) *notice.Notice {
 	followed := make(map[cid.Cid]bool)
 	var has []*notice.Notice
 	for _, c := range w.charters {
-		if at, ok := n.held[c.CID]; c == w.root || ok && at.Before(now) {
+		if n.has(c, now) {
 			has = append(has, c)
 			followed[c.Body.(*notice.Charter).Prev] = true
 		}

@@ -50,6 +50,7 @@ func Mutations() []Mutation {
 			o.State`, `	case r != nil && (f.lease == nil || f.lease.Header().Seq < r.Header().Seq):
 			o.State`),
 		one("a delegate's revocation counts", "ledger/authority.go", `return d.Revoke && body.Time.Before(d.NotAfter) &&`, `return false &&`),
+		one("a vote needs a quorum", "ledger/authority.go", `return n >= c.Quorum`, `return n > 0`),
 		{Safeguard: "a rotation withdraws what the replaced key offered", edits: []edit{
 			{"ledger/authority.go", `for _, n := range a.replaced[k] {`, `for _, n := range a.replaced[k][:0] {`},
 			{consent, `here := s != nil && s.publishing == p &&`, `here := s != nil &&`},

@@ -28,6 +28,8 @@
 //   - I6 nothing that a node acknowledged is lost by a crash.
 //   - I7 an honest node equivocates only if it was restored from a backup and could reach nobody who knew its feed further,
 //     and never has what it contradicts.
+//   - I8 nothing is revoked but by those who may: a key of its owner's, one that its owner lent the power to, or a quorum
+//     of the stewards of a version of the charter that has its owner.
 //
 // T is two and a half minutes. Two nodes begin a conversation at most a minute after the last, which bounds the wait
 // for something that one of them has; if that one failed or left something out, because it broke or the key of a
