@@ -23,7 +23,7 @@ func main() {
 		Use: "trials", Short: "Re-measure the project's claims",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(demoTrial(), parityTrial(), tokenizerTrial(), safetensorsTrial(), largeTrial(), lowrankTrial(), kernelsTrial(), paperTrial(), streamTrial(), specTrial(), syncTrial(), revokeTrial(), processesTrial(), floodTrial(), consentTrial())
+	root.AddCommand(demoTrial(), parityTrial(), tokenizerTrial(), safetensorsTrial(), largeTrial(), lowrankTrial(), kernelsTrial(), paperTrial(), privacyTrial(), streamTrial(), specTrial(), syncTrial(), revokeTrial(), processesTrial(), floodTrial(), consentTrial())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "trials:", err)
 		os.Exit(1)

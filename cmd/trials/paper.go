@@ -101,6 +101,9 @@ func paperTrial() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if seeds < 1 {
+				return fmt.Errorf("%d seeds, expected 1 or more", seeds)
+			}
 			if rows == "" {
 				rows = map[string]string{"small": "all", "full": "core"}[scale]
 			}
@@ -117,7 +120,7 @@ func paperTrial() *cobra.Command {
 	_ = c.MarkFlagRequired("data") // it is there
 	c.Flags().StringVar(&dir, "dir", "", "folder to keep what was trained in; default: one in the user's cache")
 	c.Flags().StringVar(&scale, "scale", "small", "small or full")
-	c.Flags().StringVar(&rows, "rows", "", "all, core, or names of rows with commas between; default: all of small, core of full")
+	c.Flags().StringVar(&rows, "rows", "", "all, core, or names of rows with commas between; default: all of small, core of full; of all, those beyond the core are the first seed's")
 	c.Flags().Uint64Var(&from, "from", 1, "the first seed")
 	c.Flags().IntVar(&seeds, "seeds", 1, "how many seeds")
 	c.AddCommand(paperExport())
@@ -166,9 +169,10 @@ take one each, BTX a quarter, router tuning a tenth, as counted in floating-poin
 	return b.String()
 }
 
-// wanted reports whether rows of a kind were asked for.
-func (p *paper) wanted(k paperRowKind) bool {
-	return slices.Contains(p.rows, "all") || k.core && slices.Contains(p.rows, "core") || slices.Contains(p.rows, k.name)
+// wanted reports whether rows of a kind were asked for, of the first seed or of another.
+func (p *paper) wanted(k paperRowKind, first bool) bool {
+	all := slices.Contains(p.rows, "all")
+	return all && first || k.core && (all || slices.Contains(p.rows, "core")) || slices.Contains(p.rows, k.name)
 }
 
 func (p *paper) run(data, scale string, from uint64, seeds int) error {
@@ -181,13 +185,16 @@ func (p *paper) run(data, scale string, from uint64, seeds int) error {
 	if p.data, err = readPaperData(p.ctx, data, p.dir, p.scale); err != nil {
 		return err
 	}
-	total := float64(p.scale.anchorSteps) * p.scale.stepFLOPs(1, p.scale.sequences, p.scale.everything(1))
-	for _, k := range paperRowKinds {
-		if p.wanted(k) {
-			total += k.units * p.membersFLOPs()
+	var total float64
+	for i := range seeds {
+		total += float64(p.scale.anchorSteps) * p.scale.stepFLOPs(1, p.scale.sequences, p.scale.everything(1))
+		for _, k := range paperRowKinds {
+			if p.wanted(k, i == 0) {
+				total += k.units * p.membersFLOPs()
+			}
 		}
 	}
-	p.progress = newPaperProgress(total * float64(seeds))
+	p.progress = newPaperProgress(total)
 	table := &paperTable{from: from}
 	for _, t := range p.data.heldout {
 		table.texts = append(table.texts, t.name)
@@ -197,7 +204,7 @@ func (p *paper) run(data, scale string, from uint64, seeds int) error {
 		p.progress.prefix = fmt.Sprintf("seed %d, ", seed)
 		var rows []paperRow
 		var f *paperFigures
-		rows, f, err = p.perSeed(seed)
+		rows, f, err = p.perSeed(seed, seed == from)
 		table.seeds = append(table.seeds, rows)
 		if f != nil {
 			figures = append(figures, f)
@@ -230,11 +237,11 @@ func (p *paper) run(data, scale string, from uint64, seeds int) error {
 }
 
 // perSeed makes the rows of one seed. The anchor is always the first.
-func (p *paper) perSeed(seed uint64) (rows []paperRow, f *paperFigures, err error) {
+func (p *paper) perSeed(seed uint64, first bool) (rows []paperRow, f *paperFigures, err error) {
 	s := &paperSeed{paper: p, seed: seed, runs: make(map[string]*training), parts: make(map[string][]*eval.Prediction)}
 	for i, k := range paperRowKinds {
 		switch {
-		case i > 0 && !p.wanted(k):
+		case i > 0 && !p.wanted(k, first):
 			continue
 		case k.make == nil:
 			f, err = s.figures()

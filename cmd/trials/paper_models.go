@@ -175,17 +175,17 @@ type variant struct {
 	randomRows bool
 	alone      bool // without the frozen public FFN beside it
 	noGuide    bool // nothing says which slot a token's text is of
-	noSplicing bool // whole windows are public in place of passages
+	noSplicing bool // the window of passages by turns is one more of its own text
 	noTopic    bool // the anchor was not taught topics
 	noRenaming bool // the anchor saw no window in other tokens
-	meanRows   bool // the rows start as mean hidden states, unscaled
+	meanRows   bool // the rows start as mean hidden states, unscaled, the biases at zero, and both learn no faster than the rest
 	noPublic   bool // no text is public
 }
 
 // The expert that chorus trains, and that of the paper.
 var (
 	ours    = variant{name: "expert"}
-	asPaper = variant{name: "paper", noBias: true, noGuide: true, noSplicing: true, noTopic: true, noRenaming: true, meanRows: true, noPublic: true}
+	asPaper = variant{name: "paper", noGuide: true, noSplicing: true, noTopic: true, noRenaming: true, meanRows: true, noPublic: true}
 )
 
 // expert trains a variant of the expert of a domain.
@@ -210,6 +210,9 @@ func (s *paperSeed) expert(v variant, domain int) (*training, error) {
 		if v.noPublic {
 			r.PublicSequences = 0
 		}
+		if v.meanRows {
+			r.RouterRate = 1
+		}
 		job := train.ExpertJob{Anchor: a.anchor(), Text: d.train, Public: s.data.domains[0].train, Recipe: r}
 		start, err := job.Start()
 		if err != nil {
@@ -223,6 +226,7 @@ func (s *paperSeed) expert(v variant, domain int) (*training, error) {
 				start.Bias[l][0] = 0
 			case v.meanRows:
 				s.meanRow(row, a.mixture, l, d.train)
+				start.Bias[l][0] = 0
 			}
 			if v.noBias {
 				start.Bias[l][0] = 0

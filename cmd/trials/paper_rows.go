@@ -47,6 +47,8 @@ const (
 	rowAverage, rowWeighted, rowRouting             = "soup, average", "soup, weighted", "prompt routing"
 	rowTop1, rowTop2, rowBTX                        = "BTM, top 1", "BTM, top 2", "BTX"
 	rowProbabilities                                = "BTM, probabilities"
+	rowFFNs, rowFFNProbabilities                    = "FFNs alone, BTM", "FFNs alone, BTM, probabilities"
+	rowCompute, rowComputeProbabilities             = "BTM, experts' compute", "BTM, experts' compute, probabilities"
 )
 
 var paperRowKinds = []paperRowKind{
@@ -70,10 +72,10 @@ var paperRowKinds = []paperRowKind{
 	{"pairs", "each expert beside the public FFN alone, as it was trained", false, 0,
 		memberRows("public and ", func(s *paperSeed, i int) (*training, error) { return s.expert(ours, i) })},
 	{"ffn", "Branch-Train-Merge of models of which the FFN alone was trained", false, 0.4, func(s *paperSeed) ([]paperRow, error) {
-		return s.branches(ffnAlone, []string{"FFNs alone, BTM", "FFNs alone, BTM, probabilities"}, eval.Branching{}, eval.Branching{Probabilities: true})
+		return s.branches(ffnAlone, []string{rowFFNs, rowFFNProbabilities}, eval.Branching{}, eval.Branching{Probabilities: true})
 	}},
 	{"btm-compute", "Branch-Train-Merge of dense models trained for an expert's compute", false, 1, func(s *paperSeed) ([]paperRow, error) {
-		return s.branches(wholeCompute, []string{"BTM, experts' compute", "BTM, experts' compute, probabilities"}, eval.Branching{}, eval.Branching{Probabilities: true})
+		return s.branches(wholeCompute, []string{rowCompute, rowComputeProbabilities}, eval.Branching{}, eval.Branching{Probabilities: true})
 	}},
 	{"no-coordination", "FlexOlmo of FFNs trained without the public one beside them: those models'", false, 0,
 		variantRow(rowNoCoordination, variant{name: "alone", alone: true})},
@@ -257,8 +259,8 @@ func (s *paperSeed) predictions(kind denseKind, t *paperText) ([]*eval.Predictio
 	return parts, nil
 }
 
-// mergedRow is the row of a way to merge the dense models.
-func (s *paperSeed) mergedRow(kind denseKind, name string, predict func(*paperText) (*eval.Prediction, error)) (row paperRow, err error) {
+// mergedRow is the row of a way to merge the dense models. What else determines it than those is in also.
+func (s *paperSeed) mergedRow(kind denseKind, name string, predict func(*paperText) (*eval.Prediction, error), also ...any) (row paperRow, err error) {
 	all, err := s.denses(kind)
 	if err != nil {
 		return row, err
@@ -273,7 +275,7 @@ func (s *paperSeed) mergedRow(kind denseKind, name string, predict func(*paperTe
 		}
 	}
 	row.Active = row.Parameters
-	row.Scores, err = s.scores(name, fmt.Sprint(keys(all)), predict)
+	row.Scores, err = s.scores(name, fmt.Sprint(append([]any{keys(all)}, also...)...), predict)
 	return row, err
 }
 
@@ -345,6 +347,10 @@ func (s *paperSeed) branches(kind denseKind, names []string, ways ...eval.Branch
 	for _, t := range all {
 		mixtures = append(mixtures, s.inPrecision(t.mixture))
 	}
+	var valid []any // determines the temperatures
+	for _, t := range s.data.valid {
+		valid = append(valid, t.digest)
+	}
 	var tuned []eval.Branching
 	predicted := make(map[string][]*eval.Prediction)
 	for i, name := range names {
@@ -362,7 +368,7 @@ func (s *paperSeed) branches(kind denseKind, names []string, ways ...eval.Branch
 				predicted[t.name] = eval.PredictBranches(mixtures, parts, t.ids, tuned...)
 			}
 			return predicted[t.name][i], nil
-		})
+		}, valid...)
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -57,6 +58,17 @@ func meanBits(texts []string) func(paperRow) float64 {
 		}
 		return sum / float64(len(texts))
 	}
+}
+
+// having returns the table of the seeds that have a row.
+func (t *paperTable) having(name string) *paperTable {
+	some := &paperTable{texts: t.texts, from: t.from}
+	for _, seed := range t.seeds {
+		if slices.ContainsFunc(seed, func(r paperRow) bool { return r.Name == name }) {
+			some.seeds = append(some.seeds, seed)
+		}
+	}
+	return some
 }
 
 func (t *paperTable) domains() []string { return t.texts[:len(t.texts)-1] }

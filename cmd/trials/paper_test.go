@@ -113,6 +113,43 @@ func TestASecondTableCostsNothingAndIsTheSame(t *testing.T) {
 	}
 }
 
+func TestOfAllRowsThoseBeyondTheCoreAreTheFirstSeeds(t *testing.T) {
+	p := tinyPaper(t, t.TempDir())
+	if err := p.run(paperCorpus(t, publicDomain, "alpha", codeDomain), "small", 4, 2); err != nil && p.broken == 0 {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(p.dir, "small", "table.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]bool{"4," + rowFlexOlmo: true, "5," + rowFlexOlmo: true, "4," + rowNoBias: true, "5," + rowNoBias: false} {
+		if got := strings.Contains(string(b), "\n"+line+","); got != want {
+			t.Errorf("a line that begins with %q: %v, want %v", line, got, want)
+		}
+	}
+}
+
+func TestAClaimComparesTheSeedsThatHaveBoth(t *testing.T) {
+	row := func(name string, bits float64) paperRow {
+		return paperRow{Name: name, Scores: map[string]paperScore{"a": {Bits: bits}, mixedSet: {Bits: bits}}}
+	}
+	table := func(first, second float64) *paperTable {
+		return &paperTable{texts: []string{"a", mixedSet}, seeds: [][]paperRow{
+			{row(rowAnchor, 4), row(rowFlexOlmo, first), row(rowNoBias, 2.5)},
+			{row(rowAnchor, 4), row(rowFlexOlmo, second)},
+		}}
+	}
+	for _, test := range []struct {
+		first, second float64
+		held          int
+	}{{2, 3.9, 1}, {3, 0.1, 0}} {
+		p := &paper{tally: &tally{}}
+		if p.claims(table(test.first, test.second), nil); p.held != test.held || p.held+p.broken != 1 {
+			t.Errorf("%v of the first seed and %v of the second beside 2.5 of the first: %d claims held and %d broken, want %d held", test.first, test.second, p.held, p.broken, test.held)
+		}
+	}
+}
+
 // sample is a name that a kind of row has in the table.
 func (k paperRowKind) sample() string {
 	return map[string]string{
