@@ -30,7 +30,8 @@ import (
 const trainingHelp = `Text is read once, document by document, into a file of tokens. What is no text, and what comes twice,
 is skipped and counted. A tenth of the documents is held out to report on. Another twentieth is not
 trained on either: the weights that are best on it are those that are kept, and when it gets worse
-several times in a row, training stops.
+several times in a row, training stops. Text of fewer than 40 documents is cut into pieces of about 4 kB,
+and then the pieces that are held out are of the same documents as those that are trained on.
 
 Interrupted, training goes on where it was when the command is run again. What it needs for that,
 the text as tokens among it, lies in a folder NAME.training, which is removed at the end. A plot and
