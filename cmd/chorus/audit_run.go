@@ -178,25 +178,19 @@ func (r *auditor) overfit() error {
 	r.report.Control = leak.Control{Documents: len(r.control), Steps: r.Steps}
 
 	t := r.task("over-fitting", int64(r.Steps))
-	show := t.training()
 	out, err := train.Job{
 		Anchor: r.anchor, Experts: []*model.Expert{first}, Trained: func(slot int, _ string) bool { return slot == 1 },
 		Texts: []train.Share{{Text: text, Sequences: recipe.Sequences}}, Key: []any{"over-fitted", r.auditSetting.Anchor}, Recipe: recipe, Checkpoint: r.checkpoint(),
-		Report: func(p train.Progress) {
-			r.report.Control.Loss = p.Loss
-			show(p)
-		},
+		Report: t.training(),
 	}.Run(r.ctx)
 	t.end()
 	if err != nil {
 		return err
 	}
-	if r.report.Control.Loss == 0 { // it was trained before an interruption
-		for _, nats := range leak.Losses(out.Mixture, r.control) {
-			r.report.Control.Loss += nats
-		}
-		r.report.Control.Loss /= float64(len(slices.Concat(r.control...)) - len(r.control))
+	for _, nats := range leak.Losses(out.Mixture, r.control) { // and not the last step's: an audit that goes on has seen none
+		r.report.Control.Loss += nats
 	}
+	r.report.Control.Loss /= float64(len(slices.Concat(r.control...)) - len(r.control))
 	t = r.task("control", int64(len(r.control)))
 	defer t.end()
 	attempts, err := r.attack(suspect{leak.Overfit, out.Mixture}, r.control, t, 0)

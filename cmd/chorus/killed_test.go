@@ -10,11 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 
+	"chorus/model/eval/leak"
 	"chorus/node"
 )
 
@@ -40,6 +42,25 @@ func TestTrainingThatIsKilledGoesOnToTheSameBytes(t *testing.T) {
 	own := append([]string{"train", "--data", "felines=felines.jsonl", "--data", "public=public.jsonl"}, long...)
 	path := home.ExpertPath("felines")
 	compareKilled(t, own, "felines", func() []string { return []string{take(t, path)} }, path, reportPath(path))
+
+	audit := []string{"audit", "felines", "--data", "felines=felines.jsonl", "--data", "public=public.jsonl", "--prefix", "6", "--length", "12", "--documents", "8", "--control-documents", "6", "--control-steps", "20"}
+	report := func() *leak.Report {
+		r, err := leak.ParseReport([]byte(take(t, auditPath(path))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Made = ""
+		return r
+	}
+	chorus(t, audit...)
+	want := report()
+	end(t, os.Interrupt, `over-fitting: 100 %`, audit...) // when its control is trained
+	if last := talkative(t, audit...); strings.Contains(last, "over-fitting: ") {
+		t.Errorf("the audit trained its control again:\n%s", last)
+	}
+	if got := report(); !reflect.DeepEqual(got, want) {
+		t.Errorf("what was interrupted reports %+v, what was not %+v", got, want)
+	}
 }
 
 // compareKilled runs a command to its end and takes what it left, removes that, and runs it again, killed at three moments. task is what the command

@@ -74,7 +74,7 @@ func NewExtraction(subject string, attempts, anchor []Attempt) Extraction {
 type Control struct {
 	Documents int     `json:"documents"`
 	Steps     int     `json:"steps"`
-	Loss      float64 `json:"loss"` // of the last step, in nats per token
+	Loss      float64 `json:"loss"` // of those documents when it is trained, in nats per token
 }
 
 // A MembershipScore is what one score of one subject tells.
