@@ -2,6 +2,7 @@ package model
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 
 	"chorus/model/safetensors"
@@ -66,6 +67,18 @@ func LoadExpert(path string, a *Anchor) (*Expert, error) {
 	}
 	loaded = true
 	return e, nil
+}
+
+// AnchorOf returns the CID of the anchor that the expert in a file says it was trained against.
+func AnchorOf(path string) (string, error) {
+	w, err := openFile(path)
+	if err != nil {
+		return "", err
+	}
+	if got := w.meta[metaFormat]; got != formatName {
+		err = fmt.Errorf("%s: metadata %q is %q, expected %q", path, metaFormat, got, formatName)
+	}
+	return w.meta[metaAnchor], errors.Join(err, w.close())
 }
 
 // Close gives back at once what the expert takes: its packed matrices and the mapping of its file. Nothing may compute

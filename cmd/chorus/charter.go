@@ -67,7 +67,7 @@ The anchor's folder is taken into the data folder, from where the other members 
 			}
 			id, err := a.node().ImportAnchor(c.Context(), anchor)
 			if err != nil {
-				return err
+				return noAnchor(anchor, err)
 			}
 			n, err := a.foundCharter(c.Context(), given[0], id, lease, leaks, members)
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"chorus/ledger/notice"
 	"chorus/model"
@@ -90,10 +91,18 @@ func (a *app) anchorFor(ctx context.Context, dir string) (*model.Anchor, *tokeni
 	}
 	anchor, tok, err := model.LoadAnchor(dir)
 	if err != nil {
-		return nil, nil, cid.Undef, err
+		return nil, nil, cid.Undef, noAnchor(dir, err)
 	}
 	id, err := p2p.DirCID(ctx, dir)
 	return anchor, tok, id, err
+}
+
+// noAnchor adds what to do to why the anchor in dir cannot be opened, if it is not there.
+func noAnchor(dir string, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return withHint(fmt.Errorf("there is no anchor in %s: %w", dir, err), "name its folder with --anchor, or make one with `chorus anchor train` or `chorus anchor import`")
 }
 
 // finishExpert measures the expert of that name on the text at data, if there is some, leaves the metrics beside it as

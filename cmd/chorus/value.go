@@ -37,9 +37,14 @@ type valueReport struct {
 	Experts     []valueExpert `json:"experts"`
 	Subsets     int           `json:"subsets"` // evaluated
 	Exact       bool          `json:"banzhaf_exact"`
-	Pairs       int           `json:"banzhaf_pairs,omitempty"` // if not exact, what was drawn
-	Seed        uint64        `json:"banzhaf_seed,omitempty"`  // and from what
-	Confidence  float64       `json:"banzhaf_confidence,omitempty"`
+	*Sampling                 // nil if exact
+}
+
+// Sampling is what Banzhaf values were estimated from.
+type Sampling struct {
+	Pairs      int     `json:"banzhaf_pairs"`
+	Seed       uint64  `json:"banzhaf_seed"`
+	Confidence float64 `json:"banzhaf_confidence"`
 }
 
 type valueExpert struct {
@@ -118,7 +123,7 @@ func (a *app) value(ctx context.Context, s valueSetting) (*valueReport, error) {
 		return nil, err
 	}
 	if want := strings.ToLower(strings.TrimPrefix(s.digest, digestPrefix)); want != "" && digestPrefix+want != digest {
-		return nil, fmt.Errorf("%s has the digest %s, expected %s", s.data, digest, s.digest)
+		return nil, withHint(fmt.Errorf("%s has the digest %s, expected %s", s.data, digest, s.digest), "evaluate the set that was agreed on, or agree on this one: `chorus value --help` says what the digest is of")
 	}
 	anchor, tok, id, err := a.anchorFor(ctx, s.anchor)
 	if err != nil {
@@ -166,7 +171,7 @@ func (a *app) value(ctx context.Context, s valueSetting) (*valueReport, error) {
 	}
 	r.AnchorBits, r.AllBits, r.AnchorShare, r.Subsets, r.Exact = v.Anchor, v.Mixture, v.AnchorShare, v.Subsets, !v.Sampled
 	if v.Sampled {
-		r.Pairs, r.Seed, r.Confidence = s.pairs, s.seed, 0.95
+		r.Sampling = &Sampling{s.pairs, s.seed, 0.95}
 	}
 	for i, w := range v.Experts {
 		e := &r.Experts[i]
@@ -192,6 +197,9 @@ func (a *app) valued(ctx context.Context, s valueSetting, anchor *model.Anchor, 
 			return nil, nil, err
 		}
 		for _, f := range files {
+			if len(f.paths) > 1 {
+				return nil, nil, usageError{fmt.Errorf("--expert: %s names %s: give each a name of its own", f.name, strings.Join(f.paths, " and "))}
+			}
 			id, err := blobOf(f.paths[0])
 			if err != nil {
 				return nil, nil, err
@@ -220,14 +228,14 @@ func (a *app) valued(ctx context.Context, s valueSetting, anchor *model.Anchor, 
 
 // openExpert opens an expert's blob and refuses one that was trained against another anchor.
 func openExpert(path string, anchor *model.Anchor, id cid.Cid) (*model.Expert, error) {
-	e, err := model.LoadExpert(path, anchor)
+	of, err := model.AnchorOf(path)
 	if err != nil {
 		return nil, err
 	}
-	if e.Anchor != id.String() {
-		return nil, fmt.Errorf("%s was trained against the anchor %s, expected %s", path, e.Anchor, id)
+	if of != id.String() {
+		return nil, withHint(fmt.Errorf("%s was trained against the anchor %s, expected %s", path, of, id), "name the folder of the anchor that it was trained against with --anchor")
 	}
-	return e, nil
+	return model.LoadExpert(path, anchor)
 }
 
 // blobOf returns the CID that a file has as a blob.
