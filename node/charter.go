@@ -14,7 +14,6 @@ import (
 	"chorus/ledger"
 	"chorus/ledger/notice"
 	"chorus/node/invite"
-	"chorus/node/steward"
 
 	"github.com/ipfs/go-cid"
 )
@@ -28,6 +27,7 @@ type Charters struct {
 	Proposals []Version    `json:"proposals"` // which lack signatures
 	Requests  []Invitation `json:"requests"`  // of organisations that ask this node to be admitted
 	Leaving   []Leaving    `json:"leaving"`   // members whose last notice withdrew all that they had on offer
+	Replaced  []Replaced   `json:"replaced"`  // keys that the current version lists and that are their members' no more
 }
 
 // Version is one version of the charter, or a proposal for one.
@@ -36,7 +36,7 @@ type Version struct {
 	Charter  *notice.Charter `json:"charter"`
 	Envelope string          `json:"envelope"` // the signed document
 	Changes  []string        `json:"changes"`  // against the version before, in words; empty for the first
-	Votes    []Vote          `json:"votes"`    // who decides on it: the stewards of the version before, then its own if they are others
+	Votes    []Vote          `json:"votes"`    // who decides on it: the stewards of the version before, then its own if they or their keys are others
 }
 
 // A Vote is what the stewards of one version have signed of another.
@@ -50,14 +50,8 @@ type Vote struct {
 // Lacks returns how many signatures are missing.
 func (v Vote) Lacks() int { return max(0, v.Quorum-len(v.Signed)) }
 
-// Leaving is a member that has withdrawn everything.
-type Leaving struct {
-	Member string    `json:"member"`
-	Time   time.Time `json:"time"`
-	Reason string    `json:"reason"`
-}
-
-// A Change is how the next version of the charter differs from the current one. What is zero stays.
+// A Change is how the next version of the charter differs from the current one. What is zero stays, but for keys that were replaced:
+// every version lists those that members have when it is drawn up.
 type Change struct {
 	Add       []notice.Member `json:"add,omitempty"`
 	Remove    []string        `json:"remove,omitempty"`
@@ -66,6 +60,8 @@ type Change struct {
 	Revokers  []Revoker       `json:"revokers,omitempty"`   // keys that are added
 	Terms     Terms           `json:"terms"`
 	Caution
+
+	seats map[string]notice.Member // by name: the members with the keys that they have now, which the next version lists
 }
 
 // A Revoker is a key that can revoke for a member.
@@ -124,7 +120,7 @@ func ReadCharters(home Home, member string, l *ledger.Ledger) (c Charters, err e
 // charters reads what the ledger knows of the charter, and who asks to be put on it.
 func (n *Node) charters(ctx context.Context) (c Charters, err error) {
 	l := n.ledger
-	c.Member = n.Member()
+	c.Member, c.Replaced = n.Member(), replaced(l)
 	known := make(map[cid.Cid]*notice.Notice)
 	after := make(map[cid.Cid]int)
 	for _, n := range l.Charters() {
@@ -159,25 +155,6 @@ func (n *Node) charters(ctx context.Context) (c Charters, err error) {
 	return c, err
 }
 
-// leaving returns what a member's last notice says, if that withdrew everything.
-func leaving(l *ledger.Ledger, m notice.Member) (*Leaving, error) {
-	for _, h := range l.Heads() {
-		if h.Key != m.Publishing {
-			continue
-		}
-		last, err := l.After(h.Key, h.Seq-1, 1)
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range last {
-			if r, ok := n.Body.(*notice.Revocation); ok && r.All {
-				return &Leaving{Member: m.Name, Time: r.Time, Reason: r.Reason}, nil
-			}
-		}
-	}
-	return nil, nil
-}
-
 // Describe puts the charter n, which follows prev, in words. prev is nil for the first.
 func Describe(n, prev *notice.Notice) Version {
 	c := n.Body.(*notice.Charter)
@@ -186,7 +163,12 @@ func Describe(n, prev *notice.Notice) Version {
 		before := prev.Body.(*notice.Charter)
 		v.Changes = changes(before, c)
 		v.Votes = append(v.Votes, vote(before, n))
-		if before.Quorum == c.Quorum && slices.Equal(before.Stewards, c.Stewards) {
+		same := func(a, b string) bool {
+			was, _ := before.Named(a)
+			is, _ := c.Named(b)
+			return a == b && was.Publishing == is.Publishing
+		}
+		if before.Quorum == c.Quorum && slices.EqualFunc(before.Stewards, c.Stewards, same) {
 			return v
 		}
 	}
@@ -215,10 +197,18 @@ func changes(a, b *notice.Charter) (words []string) {
 		switch {
 		case !was:
 			say("admits %s", m.Name)
-		case old.Publishing != m.Publishing || old.Node != m.Node || old.Recovery != m.Recovery:
-			say("gives %s other keys", m.Name)
-		case !slices.Equal(old.Revokers, m.Revokers):
-			say("changes the revoker keys of %s: %d instead of %d", m.Name, len(m.Revokers), len(old.Revokers))
+		default:
+			for _, k := range []struct {
+				role     string
+				from, to notice.PublicKey
+			}{{"publishing", old.Publishing, m.Publishing}, {"node", old.Node, m.Node}, {"recovery", old.Recovery, m.Recovery}} {
+				if k.from != k.to {
+					say("gives %s another %s key: %s instead of %s", m.Name, k.role, keyWords(k.to), keyWords(k.from))
+				}
+			}
+			if !slices.Equal(old.Revokers, m.Revokers) {
+				say("changes the revoker keys of %s: %d instead of %d", m.Name, len(m.Revokers), len(old.Revokers))
+			}
 		}
 	}
 	for _, m := range a.Members {
@@ -283,6 +273,7 @@ func (ch Change) apply(c *notice.Charter, prev cid.Cid, drawn time.Time) (*notic
 		next.Members = slices.Delete(next.Members, i, i+1)
 		next.Stewards = slices.DeleteFunc(next.Stewards, func(s string) bool { return s == name })
 	}
+	reseat(next.Members, ch.seats)
 	for _, m := range ch.Add {
 		if at(m.Name) >= 0 {
 			return nil, fmt.Errorf("%s is on the charter already: to give it other keys, remove and add it in one version", m.Name)
@@ -346,11 +337,15 @@ func (n *Node) Propose(ctx context.Context, change Change) (Signed, error) {
 	if err := n.mayDecide(); err != nil {
 		return Signed{}, err
 	}
-	return n.decide(ctx, change.Caution, func(current *notice.Notice, key ed25519.PrivateKey) (*notice.Notice, error) {
+	return n.decide(ctx, change.Caution, func(current *notice.Notice, keys stewardKeys) (*notice.Notice, error) {
+		if keys.listed == nil {
+			return nil, keys.unlisted
+		}
 		body := current.Body.(*notice.Charter)
+		change.seats = seats(n.ledger)
 		drawn := now().Truncate(time.Second)
 		for _, p := range n.ledger.Proposals() {
-			if !slices.Contains(p.Signers(), notice.PublicKeyOf(key)) {
+			if !slices.Contains(p.Signers(), notice.PublicKeyOf(keys.listed)) {
 				continue
 			}
 			// What was proposed before is not proposed again, and what is proposed now is drawn up later.
@@ -359,7 +354,7 @@ func (n *Node) Propose(ctx context.Context, change Change) (Signed, error) {
 			if err != nil {
 				return nil, err
 			}
-			if again, err := notice.Sign(next, key); err == nil && again.CID == p.CID {
+			if again, err := notice.Sign(next, keys.listed); err == nil && again.CID == p.CID {
 				return p, nil
 			}
 			if !drawn.After(was) {
@@ -370,13 +365,13 @@ func (n *Node) Propose(ctx context.Context, change Change) (Signed, error) {
 		if err != nil {
 			return nil, err
 		}
-		return notice.Sign(next, key)
+		return notice.Sign(next, keys.of(next)...)
 	})
 }
 
 // Sign implements [Control].
 func (n *Node) Sign(ctx context.Context, proposal cid.Cid, with Caution) (Signed, error) {
-	return n.decide(ctx, with, func(_ *notice.Notice, key ed25519.PrivateKey) (*notice.Notice, error) {
+	return n.decide(ctx, with, func(_ *notice.Notice, keys stewardKeys) (*notice.Notice, error) {
 		p, err := n.ledger.Get(proposal)
 		if err != nil {
 			return nil, err
@@ -384,26 +379,28 @@ func (n *Node) Sign(ctx context.Context, proposal cid.Cid, with Caution) (Signed
 		if p.Kind != notice.KindCharter {
 			return nil, fmt.Errorf("%s is a %s, and not a proposal", proposal, p.Kind)
 		}
-		if slices.Contains(p.Signers(), notice.PublicKeyOf(key)) {
-			return p, nil
-		}
-		if !p.Body.(*notice.Charter).Steward(n.Member()) { // who is to become a steward must agree, too
+		body := p.Body.(*notice.Charter)
+		if !body.Steward(n.Member()) { // who is to become a steward must agree, too
 			if err := n.mayDecide(); err != nil {
 				return nil, err
 			}
 		}
-		return notice.Cosign(p, key)
+		all := keys.of(body)
+		if len(all) == 0 {
+			return nil, keys.unlisted
+		}
+		lacking := slices.DeleteFunc(all, func(k ed25519.PrivateKey) bool { return slices.Contains(p.Signers(), notice.PublicKeyOf(k)) })
+		if len(lacking) == 0 {
+			return p, nil
+		}
+		return notice.Cosign(p, lacking...)
 	})
 }
 
 // decide has the steward sign what make returns, stores it and spreads it.
-func (n *Node) decide(ctx context.Context, with Caution, make func(current *notice.Notice, key ed25519.PrivateKey) (*notice.Notice, error)) (s Signed, err error) {
-	key, err := n.publishingKey()
-	if err != nil {
+func (n *Node) decide(ctx context.Context, with Caution, make func(current *notice.Notice, keys stewardKeys) (*notice.Notice, error)) (s Signed, err error) {
+	if _, err := n.stewardKeys(); err != nil { // before it waits
 		return s, err
-	}
-	if m, _ := n.ledger.Charter().Named(n.Member()); m.Publishing != notice.PublicKeyOf(key) {
-		return s, fmt.Errorf("the charter does not list %s with the publishing key of this data folder", n.Member())
 	}
 	if err := n.awaitReconciled(ctx, time.Duration(with.WithinSeconds*float64(time.Second))); err != nil && (!with.Alone || ctx.Err() != nil) {
 		return s, err
@@ -414,7 +411,11 @@ func (n *Node) decide(ctx context.Context, with Caution, make func(current *noti
 	if err != nil {
 		return s, err
 	}
-	signed, err := make(current, key)
+	keys, err := n.stewardKeys()
+	if err != nil {
+		return s, err
+	}
+	signed, err := make(current, keys)
 	if err != nil {
 		return s, err
 	}
@@ -454,60 +455,6 @@ func (n *Node) spread(ctx context.Context) {
 	}
 }
 
-// A Departure is what a member that leaves has signed.
-type Departure struct {
-	Revocation cid.Cid `json:"revocation"`
-	Removal    *Signed `json:"removal,omitempty"` // the proposal that takes it off the charter; nil if it is no steward
-}
-
-// Leave implements [Control].
-func (n *Node) Leave(ctx context.Context, reason string, with Caution) (d Departure, err error) {
-	c := n.ledger.Charter()
-	me, ok := c.Named(n.Member())
-	if !ok {
-		return d, fmt.Errorf("%s is not on the charter any more", n.Member())
-	}
-	steward := c.Steward(n.Member())
-	if steward && len(c.Stewards) == 1 && len(c.Members) > 1 {
-		return d, errors.New("that leaves no steward: make another member one first")
-	}
-	if own, _ := n.own(now()); len(own) > 0 {
-		d.Revocation, err = n.Revoke(ctx, cid.Undef, reason)
-	} else if gone, failed := leaving(n.ledger, me); failed != nil || gone != nil {
-		err = failed // it has said so before
-	} else {
-		d.Revocation, err = n.bow(ctx, reason, with)
-	}
-	if err != nil || !steward || len(c.Members) == 1 {
-		return d, err
-	}
-	s, err := n.Propose(ctx, Change{Remove: []string{n.Member()}, Caution: with})
-	if err == nil {
-		d.Removal = &s
-	}
-	return d, err
-}
-
-// bow withdraws everything in a member's feed that has nothing on offer, so that the stewards see it leave.
-func (n *Node) bow(ctx context.Context, reason string, with Caution) (cid.Cid, error) {
-	if err := n.awaitReconciled(ctx, time.Duration(with.WithinSeconds*float64(time.Second))); err != nil {
-		return cid.Undef, err
-	}
-	key, err := n.publishingKey()
-	if err != nil {
-		return cid.Undef, err
-	}
-	n.signing.Lock()
-	defer n.signing.Unlock()
-	signed, err := steward.Append(n.ledger, key, now(), &notice.Revocation{All: true, Reason: reason})
-	if err != nil {
-		return cid.Undef, err
-	}
-	n.gossip(ctx, signed)
-	n.spread(ctx)
-	return signed.CID, nil
-}
-
 // Lacking says in words whose signatures a proposal lacks; of one that has them all, nothing.
 func (v Version) Lacking() string {
 	var parts []string
@@ -536,6 +483,21 @@ func checkCharter(x *examination) (found []Finding) {
 	if c.Forked {
 		found = append(found, Finding{Verdict: Wrong, Text: fmt.Sprintf("The charter is forked: two versions follow version %d, so that nobody can be admitted or removed any more.", current.Version),
 			Do: "Both branches are in `chorus charter show`. Ask the stewards how each came to be signed."})
+	}
+	for _, r := range c.Replaced {
+		if !r.Steward || r.Role != notice.RotatePublishing {
+			continue
+		}
+		f := Finding{Verdict: Notable, Text: r.Words(), Do: "`chorus charter propose`, by a steward, lists it."}
+		if r.Now.IsZero() {
+			f.Do = fmt.Sprintf("Have %s name another with `chorus key rotate`, or take it off the charter.", r.Member)
+		}
+		if r.Member == c.Member && x.node != nil {
+			if _, _, err := x.node.listedKey(current); err != nil {
+				f.Verdict, f.Do = Wrong, fmt.Sprintf("%v.", err)
+			}
+		}
+		found = append(found, f)
 	}
 	for _, r := range c.Requests {
 		found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("%s asks to be admitted, with the fingerprint %s.", r.Name, r.Fingerprint),

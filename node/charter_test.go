@@ -95,6 +95,7 @@ func TestForkedCharterIsShownAndNotSignedOn(t *testing.T) {
 		_, err := c.nodes["east"].ledger.Add(n)
 		c.must(err)
 	}
+	c.poll("a connection", func() bool { return len(c.nodes["east"].Host().Connected()) == 1 })
 	c.must(c.nodes["east"].Host().Sync(t.Context()))
 	for _, name := range []string{"east", "west"} {
 		all := c.charters(name)
@@ -109,6 +110,9 @@ func TestForkedCharterIsShownAndNotSignedOn(t *testing.T) {
 	}
 	if _, err := c.nodes["east"].Propose(t.Context(), Change{Remove: []string{"west"}}); !errors.Is(err, ErrForked) {
 		t.Errorf("proposed on a fork: %v", err)
+	}
+	if _, err := c.nodes["east"].Invite(t.Context(), InviteRequest{Name: "north"}); !errors.Is(err, ErrForked) {
+		t.Errorf("invited on a fork: %v", err)
 	}
 }
 

@@ -319,6 +319,13 @@ func (n *Node) Invite(_ context.Context, r InviteRequest) (i Invited, err error)
 	} else if _, is := n.ledger.Charter().Named(r.Name); is {
 		return i, fmt.Errorf("%s is on the charter already", r.Name)
 	}
+	// Who could not sign the admission invites nobody.
+	if _, err := n.current(); err != nil {
+		return i, err
+	}
+	if _, _, err := n.listedKey(n.ledger.Charter()); err != nil {
+		return i, err
+	}
 	addrs, err := n.reachedAt(r.Addresses)
 	if err != nil {
 		return i, err

@@ -23,6 +23,10 @@ const (
 	recoveryKey   = "recovery.key"
 	renewalKey    = "renewal.key"
 
+	// What is added to the name of a key while it is to be replaced, and once it is.
+	newKey = ".new"
+	oldKey = ".old"
+
 	revokersFile = "revokers.txt"
 )
 
@@ -117,20 +121,85 @@ func loadKey(path string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// Open implements [Control]. The error wraps [ErrPassphrase] if the passphrase is another.
+// Replace puts the key file at path+".new" in the place of that at path, which stays beside it as path+".old": a charter may list it still.
+// So may one that is there already, and it stays too, under another name.
+func (h Home) Replace(path string) error {
+	aside := path + oldKey
+	if _, err := os.Stat(path); err == nil {
+		for i := 1; ; i++ {
+			other := fmt.Sprintf("%s.%d", aside, i)
+			if _, err := os.Stat(other); err == nil {
+				continue
+			}
+			if err := os.Rename(aside, other); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			break
+		}
+		if err := os.Rename(path, aside); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Rename(path+newKey, path)
+}
+
+// Replaced returns the file of a publishing key that was replaced and stayed in the home. The error wraps [fs.ErrNotExist] if it is not there.
+func (h Home) Replaced(key notice.PublicKey) (path string, f *KeyFile, err error) {
+	entries, err := os.ReadDir(string(h))
+	if err != nil {
+		return "", nil, err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), publishingKey+oldKey) {
+			continue
+		}
+		f, failed := ReadKeyFile(h.path(e.Name()))
+		if failed != nil {
+			err = errors.Join(err, failed)
+		} else if f.Key == key {
+			return h.path(e.Name()), f, nil
+		}
+	}
+	if err == nil {
+		err = fmt.Errorf("the file of %s: %w", key, fs.ErrNotExist)
+	}
+	return "", nil, err
+}
+
+// Open implements [Control]. With the publishing key it opens the one that this replaced, if the charter lists that still. The error wraps
+// [ErrPassphrase] if the passphrase is another.
 func (n *Node) Open(_ context.Context, passphrase string) error {
-	f, err := ReadKeyFile(n.home.path(publishingKey))
+	path := n.home.path(publishingKey)
+	f, err := ReadKeyFile(path)
 	if err != nil {
 		return err
 	}
-	if err := f.Open(passphrase); err != nil {
-		return fmt.Errorf("%s: %w", n.home.path(publishingKey), err)
+	open := func(path string, f *KeyFile) error {
+		err := f.Open(passphrase)
+		if err == nil {
+			var key ed25519.PrivateKey
+			if key, err = f.Private(); err == nil {
+				n.opened.Store(f.Key, key)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		return nil
 	}
-	key, err := f.Private()
+	err = open(path, f)
+	if m, ok := n.ledger.Charter().Named(n.Member()); ok && m.Publishing != f.Key {
+		if oldPath, old, missing := n.home.Replaced(m.Publishing); missing == nil {
+			if failed := open(oldPath, old); !f.Protected() {
+				err = failed // it is the one that was locked
+			}
+		}
+	}
 	if err != nil {
 		return err
 	}
-	n.opened.Store(&key)
 	n.announce()
 	return nil
 }
@@ -142,12 +211,17 @@ func (n *Node) publishingKey() (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if opened := n.opened.Load(); opened != nil && notice.PublicKeyOf(*opened) == f.Key {
-		return *opened, nil
+	return n.private(n.home.path(publishingKey), f)
+}
+
+// private returns the key of a file, also one that is protected and was opened. The error wraps [ErrLocked] if it was not.
+func (n *Node) private(path string, f *KeyFile) (ed25519.PrivateKey, error) {
+	if opened, ok := n.opened.Load(f.Key); ok {
+		return opened.(ed25519.PrivateKey), nil
 	}
 	key, err := f.Private()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", n.home.path(publishingKey), ErrLocked)
+		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
 	}
 	return key, nil
 }

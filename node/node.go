@@ -7,7 +7,6 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -59,9 +58,9 @@ type Node struct {
 	changedMu sync.Mutex
 	changed   chan struct{} // guarded by changedMu; closed and replaced after each round of the steward
 
-	opened   atomic.Pointer[ed25519.PrivateKey] // the publishing key, once a passphrase has opened it
-	caughtUp chan struct{}                      // closed once the node has heard from every member that it can reach
-	signing  sync.Mutex                         // held, for a moment, from deciding what to sign, or which blob nothing names, to having done it
+	opened   sync.Map      // notice.PublicKey → ed25519.PrivateKey, what a passphrase has opened
+	caughtUp chan struct{} // closed once the node has heard from every member that it can reach
+	signing  sync.Mutex    // held, for a moment, from deciding what to sign, or which blob nothing names, to having done it
 	stop     context.CancelFunc
 	stopped  chan struct{} // closed when the steward loop has ended
 }

@@ -263,7 +263,11 @@ Until they have signed, the node may still connect.`,
 			if err != nil {
 				return err
 			}
-			d, err := k.Leave(ctx, reason, with())
+			var d node.Departure
+			err = a.unlocked(ctx, k, func() (err error) {
+				d, err = k.Leave(ctx, reason, with())
+				return err
+			})
 			if err != nil {
 				return err
 			}

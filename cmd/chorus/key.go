@@ -212,8 +212,8 @@ func (a *app) keyPassphrase() *cobra.Command {
 		Use:   "passphrase",
 		Short: "Protect the publishing and recovery keys with a passphrase, change it, or take it away",
 		Long: `Encrypts the data folder's publishing key, and its recovery key if that is still there, with a passphrase (age, scrypt). "chorus up" then asks
-for it, and so do the commands that sign; $` + passphraseFile + ` names a file with it where nobody can be asked. A node that is
-started without it runs, and renews leases if there is a renewal key: see "chorus key new".`,
+for it, and so do the commands that sign, until the node has been given it once: it keeps the key open until it ends. $` + passphraseFile + ` names
+a file with it where nobody can be asked. A node that is started without it runs, and renews leases if there is a renewal key: see "chorus key new".`,
 		Example: `  chorus key passphrase
   chorus key passphrase --remove`,
 		Args: args(cobra.NoArgs),

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+	"slices"
 
 	"chorus/ledger"
 	"chorus/ledger/notice"
@@ -17,12 +17,17 @@ import (
 func (a *app) keyRotate() *cobra.Command {
 	var recovery string
 	var peers []string
-	var ofNode, publish bool
+	var ofNode, publish, yes bool
 	c := &cobra.Command{
 		Use:   "rotate",
 		Short: "Replace the publishing key, or the node's, by a new one",
 		Long: `Makes a new publishing key, or with --node a new node key, and has the recovery key name it in place of the old
-one, which that revokes, so that it helps whoever stole it nothing. The data folder takes the new key into use; the old one stays beside it, as .old.
+one, which that revokes: whoever stole it can neither publish, lease nor connect with it. The data folder takes the new key into use; the
+old one stays beside it, as .old.
+
+Charters are another matter: each version is judged by the keys that the one before it lists, so that a steward's old key signs charters, and
+its new one does not, until a version lists the new one. "chorus charter propose" draws that up, and the command does so itself where this
+node runs. The steward's old key is needed for it, or another steward's signature.
 
 The experts that the old publishing key offered are revoked with it: publish them again, or give --publish, which does it for
 those whose training is still here. It may be repeated after an interruption.`,
@@ -40,6 +45,11 @@ those whose training is still here. It may be repeated after an interruption.`,
 			if recovery == "" {
 				recovery = a.node().RecoveryKeyPath()
 			}
+			if !ofNode {
+				if err := a.mayRotate(c, yes); err != nil {
+					return err
+				}
+			}
 			return a.rotate(c.Context(), role, path, recovery, peers, publish)
 		},
 	}
@@ -47,8 +57,32 @@ those whose training is still here. It may be repeated after an interruption.`,
 	f.StringVar(&recovery, "recovery", "", "file of the recovery key (default: the data folder's, if it is still there)")
 	f.BoolVar(&ofNode, "node", false, "the node's key, and not the publishing key")
 	f.BoolVar(&publish, "publish", false, "publish again what was on offer, where its training is here")
+	f.BoolVar(&yes, "yes", false, "do not ask")
 	f.StringSliceVar(&peers, "peer", nil, "address of a node to bring it to (default: all that are known)")
 	return c
+}
+
+// mayRotate asks where a new publishing key could never come onto the charter.
+func (a *app) mayRotate(c *cobra.Command, yes bool) error {
+	all, err := a.charters(c.Context())
+	if err != nil {
+		return err
+	}
+	charter := inForce(all)
+	m, _ := charter.Named(all.Member)
+	if !charter.Steward(all.Member) || charter.Quorum < len(charter.Stewards) {
+		return nil
+	}
+	if f, err := node.ReadKeyFile(a.node().PublishingKeyPath()); err == nil && f.Key == m.Publishing {
+		return nil
+	}
+	if _, _, err := a.node().Replaced(m.Publishing); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	fmt.Fprintf(a.err, `This steward's publishing key that the charter lists is not in %s, and there is no quorum without it: with a new key
+too nobody will ever be admitted or removed. If a copy of the old one is anywhere, put it there first, as publishing.key.
+`, a.home)
+	return a.confirm(c, yes, "Name a new key all the same?")
 }
 
 func (a *app) rotate(ctx context.Context, role notice.RotatedRole, path, recovery string, peers []string, publish bool) (err error) {
@@ -86,10 +120,7 @@ func (a *app) rotate(ctx context.Context, role notice.RotatedRole, path, recover
 	if err := a.node().Learn(ctx, e.Ledger()); err != nil {
 		return err
 	}
-	if err := os.Rename(path, path+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := a.node().Replace(path); err != nil {
 		return err
 	}
 	a.say("%s is the %s key of %s now, and the old one is revoked: %s has it", replacement.Key, role, e.Member(), e.Peer())
@@ -98,6 +129,7 @@ func (a *app) rotate(ctx context.Context, role notice.RotatedRole, path, recover
 		return nil
 	}
 	a.say("What was signed ahead with the old key, and what it lent, is void: see `chorus recovery export` and `chorus key delegate`.")
+	a.listNewKey(ctx)
 	if len(offered) == 0 {
 		return nil
 	}
@@ -115,6 +147,32 @@ func (a *app) rotate(ctx context.Context, role notice.RotatedRole, path, recover
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// listNewKey has a steward's new key put on the charter, if its node runs, or says what is left to do.
+func (a *app) listNewKey(ctx context.Context) {
+	all, err := a.charters(ctx)
+	if err == nil && !slices.ContainsFunc(all.Replaced, func(r node.Replaced) bool {
+		return r.Steward && r.Member == all.Member && r.Role == notice.RotatePublishing
+	}) {
+		return
+	}
+	a.say("For charters the old key counts until a version lists the new one.")
+	var s node.Signed
+	if err == nil {
+		var client *node.Client
+		if client, err = node.Dial(ctx, a.node()); err == nil {
+			err = a.unlocked(ctx, client, func() (err error) {
+				s, err = client.Propose(ctx, node.Change{Caution: node.Caution{WithinSeconds: reachWithin.Seconds()}})
+				return err
+			})
+		}
+	}
+	if err != nil {
+		a.say("None was proposed, since %v.\nOnce that is mended: `chorus charter propose`", err)
+		return
+	}
+	a.saySigned(s)
 }
 
 // replacement returns the key that is to take the place of the one at path: a new one, or the one that an interrupted attempt made. It is

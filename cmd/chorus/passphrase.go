@@ -104,18 +104,31 @@ func (a *app) readKey(ctx context.Context, path string) (*node.KeyFile, error) {
 	return f, nil
 }
 
-// unlocked has a node do what its publishing key is needed for, after opening that if it is locked.
+// unlocked has a node do what its publishing key is needed for, after opening that if it is locked. A passphrase that the environment brings is tried
+// also where the node has opened the key before: one that is wrong is never taken for right.
 func (a *app) unlocked(ctx context.Context, k node.Control, do func() error) error {
+	path := a.node().PublishingKeyPath()
+	open := func() error {
+		pass, err := a.passphrase(ctx, path)
+		if err != nil {
+			return err
+		}
+		return k.Open(ctx, pass)
+	}
+	if f, err := node.ReadKeyFile(path); err == nil && f.Protected() && os.Getenv(passphraseFile) != "" {
+		if err := open(); err != nil {
+			return err
+		}
+		return do()
+	}
 	err := do()
 	if !errors.Is(err, node.ErrLocked) {
 		return err
 	}
-	pass, asked := a.passphrase(ctx, a.node().PublishingKeyPath())
-	if asked != nil {
-		return errors.Join(asked, err)
-	}
-	if err := k.Open(ctx, pass); err != nil {
-		return err
+	if failed := open(); errors.Is(failed, errNobodyToAsk) {
+		return errors.Join(failed, err)
+	} else if failed != nil {
+		return failed
 	}
 	return do()
 }

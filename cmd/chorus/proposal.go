@@ -33,7 +33,8 @@ func (a *app) charterProposal() *cobra.Command {
 		Short: "Sign a proposal for the charter's next version, as a steward",
 		Long: `Draws up the next version of the charter, signs it and sends it to the other members. It holds once a quorum of
 the stewards of the present version, and one of its own, have signed it with "chorus charter sign": at once where
-one signature is enough. The anchor and the name stay.
+one signature is enough. The anchor and the name stay. Keys that members' recovery keys have replaced since are put on it; with no flags at
+all, that is what it does.
 
 ` + limitsHelp,
 		Example: `  chorus charter propose --add clinic.json
@@ -62,11 +63,7 @@ one signature is enough. The anchor and the name stay.
 				change.Terms.Leak = &leaks
 			}
 			return a.control(c.Context(), func(k node.Control) error {
-				s, err := k.Propose(c.Context(), change)
-				if err != nil {
-					return lonely(err)
-				}
-				return a.result(s, func() { a.saySigned(s) })
+				return a.propose(c.Context(), k, change)
 			})
 		},
 	}
@@ -85,6 +82,19 @@ one signature is enough. The anchor and the name stay.
 	with := caution(c)
 	c.PreRun = func(*cobra.Command, []string) { change.Caution = with() }
 	return c
+}
+
+// propose has a node sign a change, and says what became of it.
+func (a *app) propose(ctx context.Context, k node.Control, change node.Change) error {
+	var s node.Signed
+	err := a.unlocked(ctx, k, func() (err error) {
+		s, err = k.Propose(ctx, change)
+		return err
+	})
+	if err != nil {
+		return lonely(err)
+	}
+	return a.result(s, func() { a.saySigned(s) })
 }
 
 // saySigned says what became of a version that was signed.
@@ -133,7 +143,11 @@ fingerprint must be the one that it reads to you.`,
 			if err := a.confirm(c, yes, "Sign it?"); err != nil {
 				return err
 			}
-			s, err := k.Sign(c.Context(), proposal.CID, with())
+			var s node.Signed
+			err = a.unlocked(c.Context(), k, func() (err error) {
+				s, err = k.Sign(c.Context(), proposal.CID, with())
+				return err
+			})
 			if err != nil {
 				return lonely(err)
 			}
@@ -184,11 +198,7 @@ func pick(c node.Charters, name string) (*node.Version, *node.Invitation, error)
 
 // admit proposes to put the organisation that asks on the charter.
 func (a *app) admit(ctx context.Context, k node.Control, r node.Invitation, with node.Caution) error {
-	s, err := k.Propose(ctx, node.Change{Add: []notice.Member{*r.Card}, Caution: with})
-	if err != nil {
-		return lonely(err)
-	}
-	return a.result(s, func() { a.saySigned(s) })
+	return a.propose(ctx, k, node.Change{Add: []notice.Member{*r.Card}, Caution: with})
 }
 
 // sayRequest shows who asks to be admitted.
@@ -317,6 +327,9 @@ func (a *app) showCharters(all node.Charters) {
 		rows = append(rows, []string{m.Name, role, short(m.Publishing), short(m.Node)})
 	}
 	a.table(rows)
+	for _, r := range all.Replaced {
+		a.say("  %s", r.Words())
+	}
 	a.say("\nversions")
 	for _, v := range all.Versions {
 		what := strings.Join(v.Changes, ", ")
