@@ -27,6 +27,10 @@ type ExportOptions struct {
 	ShardBytes int64
 
 	Report func(done, total int64) // bytes written; may be nil
+
+	// Begin is called before the first byte is written, once nothing of the mixture and of the folder's name stands in the way. Its error
+	// ends the export. May be nil.
+	Begin func() error
 }
 
 // defaultShard is the size that transformers has split at for years, in bytes.
@@ -50,6 +54,11 @@ func SaveCheckpoint(ctx context.Context, dir string, m *Mixture, o ExportOptions
 	c := m.Anchor.Config
 	c.Experts, c.TopK = len(m.Slots), m.TopK
 	return durable.Folder(dir, func(dir string) error {
+		if o.Begin != nil {
+			if err := o.Begin(); err != nil {
+				return err
+			}
+		}
 		if err := x.k.writeConfig(dir, c, x.dtype); err != nil {
 			return err
 		}

@@ -120,6 +120,10 @@ type complianceRequest struct {
 	Revocation cid.Cid `json:"revocation"`
 }
 
+type awaitEndRequest struct {
+	Offers []cid.Cid `json:"offers"`
+}
+
 type presentRequest struct {
 	Envelope []byte `json:"envelope"`
 }
@@ -147,6 +151,9 @@ func controlHandler(c Control, log *slog.Logger) http.Handler {
 		return struct{}{}, c.Open(r.Context(), q.Passphrase)
 	}))
 	mux.Handle("GET /chorus/v1/doctor", respond(log, func(r *http.Request, _ struct{}) ([]Finding, error) { return c.Doctor(r.Context()) }))
+	mux.Handle("POST /chorus/v1/await-end", respond(log, func(r *http.Request, q awaitEndRequest) (Status, error) {
+		return c.AwaitEnd(r.Context(), q.Offers)
+	}))
 	mux.Handle("POST /chorus/v1/export", respond(log, func(r *http.Request, e Export) (struct{}, error) {
 		return struct{}{}, c.RecordExport(r.Context(), e)
 	}))
@@ -235,7 +242,9 @@ func respond[Q, A any](log *slog.Logger, do func(*http.Request, Q) (A, error)) h
 		a := reply[A]{Answer: answer}
 		status := http.StatusOK
 		if err != nil {
-			log.Warn("command", slog.String("path", r.URL.Path), slog.Any("error", err))
+			if !errors.Is(r.Context().Err(), context.Canceled) { // or the command is gone
+				log.Warn("command", slog.String("path", r.URL.Path), slog.Any("error", err))
+			}
 			status, a.Error = http.StatusUnprocessableEntity, err.Error()
 			for name, cause := range causes {
 				if errors.Is(err, cause) {

@@ -110,6 +110,11 @@ func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
 	return call[[]Finding](ctx, c, http.MethodGet, "doctor", nil)
 }
 
+// AwaitEnd implements [Control].
+func (c *Client) AwaitEnd(ctx context.Context, offers []cid.Cid) (Status, error) {
+	return call[Status](ctx, c, http.MethodPost, "await-end", awaitEndRequest{offers})
+}
+
 // RecordExport implements [Control].
 func (c *Client) RecordExport(ctx context.Context, e Export) error {
 	_, err := call[struct{}](ctx, c, http.MethodPost, "export", e)

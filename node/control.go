@@ -21,8 +21,9 @@ type Control interface {
 	Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error)
 	// Account returns the notices, usage and events of the ledger, for people and programs to read.
 	Account(ctx context.Context) (Account, error)
-	// RecordExport writes to the ledger that an export is about to be made. It refuses one with an expert whose
-	// owner does not consent at this moment.
+	// AwaitEnd returns how the node is doing as soon as one of the offers' experts is not in use.
+	AwaitEnd(ctx context.Context, offers []cid.Cid) (Status, error)
+	// RecordExport writes to the ledger that an export is about to be made. It refuses one with an expert that is not in use.
 	RecordExport(ctx context.Context, e Export) error
 	// Compliance returns who has dropped what a revocation withdraws.
 	Compliance(ctx context.Context, revocation cid.Cid) (Compliance, error)
@@ -222,23 +223,30 @@ func OfflineStatus(home Home, member string, l *ledger.Ledger) Status {
 	return s
 }
 
-// RecordExport implements [Control].
-func (n *Node) RecordExport(_ context.Context, e Export) error { return RecordExport(n.ledger, e) }
-
-// RecordExport does on a ledger what [Control] says.
-func RecordExport(l *ledger.Ledger, e Export) error {
-	standings := l.Standings(now())
-	for _, offer := range e.Offers {
-		i := slices.IndexFunc(standings, func(st ledger.Standing) bool { return st.Notice == offer && st.State == ledger.Active })
-		if i < 0 {
-			return fmt.Errorf("the offer %s does not stand, so its expert may not be exported", offer)
-		}
-		err := l.Record(ledger.Event{Time: now(), Kind: ledger.EventExported, Expert: standings[i].Offer.Blob, Offer: offer, Detail: e.Folder})
-		if err != nil {
-			return err
-		}
+// AwaitEnd implements [Control].
+func (n *Node) AwaitEnd(ctx context.Context, offers []cid.Cid) (Status, error) {
+	err := n.Await(ctx, func() bool {
+		m := n.Mixture()
+		return slices.ContainsFunc(offers, func(offer cid.Cid) bool { return !m.stands(offer) })
+	})
+	if err != nil {
+		return Status{}, err
 	}
-	return nil
+	return n.Status(ctx)
+}
+
+// RecordExport implements [Control].
+func (n *Node) RecordExport(_ context.Context, e Export) error {
+	m, at := n.Mixture(), now()
+	var events []ledger.Event
+	for _, offer := range e.Offers {
+		i := slices.IndexFunc(m.Experts, func(a Admitted) bool { return a.Offer == offer })
+		if i < 0 {
+			return fmt.Errorf("the expert of the offer %s is not in use, so it may not be exported", offer)
+		}
+		events = append(events, ledger.Event{Time: at, Kind: ledger.EventExported, Expert: m.Experts[i].Blob, Offer: offer, Detail: e.Folder})
+	}
+	return n.ledger.Record(events...)
 }
 
 // Account implements [Control].

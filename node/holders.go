@@ -72,8 +72,8 @@ var holders = []holder{
 		},
 	},
 	{
-		what:   "commands of this home that compute with experts on offer: eval, value, audit, export",
-		beyond: "a command ends itself, by the word of the node or of the ledger, when an expert that it opened leaves",
+		what:   "commands of this home that compute with experts on offer: eval, value, export",
+		beyond: "a command waits for the node's word that an expert that it opened is not in use any more, and then ends itself",
 	},
 }
 

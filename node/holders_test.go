@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -18,6 +20,7 @@ import (
 	"chorus/model"
 	"chorus/model/safetensors"
 	"chorus/node/openai"
+	"chorus/node/steward"
 
 	"github.com/ipfs/go-cid"
 )
@@ -159,6 +162,44 @@ func TestAnExportIsShownWhenAnOwnerLeaves(t *testing.T) {
 	c.must(os.RemoveAll(folder))
 	if got := c.status(alpha, offer).Exports; len(got) != 0 {
 		t.Errorf("a folder that was deleted is still shown: %v", got)
+	}
+	c.down("alpha", "beta")
+	c.up("alpha")
+	alpha = c.nodes["alpha"]
+	if st := c.standing(alpha, kept); st.State != ledger.Active || alpha.Mixture().Why != steward.NotReconciled {
+		t.Fatalf("the test expects a lease that goes on and a node that is not in step: %s, %q", st.State, alpha.Mixture().Why)
+	}
+	if err := alpha.RecordExport(t.Context(), Export{Folder: folder, Offers: []cid.Cid{kept}}); err == nil {
+		t.Error("a node that may have missed a revocation had an export made")
+	}
+}
+
+func TestWhoeverWaitsLearnsThatAnExpertIsNotInUseAnyMore(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta")
+	c.up("alpha", "beta")
+	offer, _ := c.publish("beta", 2)
+	other, _ := c.publish("beta", 3)
+	alpha := c.nodes["alpha"]
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := alpha.AwaitEnd(ctx, []cid.Cid{offer, other}); !errors.Is(err, context.Canceled) {
+		t.Errorf("while both are in use: %v", err)
+	}
+	told := make(chan Status)
+	go func() {
+		s, err := alpha.AwaitEnd(t.Context(), []cid.Cid{other, offer})
+		if err != nil {
+			t.Error(err)
+		}
+		told <- s
+	}()
+	c.revoke("beta", offer)
+	s := <-told
+	for _, e := range s.Experts {
+		if e.InUse != (e.Offer == other) {
+			t.Errorf("it was told %+v", e)
+		}
 	}
 }
 

@@ -101,6 +101,7 @@ func (n *Node) withdraw() {
 	stay := slices.DeleteFunc(slices.Clone(u.mixture.Experts), func(a Admitted) bool { return withdrawn[a.Offer] })
 	if len(stay) < len(u.mixture.Experts) {
 		n.run(stay, steward.NoneStands, u.until)
+		n.announce()
 	}
 }
 

@@ -56,7 +56,7 @@ type Node struct {
 	api     *api     // nil unless the node serves
 
 	changedMu sync.Mutex
-	changed   chan struct{} // guarded by changedMu; closed and replaced after each round of the steward
+	changed   chan struct{} // guarded by changedMu; closed and replaced after each round of the steward, and when experts are withdrawn
 
 	opened   sync.Map      // notice.PublicKey → ed25519.PrivateKey, what a passphrase has opened
 	caughtUp chan struct{} // closed once the node has heard from every member that it can reach

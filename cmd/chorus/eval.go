@@ -105,7 +105,8 @@ func (a *app) evalCommand() *cobra.Command {
 		Use:   "eval",
 		Short: "Measure the mixture on text: bits per byte, beside the anchor and each expert",
 		Long: `Measures how many bits per byte the anchor, each expert in use, the average of their weights and the
-mixture need for held-out text. Without --data the text is that of the demo.`,
+mixture need for held-out text. Without --data the text is that of the demo. The node must run: it knows
+which experts may be used, and ends the command when one of them may not any more.`,
 		Example: `  chorus eval --data cardiology=./reports`,
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -120,7 +121,7 @@ mixture need for held-out text. Without --data the text is that of the demo.`,
 				}
 				domains = append([]domain{public}, members...)
 			}
-			s, _, err := a.status(c.Context())
+			experts, err := a.inUse(c.Context())
 			if err != nil {
 				return err
 			}
@@ -137,13 +138,12 @@ mixture need for held-out text. Without --data the text is that of the demo.`,
 				texts = append(texts, namedText{d.name, text})
 			}
 			var rows []bitsRow
-			stand := standing(s)
-			err = a.whileTheyStand(c.Context(), stand, func(ctx context.Context) error {
-				experts, mixture, err := open(stand, anchor)
+			err = a.whileInUse(c.Context(), experts, func(ctx context.Context) error {
+				opened, mixture, err := open(experts, anchor)
 				if err != nil {
 					return err
 				}
-				rows, err = a.compare(ctx, anchor, experts, mixture, texts)
+				rows, err = a.compare(ctx, anchor, opened, mixture, texts)
 				return err
 			})
 			if err != nil {

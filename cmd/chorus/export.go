@@ -53,7 +53,7 @@ func (a *app) exportCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "export DIR",
 		Short: "Write the mixture as a folder that transformers loads",
-		Long: `Writes the anchor and every expert that stands under a lease as a FlexOlmoForCausalLM: configuration,
+		Long: `Writes the anchor and every expert that the running node uses as a FlexOlmoForCausalLM: configuration,
 tokenizer and sharded safetensors, which transformers and vLLM load without code of chorus.
 
 Two things that format cannot hold: the bias of an expert's row in the router, and a low-rank expert
@@ -70,7 +70,7 @@ An export is a copy that no revocation reaches. The ledger notes it with the exp
 				return usageError{fmt.Errorf("--shard-gb %v: expected a size above 0", shard)}
 			}
 			o.ShardBytes = max(1, int64(shard*1e9))
-			s, _, err := a.status(c.Context())
+			held, err := a.inUse(c.Context())
 			if err != nil {
 				return err
 			}
@@ -78,27 +78,23 @@ An export is a copy that no revocation reaches. The ledger notes it with the exp
 			if err != nil {
 				return err
 			}
-			stand := standing(s)
 			var experts []namedExpert
 			made := false
-			err = a.whileTheyStand(c.Context(), stand, func(ctx context.Context) error {
+			err = a.whileInUse(c.Context(), held, func(ctx context.Context) (err error) {
 				var mixture *model.Mixture
-				if experts, mixture, err = open(stand, anchor); err != nil {
-					return err
-				}
-				if err := a.recordExport(ctx, given[0], stand); err != nil {
+				if experts, mixture, err = open(held, anchor); err != nil {
 					return err
 				}
 				var end func()
 				o.Report, end = a.transfer("export")
 				defer func() { end() }()
-				err := model.SaveCheckpoint(ctx, given[0], mixture, o)
+				o.Begin = func() error { return a.recordExport(ctx, given[0], held) }
+				err = model.SaveCheckpoint(ctx, given[0], mixture, o)
 				made = err == nil
 				return err
 			})
-			left := (*leftError)(nil)
 			switch {
-			case errors.As(err, &left) && made:
+			case err != nil && made:
 				return errors.Join(err, os.RemoveAll(given[0]))
 			case errors.Is(err, model.ErrLossy):
 				return withHint(err, "accept the loss with --lossy")
@@ -121,8 +117,11 @@ An export is a copy that no revocation reaches. The ledger notes it with the exp
 	return c
 }
 
-// recordExport has the ledger note an export before it is made.
+// recordExport has the node note an export before it is made: of the anchor alone there is nothing to note.
 func (a *app) recordExport(ctx context.Context, dir string, experts []node.Expert) error {
+	if len(experts) == 0 {
+		return nil
+	}
 	var e node.Export
 	for _, x := range experts {
 		e.Offers = append(e.Offers, x.Offer)
@@ -132,15 +131,8 @@ func (a *app) recordExport(ctx context.Context, dir string, experts []node.Exper
 		return err
 	}
 	client, err := node.Dial(ctx, a.node())
-	if err == nil {
-		return client.RecordExport(ctx, e)
-	}
-	if !errors.Is(err, node.ErrNotRunning) {
-		return err
-	}
-	l, err := a.node().OpenLedger()
 	if err != nil {
 		return err
 	}
-	return errors.Join(node.RecordExport(l, e), l.Close())
+	return client.RecordExport(ctx, e)
 }

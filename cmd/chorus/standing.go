@@ -6,80 +6,113 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"chorus/ledger"
 	"chorus/node"
+	"chorus/node/steward"
+
+	"github.com/ipfs/go-cid"
 )
 
-// askEvery is how often a command that computes with other members' experts asks whether they still may be used.
-const askEvery = 2 * time.Second
+// errNodeGone ends a command that computes with experts on offer when the node ends.
+var errNodeGone = fmt.Errorf("%w any more, and without it nobody here hears of a revocation", node.ErrNotRunning)
 
-// standing returns the experts that stand under a lease and are here.
-func standing(s node.Status) (held []node.Expert) {
-	for _, e := range s.Experts {
-		if e.State == ledger.Active && e.Held && e.Refusal == "" {
-			held = append(held, e)
-		}
+// inUse returns the experts that the home's running node has in its mixture. Without a node that runs and is in step with the others nobody
+// here knows whose experts may be used, so that it is an error, with more hints if there are.
+func (a *app) inUse(ctx context.Context, hints ...string) (held []node.Expert, err error) {
+	client, err := node.Dial(ctx, a.node())
+	if errors.Is(err, node.ErrNotRunning) {
+		return nil, withHint(fmt.Errorf("%w, and only one that runs knows whose experts may be used", err), hints...)
+	} else if err != nil {
+		return nil, err
 	}
-	return held
+	s, err := client.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.Why != "" && s.Why != steward.NoneStands {
+		return nil, withHint(fmt.Errorf("no expert may be used now: %s", s.Why), slices.Concat([]string{"`chorus doctor` says what to do"}, hints)...)
+	}
+	return slices.DeleteFunc(s.Experts, func(e node.Expert) bool { return !e.InUse }), nil
 }
 
-// A leftError ends a command that computes with an expert when its owner leaves.
-type leftError struct{ expert node.Expert }
+// A leftError ends a command that computes with an expert when the node does not use it any more.
+type leftError struct {
+	expert node.Expert
+	why    string
+}
 
 func (e *leftError) Error() string {
-	return fmt.Sprintf("%s of %s may not be used any more: %s", e.expert.Domain, e.expert.Member, e.expert.Words())
+	return fmt.Sprintf("%s of %s may not be used any more: %s", e.expert.Domain, e.expert.Member, e.why)
 }
 
-// whileTheyStand calls do, and ends its context with a [*leftError], which it returns, when one of the experts may not be used
-// any more: by the word of the home's running node, or when its lease runs out.
-func (a *app) whileTheyStand(ctx context.Context, experts []node.Expert, do func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+// whileInUse calls do, which computes with experts that the home's node uses, and ends its context as soon as the node does not use one
+// of them any more, or ends. It returns nil only if the node used all of them until after do had returned.
+func (a *app) whileInUse(ctx context.Context, experts []node.Expert, do func(context.Context) error) error {
+	if len(experts) == 0 {
+		return do(ctx)
+	}
+	client, err := node.Dial(ctx, a.node())
+	if errors.Is(err, node.ErrNotRunning) {
+		return errNodeGone
+	} else if err != nil {
+		return err
+	}
+	var offers []cid.Cid
+	for _, e := range experts {
+		offers = append(offers, e.Offer)
+	}
+	working, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		ask := time.NewTicker(askEvery)
-		defer ask.Stop()
-		for {
-			if left := a.firstLeft(ctx, experts); left != nil {
-				cancel(left)
-				return
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-ask.C:
-			}
-		}
+		s, err := client.AwaitEnd(working, offers)
+		end(ended(s, err, experts))
 	})
-	err := do(ctx)
-	cancel(nil)
+	err = do(working)
+	end(nil)
 	wg.Wait()
-	if left := (*leftError)(nil); errors.As(context.Cause(ctx), &left) {
-		return left
+	if cause := context.Cause(working); !errors.Is(cause, context.Canceled) {
+		return cause
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	s, err := client.Status(ctx) // its word may have been on the way
+	if err == nil && !slices.ContainsFunc(offers, func(o cid.Cid) bool { return left(s, o) != nil }) {
+		return nil
+	}
+	return ended(s, err, experts)
 }
 
-// firstLeft returns the first of the experts that may not be used any more, or nil. A node that does not run learns
-// nothing, and its ledger is left to one that starts.
-func (a *app) firstLeft(ctx context.Context, experts []node.Expert) *leftError {
-	if client, err := node.Dial(ctx, a.node()); err == nil {
-		if s, err := client.Status(ctx); err == nil {
-			for _, e := range experts {
-				i := slices.IndexFunc(s.Experts, func(x node.Expert) bool { return x.Offer == e.Offer })
-				if i >= 0 && s.Experts[i].State != ledger.Active {
-					return &leftError{s.Experts[i]}
-				}
-			}
-			return nil
-		}
+// ended says why experts are not in use any more, by what a node answered: nil if the command itself has ended.
+func ended(s node.Status, err error, experts []node.Expert) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	} else if err != nil {
+		return errNodeGone
 	}
 	for _, e := range experts {
-		if !time.Now().Before(e.Until) {
-			e.State = ledger.Lapsed
-			return &leftError{e}
+		if x := left(s, e.Offer); x != nil {
+			return x
 		}
 	}
-	return nil
+	return &leftError{experts[0], "the node had stopped using it, or another that was opened with it, for a moment"}
+}
+
+// left returns that an offer's expert is not in use by a node, or nil if it is.
+func left(s node.Status, offer cid.Cid) *leftError {
+	i := slices.IndexFunc(s.Experts, func(e node.Expert) bool { return e.Offer == offer })
+	switch {
+	case i < 0:
+		return &leftError{node.Expert{Offer: offer}, "the node does not know its offer"}
+	case s.Experts[i].InUse:
+		return nil
+	}
+	e := s.Experts[i]
+	why := e.Words()
+	if e.State == ledger.Active && e.Refusal == "" {
+		why = s.Why
+	}
+	return &leftError{e, why}
 }

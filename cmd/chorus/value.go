@@ -130,7 +130,7 @@ func (a *app) value(ctx context.Context, s valueSetting) (*valueReport, error) {
 		return nil, err
 	}
 	r := &valueReport{Data: s.data, Digest: digest, Anchor: id}
-	experts, stand, err := a.valued(ctx, s, anchor, r)
+	experts, held, err := a.valued(ctx, s, anchor, r)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +159,7 @@ func (a *app) value(ctx context.Context, s valueSetting) (*valueReport, error) {
 		},
 	}
 	var v *eval.Valuation
-	err = a.whileTheyStand(ctx, stand, func(ctx context.Context) (err error) {
+	err = a.whileInUse(ctx, held, func(ctx context.Context) (err error) {
 		v, err = eval.Value(ctx, job)
 		return err
 	})
@@ -182,7 +182,7 @@ func (a *app) value(ctx context.Context, s valueSetting) (*valueReport, error) {
 
 // valued opens the experts to value and names them in r: those in use, which it returns too, or those that the command
 // line names.
-func (a *app) valued(ctx context.Context, s valueSetting, anchor *model.Anchor, r *valueReport) (experts []*model.Expert, stand []node.Expert, err error) {
+func (a *app) valued(ctx context.Context, s valueSetting, anchor *model.Anchor, r *valueReport) (experts []*model.Expert, held []node.Expert, err error) {
 	open := func(e valueExpert, path string) error {
 		expert, err := openExpert(path, anchor, r.Anchor)
 		if err != nil {
@@ -210,12 +210,10 @@ func (a *app) valued(ctx context.Context, s valueSetting, anchor *model.Anchor, 
 		}
 		return experts, nil, nil
 	}
-	status, _, err := a.status(ctx)
-	if err != nil {
+	if held, err = a.inUse(ctx, "or value files, named with --expert NAME=FILE"); err != nil {
 		return nil, nil, err
 	}
-	stand = standing(status)
-	for _, e := range stand {
+	for _, e := range held {
 		if err := open(valueExpert{Name: e.Domain, Member: e.Member, Blob: e.Blob}, e.Path); err != nil {
 			return nil, nil, err
 		}
@@ -223,7 +221,7 @@ func (a *app) valued(ctx context.Context, s valueSetting, anchor *model.Anchor, 
 	if len(experts) == 0 {
 		return nil, nil, withHint(errors.New("no expert is in use here"), "`chorus experts` says where each stands", "or name files with --expert NAME=FILE")
 	}
-	return experts, stand, nil
+	return experts, held, nil
 }
 
 // openExpert opens an expert's blob and refuses one that was trained against another anchor.
