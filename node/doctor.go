@@ -190,13 +190,14 @@ func checkFeed(x *examination) []Finding {
 	if !ok {
 		return []Finding{{Verdict: Wrong, Text: fmt.Sprintf("%s is not on the charter any more.", x.status.Member), Do: "Ask a steward."}}
 	}
-	heads := slices.DeleteFunc(x.ledger.Heads(), func(h notice.Head) bool { return h.Key != member.Publishing })
+	key := speaks(x.ledger, member)
+	heads := slices.DeleteFunc(x.ledger.Heads(), func(h notice.Head) bool { return h.Key != key })
 	if len(heads) > 1 {
 		return []Finding{{Verdict: Wrong, Text: "This member's key has signed two notices with one number, so its experts are suspended everywhere, for good.",
-			Do: "Find out who else has publishing.key, and how. Then have the stewards put a new key on the charter."}}
+			Do: "Find out who else has publishing.key, and how. Then name a new one: `chorus key rotate --recovery FILE`."}}
 	}
 	for _, gap := range x.ledger.Missing() {
-		if gap.Key == member.Publishing {
+		if gap.Key == key {
 			return []Finding{{Verdict: Wrong, Text: fmt.Sprintf("Notices %d to %d of this member's own feed are missing here, so this node signs nothing.", gap.First, gap.Last),
 				Do: "Let it reach the members who have them; who signed them, if it was not this node, has publishing.key."}}
 		}
@@ -309,8 +310,12 @@ func checkMembers(x *examination) (found []Finding) {
 		if m.Name == x.status.Member {
 			continue
 		}
-		connected, attempts := x.node.host.Reach(x, m.Node)
+		now := seat(x.ledger, m).Node
+		connected, attempts := x.node.host.Reach(x, now)
 		switch {
+		case now.IsZero():
+			found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("The node key of %s was revoked, so that no node lets it in.", m.Name),
+				Do: fmt.Sprintf("%s must name a new one: `chorus key rotate --node`.", m.Name)})
 		case connected && !slices.ContainsFunc(x.status.Members, func(s MemberStatus) bool { return s.Name == m.Name && !s.Synced.IsZero() }):
 			found = append(found, Finding{Verdict: Notable, Text: fmt.Sprintf("%s is reached, and has exchanged nothing with this node since it started.", m.Name),
 				Do: fmt.Sprintf("If it stays so, the node of %s does not let this one in: ask a steward whether this member is still on the charter, with this node's key.", m.Name)})

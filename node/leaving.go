@@ -22,10 +22,7 @@ type Leaving struct {
 
 // leaving returns what a member's last notice says, if that withdrew everything.
 func leaving(l *ledger.Ledger, m notice.Member) (*Leaving, error) {
-	key := seat(l, m).Publishing
-	if key.IsZero() { // it was revoked
-		key = m.Publishing
-	}
+	key := speaks(l, m)
 	for _, h := range l.Heads() {
 		if h.Key != key {
 			continue

@@ -54,6 +54,14 @@ func seat(l *ledger.Ledger, m notice.Member) notice.Member {
 	return m
 }
 
+// speaks returns the key in whose feed a member of the charter speaks, or did until that was revoked.
+func speaks(l *ledger.Ledger, m notice.Member) notice.PublicKey {
+	if key := seat(l, m).Publishing; !key.IsZero() {
+		return key
+	}
+	return m.Publishing
+}
+
 // seats returns the seats of all members, by name.
 func seats(l *ledger.Ledger) map[string]notice.Member {
 	all := make(map[string]notice.Member)

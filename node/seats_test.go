@@ -6,8 +6,11 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"chorus/ledger/notice"
+
+	"github.com/ipfs/go-cid"
 )
 
 // rotate has a member's recovery key name a new publishing or node key, by way of its own node, and puts that into the home.
@@ -200,4 +203,37 @@ func TestAMemberWhoseNewKeyIsNotOnTheCharterIsSeenToLeave(t *testing.T) {
 		l := c.charters("east").Leaving
 		return len(l) == 1 && l[0].Member == "west"
 	})
+}
+
+func TestTheDoctorKnowsMembersByTheKeysThatTheyHaveNow(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "east", "west")
+	c.up("east", "west")
+	c.rotate("west", notice.RotateNode)
+	c.down("west")
+	c.up("west")
+	east := c.nodes["east"]
+	c.poll("west's sync", func() bool {
+		return finding(c.doctor(east), "members") == "fine: All 1 other members are connected. "
+	})
+	if got := c.charters("east").Replaced; len(got) != 1 || got[0].Role != notice.RotateNode || got[0].Now != c.nodes["west"].self {
+		t.Errorf("replaced: %+v", got)
+	}
+
+	c.rotate("east", notice.RotatePublishing)
+	if got := finding(c.doctor(east), "feed"); got != "" {
+		t.Errorf("feed: %q", got)
+	}
+	_, err := east.ledger.Add(c.sign("east", 5, c.charter.CID, &notice.Lease{Offers: []cid.Cid{}, Heads: []notice.Head{}, NotAfter: now().Add(time.Hour)}))
+	c.must(err)
+	if got := finding(c.doctor(east), "feed"); !strings.Contains(got, "wrong: Notices 1 to 4 of this member's own feed are missing") {
+		t.Errorf("feed: %q", got)
+	}
+
+	// The next version lists both.
+	s, err := east.Propose(t.Context(), Change{})
+	c.must(err)
+	if !s.Holds || len(s.Changes) != 2 || len(c.charters("east").Replaced) != 0 {
+		t.Errorf("%v: %q", s.Holds, s.Changes)
+	}
 }
