@@ -84,8 +84,9 @@ type Terms struct {
 // Caution says how sure a steward wants to be that nothing has happened that this node has not heard of. Whoever signs two
 // versions that follow the same one can fork the charter.
 type Caution struct {
-	WithinSeconds float64 `json:"within_seconds"`  // how long to look for another member; zero: until the context ends
-	Alone         bool    `json:"alone,omitempty"` // sign although none could be reached
+	WithinSeconds float64 `json:"within_seconds"`    // how long to look for another member; zero: until the context ends
+	Alone         bool    `json:"alone,omitempty"`   // sign although none could be reached
+	Replace       bool    `json:"replace,omitempty"` // sign although this steward has signed another that may still come to hold
 }
 
 // Signed is what became of a version that this node's steward has signed.
@@ -97,6 +98,7 @@ type Signed struct {
 // Errors about signing charters.
 var (
 	ErrNotSteward = errors.New("only stewards decide on the charter")
+	ErrPending    = errors.New("this steward has signed another version that follows the same one, and if both came to hold the charter would be forked for good")
 	ErrForked     = errors.New("the charter is forked: two versions follow the current one, each with its quorum, so that nothing can be changed any more")
 )
 
@@ -419,6 +421,10 @@ func (n *Node) decide(ctx context.Context, with Caution, make func(current *noti
 	if err != nil {
 		return s, err
 	}
+	if other := n.pending(keys, signed); other != nil && !with.Replace {
+		v := Describe(other, current)
+		return s, fmt.Errorf("%w: %s (%s). %s", ErrPending, v.CID, strings.Join(v.Changes, ", "), v.Lacking())
+	}
 	if err := n.host.Publish(ctx, signed); err != nil {
 		return s, err
 	}
@@ -433,6 +439,22 @@ func (n *Node) decide(ctx context.Context, with Caution, make func(current *noti
 	}
 	n.spread(ctx)
 	return s, nil
+}
+
+// pending returns a proposal beside signed that has the signature of the same steward, or nil.
+func (n *Node) pending(keys stewardKeys, signed *notice.Notice) *notice.Notice {
+	if keys.listed == nil {
+		return nil
+	}
+	mine := func(p *notice.Notice) bool {
+		return slices.Contains(p.Signers(), notice.PublicKeyOf(keys.listed))
+	}
+	all := n.ledger.Proposals()
+	i := slices.IndexFunc(all, func(p *notice.Notice) bool { return p.CID != signed.CID && mine(p) })
+	if i < 0 || !mine(signed) {
+		return nil
+	}
+	return all[i]
 }
 
 // mayDecide returns why this node's member does not decide on the charter, or nil if it does.

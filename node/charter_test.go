@@ -128,3 +128,29 @@ func TestStewardWhoReachesNobodySignsOnlyIfToldTo(t *testing.T) {
 		t.Errorf("told to: %v, %v", s.Holds, err)
 	}
 }
+
+func TestAStewardSignsASecondVersionBesideAFirstOnlyIfToldTo(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "east", "west")
+	c.up("east", "west")
+	east, west := c.nodes["east"], c.nodes["west"]
+	first := Change{Steward: []string{"west"}, Terms: Terms{Quorum: 2}}
+	p, err := east.Propose(t.Context(), first)
+	c.must(err)
+	second := Change{Terms: Terms{OffersPerDay: 1}}
+	if _, err := east.Propose(t.Context(), second); !errors.Is(err, ErrPending) || !strings.Contains(err.Error(), p.CID.String()+" (makes west a steward, quorum: 2 instead of 1). 1 of the stewards of version 2 must sign yet: west") {
+		t.Errorf("a second: %v", err)
+	}
+	if again, err := east.Propose(t.Context(), first); err != nil || again.CID != p.CID {
+		t.Errorf("the first again: %v", err)
+	}
+	if version(east) != 1 || version(west) != 1 {
+		t.Error("the second holds")
+	}
+	second.Replace = true
+	s, err := east.Propose(t.Context(), second)
+	if err != nil || !s.Holds {
+		t.Errorf("told to: %v", err)
+	}
+	c.await("version 2", func(n *Node) bool { return version(n) == 2 })
+}

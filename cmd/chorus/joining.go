@@ -268,7 +268,9 @@ Until they have signed, the node may still connect.`,
 				d, err = k.Leave(ctx, reason, with())
 				return err
 			})
-			if err != nil {
+			if errors.Is(err, node.ErrPending) {
+				return cautioned(err)
+			} else if err != nil {
 				return err
 			}
 			return a.result(d, func() {

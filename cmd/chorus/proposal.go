@@ -21,7 +21,10 @@ import (
 // caution adds the flag of commands that sign charters, and returns what they pass on.
 func caution(c *cobra.Command) func() node.Caution {
 	alone := c.Flags().Bool("alone", false, "sign although no other member can be reached, who might know of a version that this node does not: two that follow the same one fork the charter for good")
-	return func() node.Caution { return node.Caution{WithinSeconds: reachWithin.Seconds(), Alone: *alone} }
+	replace := c.Flags().Bool("replace", false, "sign although this steward has signed another version that is not signed by all yet: see to it that nobody signs that one any more, or the charter is forked for good")
+	return func() node.Caution {
+		return node.Caution{WithinSeconds: reachWithin.Seconds(), Alone: *alone, Replace: *replace}
+	}
 }
 
 func (a *app) charterProposal() *cobra.Command {
@@ -92,7 +95,7 @@ func (a *app) propose(ctx context.Context, k node.Control, change node.Change) e
 		return err
 	})
 	if err != nil {
-		return lonely(err)
+		return cautioned(err)
 	}
 	return a.result(s, func() { a.saySigned(s) })
 }
@@ -140,6 +143,9 @@ fingerprint must be the one that it reads to you.`,
 				return a.admit(c.Context(), k, *request, with())
 			}
 			a.sayProposal(*proposal, charters)
+			if len(others(*proposal, charters)) > 0 && !with().Replace {
+				return cautioned(node.ErrPending)
+			}
 			if err := a.confirm(c, yes, "Sign it?"); err != nil {
 				return err
 			}
@@ -149,7 +155,7 @@ fingerprint must be the one that it reads to you.`,
 				return err
 			})
 			if err != nil {
-				return lonely(err)
+				return cautioned(err)
 			}
 			return a.result(s, func() { a.saySigned(s) })
 		})
@@ -160,8 +166,11 @@ fingerprint must be the one that it reads to you.`,
 
 var errNotSigned = errors.New("nothing was signed")
 
-// lonely adds what a steward can do who reaches nobody.
-func lonely(err error) error {
+// cautioned adds what a steward can do who reaches nobody, or has signed another version before.
+func cautioned(err error) error {
+	if errors.Is(err, node.ErrPending) {
+		return withHint(err, "have those who could sign the other one not do so, and then sign with --replace", "`chorus charter show` shows it; `chorus charter sign` is for whoever is to sign it after all")
+	}
 	if errors.Is(err, node.ErrNotReconciled) {
 		return withHint(err, "if the others are gone, or none has ever run, sign with --alone")
 	}
@@ -216,11 +225,19 @@ func (a *app) sayProposal(p node.Version, c node.Charters) {
 	for _, v := range p.Votes {
 		a.say("  signed by %s of the stewards of version %d, and needs %d", list(v.Signed), v.Version, v.Quorum)
 	}
+	for _, other := range others(p, c) {
+		a.say("  This steward has signed %s too (%s). If both came to hold, the charter would be forked for good.", short(other.CID), strings.Join(other.Changes, ", "))
+	}
+}
+
+// others are the proposals beside p that this steward has signed.
+func others(p node.Version, c node.Charters) (signed []node.Version) {
 	for _, other := range c.Proposals {
 		if other.CID != p.CID && slices.ContainsFunc(other.Votes, func(v node.Vote) bool { return slices.Contains(v.Signed, c.Member) }) {
-			a.say("  This steward has signed %s too (%s). If both came to hold, the charter would be forked for good.", short(other.CID), strings.Join(other.Changes, ", "))
+			signed = append(signed, other)
 		}
 	}
+	return signed
 }
 
 // confirm returns nil if the answer to a question is yes. It asks unless that is known.
