@@ -28,7 +28,7 @@ With --dp-epsilon and --dp-delta it trains with differential privacy: whatever t
 if any one unit of the text had not been there. A unit is a document, or with --dp-unit field:NAME all records of .jsonl files that
 share the value of a field, such as those of one patient. What protects them is noise, drawn anew in every run, so
 no two runs give the same weights, and a price in quality, which is less the more units there are. The private text is not cut into
-pieces, and is read into memory: more than 1 GiB is refused.
+pieces, and is read into memory, of which it takes about five times its size: more than 1 GiB is refused.
 
   covered      every unit that is trained on, in the expert as it is published: its FFNs, its router's rows and their biases
   not covered  the numbers measured on held-out units; the text named public; how many units there are; the report, whose curve
