@@ -17,6 +17,7 @@ var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"rate": func(r Rate) string {
 		return fmt.Sprintf("%.1f %% (%.1f to %.1f)", 100*r.Value, 100*r.Low, 100*r.High)
 	},
+	"kinds":      func() string { return strings.Join(Kinds(), ", ") },
 	"median":     median,
 	"most":       func(v []float64) float64 { return v[len(v)-1] },
 	"extraction": plotExtraction, "similarity": plotSimilarity, "roc": plotROC, "exposure": plotExposure,

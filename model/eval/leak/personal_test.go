@@ -23,7 +23,30 @@ func TestFormsOfPersonalDataAreFoundAndWhatOnlyLooksAlikeIsNot(t *testing.T) {
 		"at 221b Baker Street, London":                  {{"postal address", "221bbakerstreet"}},
 		"wohnt in der Lindenstraße 17a":                 {{"postal address", "lindenstraße17a"}},
 		"in 1984 there were 12 Angry Men, 3.14 and 7/8": nil,
-		"0000 0000 0000 0000":                           nil,
+
+		"SSN: 219 09 9999, Social Security no. 219099998":   {{"social security number", "219099998"}, {"social security number", "219099999"}},
+		"219 09 9999 and 219099999":                         nil,
+		"SSN 000 09 9999":                                   nil,
+		"NHS 943 476 5919 or 943-476-5919":                  {{"NHS number", "9434765919"}, {"phone number", "9434765919"}},
+		"his NHS number: 9434765919":                        {{"NHS number", "9434765919"}},
+		"NHS number 9434765918 and 9434765919 without it":   nil,
+		"1943 476 5919 and 943 476 5919 22":                 nil,
+		"Passport No. X1234567, PASSPORT 512345678":         {{"passport number", "512345678"}, {"passport number", "x1234567"}},
+		"X1234567 on a passport, or passport 2024":          nil,
+		"mrn: 00123456; MRN#A-778899":                       {{"medical record number", "00123456"}, {"medical record number", "a778899"}},
+		"Medical Record Number 445566, patient id=12345":    {{"medical record number", "12345"}, {"medical record number", "445566"}},
+		"patient 12345 had 445566 cells, MRN unknown":       nil,
+		"MRN 12345678901":                                   nil,
+		"from 2001:0DB8::00ff, fe80::1:":                    {{"IP address", "2001:db8::ff"}, {"IP address", "fe80::1"}},
+		"2001:db8:0:0:0:0:0:ff.":                            {{"IP address", "2001:db8::ff"}},
+		"at 12:30:45, std::dead::beef, 00:1a:2b:3c:4d:5e":   nil,
+		"dead::beef, 2024:10:05 12:30, 1:2::3, abcd:1234":   nil,
+		"call 555 123 4567":                                 {{"phone number", "5551234567"}},
+		"sums of 155 123 4567, 555 1234 567, 555 123 456":   nil,
+		"de 06 12 34 56 78 ou 01.23.45.67.89":               {{"phone number", "0123456789"}, {"phone number", "0612345678"}},
+		"06 12 34 56 78 90 and 06 12 34 56, 16 12 34 56 78": nil,
+		"MRN\n12345678, a line\n555 123\n4567":              nil,
+		"0000 0000 0000 0000":                               nil,
 	} {
 		if got := Find(text); !slices.Equal(got, want) {
 			t.Errorf("in %q: %v, want %v", text, got, want)
@@ -33,6 +56,8 @@ func TestFormsOfPersonalDataAreFoundAndWhatOnlyLooksAlikeIsNot(t *testing.T) {
 
 func FuzzFind(f *testing.F) {
 	f.Add("a@b.de +49 30 901820 DE89 3704 0044 0532 0130 00 4111 1111 1111 1111 219-09-9999 221b Baker Street")
+	f.Add("passport K1234567 MRN 00123456 SSN 219 09 9999 NHS 943 476 5919 2001:db8::1 06 12 34 56 78")
+	f.Add("pa\u017f\u017fport AB123456 \u212aA12 ssn\u212a 219099999 dead:::::")
 	f.Add("\xff٣٣٣-٣٣-٣٣٣٣ Ÿ@x")
 	f.Fuzz(func(t *testing.T, text string) {
 		all := Find(text)

@@ -136,7 +136,7 @@ func TestThePageNeedsNothingElseAndItsFiguresAreWellFormed(t *testing.T) {
 	if err := r.WriteHTML(&page, "bagreport"); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"&lt;cats&gt;", "bagreport", "over-fitted", "29.9"} {
+	for _, want := range []string{"&lt;cats&gt;", "bagreport", "over-fitted", "29.9", "medical record number, payment card"} {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("the page lacks %q", want)
 		}
