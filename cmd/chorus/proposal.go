@@ -335,13 +335,20 @@ func (a *app) showCharters(all node.Charters) {
 	seconds := func(n int64) time.Duration { return time.Duration(n) * time.Second }
 	a.say("leases of %v, at most %v; experts of at most %s, %d offers a day; quorum %d of %d stewards", seconds(c.LeaseSeconds), seconds(c.LeaseCeilingSeconds), megabytes(c.MaxBlobBytes), c.OffersPerDay, c.Quorum, len(c.Stewards))
 	a.say("audits warn and block above: %s", node.LimitWords(c.Leak))
-	rows := [][]string{{"member", "", "publishing key", "node key"}}
+	rows := [][]string{{"member", "", "publishing key", "node key", "recovery key", "revokers"}}
 	for _, m := range c.Members {
 		role := ""
 		if slices.Contains(c.Stewards, m.Name) {
 			role = "steward"
 		}
-		rows = append(rows, []string{m.Name, role, short(m.Publishing), short(m.Node)})
+		recovery, revokers := "none", []string{}
+		if !m.Recovery.IsZero() {
+			recovery = short(m.Recovery)
+		}
+		for _, k := range m.Revokers {
+			revokers = append(revokers, short(k))
+		}
+		rows = append(rows, []string{m.Name, role, short(m.Publishing), short(m.Node), recovery, cmp.Or(strings.Join(revokers, ", "), "none")})
 	}
 	a.table(rows)
 	for _, r := range all.Replaced {
@@ -383,57 +390,4 @@ func because(reason string) string {
 		return ""
 	}
 	return fmt.Sprintf(": %q", reason)
-}
-
-func (a *app) charterVerify() *cobra.Command {
-	return &cobra.Command{
-		Use:   "verify FILE...",
-		Short: "Verify charter files, offline",
-		Long: `Verifies that files are the versions of one charter, from the first on, each signed by a quorum of the stewards of
-the version before and by one of its own, and says who signed. It needs no data folder and no network.
-That the first is the right one, its identity says: compare it with what a steward tells you.`,
-		Example: `  chorus charter show --save versions
-  chorus charter verify versions/*.json`,
-		Args: args(cobra.MinimumNArgs(1)),
-		RunE: func(_ *cobra.Command, paths []string) error {
-			chain, err := readChain(paths)
-			if err != nil {
-				return err
-			}
-			var versions []node.Version
-			var prev *notice.Notice
-			for _, n := range chain {
-				if err := notice.VerifyCharter(n, prev); err != nil {
-					return fmt.Errorf("%s: %w", short(n.CID), err)
-				}
-				versions, prev = append(versions, node.Describe(n, prev)), n
-			}
-			return a.result(versions, func() {
-				for _, v := range versions {
-					a.say("version %d of %s, %s: %s", v.Charter.Version, v.Charter.Name, v.CID, cmp.Or(strings.Join(v.Changes, ", "), "founded"))
-					for _, vote := range v.Votes {
-						a.say("  signed by %s: %d of the %d stewards of version %d, where %d are a quorum", list(vote.Signed), len(vote.Signed), len(vote.Signed)+len(vote.Yet), vote.Version, vote.Quorum)
-					}
-				}
-			})
-		},
-	}
-}
-
-// readChain reads charter files and sorts them by version.
-func readChain(paths []string) (chain []*notice.Notice, err error) {
-	for _, path := range paths {
-		n, err := node.ReadNotice(path)
-		if err != nil {
-			return nil, err
-		}
-		if n.Kind != notice.KindCharter {
-			return nil, fmt.Errorf("%s: holds a %s, expected a charter", path, n.Kind)
-		}
-		chain = append(chain, n)
-	}
-	slices.SortStableFunc(chain, func(a, b *notice.Notice) int {
-		return cmp.Compare(a.Body.(*notice.Charter).Version, b.Body.(*notice.Charter).Version)
-	})
-	return chain, nil
 }
