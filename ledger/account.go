@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -53,7 +54,9 @@ func (l *Ledger) Record(events ...Event) error {
 }
 
 // Events returns the node's account in the order in which it was recorded.
-func (l *Ledger) Events() ([]Event, error) { return readAll[Event](l, bucketEvents) }
+func (l *Ledger) Events() ([]Event, error) {
+	return readAll(l, bucketEvents, func(k []byte, _ Event) bool { return len(k) == 8 })
+}
 
 // Verdict is what this node's admission decided about an offer.
 type Verdict struct {
@@ -75,7 +78,9 @@ func (l *Ledger) SetVerdict(v Verdict) error {
 }
 
 // Verdicts returns the verdicts, one for each offer, in no particular order.
-func (l *Ledger) Verdicts() ([]Verdict, error) { return readAll[Verdict](l, bucketVerdicts) }
+func (l *Ledger) Verdicts() ([]Verdict, error) {
+	return readAll(l, bucketVerdicts, func(k []byte, v Verdict) bool { return bytes.Equal(k, v.Offer.Bytes()) })
+}
 
 func putJSON(b *bbolt.Bucket, key []byte, v any) error {
 	value, err := json.Marshal(v)
@@ -85,13 +90,17 @@ func putJSON(b *bbolt.Bucket, key []byte, v any) error {
 	return b.Put(key, value)
 }
 
-func readAll[T any](l *Ledger, bucket []byte) ([]T, error) {
+// readAll reads the rows of a bucket, each of which must belong where it is.
+func readAll[T any](l *Ledger, bucket []byte, belongs func(key []byte, t T) bool) ([]T, error) {
 	var all []T
 	err := l.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucket).ForEach(func(k, v []byte) error {
 			var t T
 			if err := json.Unmarshal(v, &t); err != nil {
 				return fmt.Errorf("%w: %x: %w", ErrDamaged, k, err)
+			}
+			if !belongs(k, t) {
+				return fmt.Errorf("%w: %x has another's content", ErrDamaged, k)
 			}
 			all = append(all, t)
 			return nil

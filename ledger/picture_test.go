@@ -56,7 +56,7 @@ import (
 //	charters c1, c2
 //	proposals c3
 type picture struct {
-	t       *testing.T
+	t       testing.TB
 	charter *notice.Notice
 	named   map[string]*notice.Notice
 	arrived []*notice.Notice
@@ -121,7 +121,7 @@ func anOffer(name string) *notice.Offer {
 	return &notice.Offer{Blob: blob(name), Size: 1, Anchor: blob("anchor"), Domain: name, Licence: "CC0-1.0", TopK: 2}
 }
 
-func draw(t *testing.T, text string) *picture {
+func draw(t testing.TB, text string) *picture {
 	t.Helper()
 	p := &picture{t: t, charter: aCharter(t, "pictures"), named: make(map[string]*notice.Notice)}
 	p.named["c1"] = p.charter

@@ -31,6 +31,9 @@ func seqKey(key notice.PublicKey, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(slices.Clone(key[:]), seq)
 }
 
+// seqOf returns the seq in a linkKey.
+func seqOf(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(notice.PublicKey{}):]) }
+
 const (
 	seqKeyLen  = len(notice.PublicKey{}) + 8
 	linkKeyLen = seqKeyLen + len(digest{})
@@ -47,11 +50,17 @@ func (l *Ledger) replay(tx *bbolt.Tx) error {
 		return err
 	}
 	bodies := tx.Bucket(bucketBodies)
-	var lease []byte // key of the newest lease of the feed so far
-	speak := func(key []byte) error {
+	var lease, leaseValue []byte // the newest lease of the feed so far
+	damaged := func(key, value []byte) error {
+		return fmt.Errorf("%w: link %x has the value %x", ErrDamaged, key, value)
+	}
+	speak := func(key, value []byte) error {
 		n, err := stored(key, bodies.Get(key))
 		if err != nil {
 			return err
+		}
+		if !bytes.Equal(linkValue(n), value) {
+			return damaged(key, value)
 		}
 		l.consent.addBody(n)
 		return nil
@@ -59,24 +68,27 @@ func (l *Ledger) replay(tx *bbolt.Tx) error {
 	c := tx.Bucket(bucketLinks).Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		if len(k) != linkKeyLen || len(v) != 1+len(digest{}) || v[0] == 0 || int(v[0]) >= len(kinds) {
-			return fmt.Errorf("%w: link %x has the value %x", ErrDamaged, k, v)
+			return damaged(k, v)
 		}
-		key, kind := notice.PublicKey(k), kinds[v[0]]
+		key, seq, kind, at := notice.PublicKey(k), seqOf(k), kinds[v[0]], link{digest(k[seqKeyLen:]), digest(v[1:])}
+		if (seq > 1) == (at.prev == digest{}) || seq == 0 && kind == notice.KindLease { // of most leases nothing more is read
+			return damaged(k, v)
+		}
 		if lease != nil && notice.PublicKey(lease) != key {
-			if err := speak(lease); err != nil {
+			if err := speak(lease, leaseValue); err != nil {
 				return err
 			}
 			lease = nil
 		}
-		l.consent.addLink(key, binary.BigEndian.Uint64(k[len(key):]), link{digest(k[seqKeyLen:]), digest(v[1:])})
+		l.consent.addLink(key, seq, at)
 		if kind == notice.KindLease {
-			lease = slices.Clone(k)
-		} else if err := speak(k); err != nil {
+			lease, leaseValue = k, v
+		} else if err := speak(k, v); err != nil {
 			return err
 		}
 	}
 	if lease != nil {
-		if err := speak(lease); err != nil {
+		if err := speak(lease, leaseValue); err != nil {
 			return err
 		}
 	}
@@ -183,7 +195,8 @@ func (l *Ledger) find(id digest) (key []byte, charter *notice.Notice) {
 // of one seq are never parted, so that it continues them. They were verified
 // when they were taken in, and are not again: that is for who receives them.
 func (l *Ledger) Envelopes(key notice.PublicKey, seq uint64, size int) (envelopes [][]byte, last uint64, err error) {
-	err = l.scan(key, seq, func(at uint64, envelope []byte) (more bool) {
+	err = l.scan(key, seq, func(key, envelope []byte) (more bool) {
+		at := seqOf(key)
 		if size <= 0 && at != last {
 			return false
 		}
@@ -200,26 +213,24 @@ func (l *Ledger) After(key notice.PublicKey, seq uint64, limit int) ([]*notice.N
 	if limit <= 0 {
 		return nil, nil
 	}
-	var page [][]byte
+	var keys, page [][]byte
 	var last uint64
-	err := l.scan(key, seq, func(at uint64, envelope []byte) (more bool) {
+	err := l.scan(key, seq, func(key, envelope []byte) (more bool) {
+		at := seqOf(key)
 		if len(page) >= limit && at != last {
 			return false
 		}
-		page, last = append(page, slices.Clone(envelope)), at
+		keys, page, last = append(keys, slices.Clone(key)), append(page, slices.Clone(envelope)), at
 		return true
 	})
 	if err != nil {
 		return nil, err
 	}
 	var notices []*notice.Notice
-	for _, envelope := range page {
-		n, err := notice.Parse(envelope)
-		if err == nil && (n.Header() == nil || n.Header().Key != key) {
-			err = fmt.Errorf("it is %s", n.CID)
-		}
+	for i, envelope := range page {
+		n, err := stored(keys[i], envelope)
 		if err != nil {
-			return nil, fmt.Errorf("feed of %s: %w: %w", key, ErrDamaged, err)
+			return nil, fmt.Errorf("feed of %s: %w", key, err)
 		}
 		notices = append(notices, n)
 	}
@@ -247,14 +258,14 @@ func (l *Ledger) Detached(of ...notice.PublicKey) []*notice.Notice {
 
 // scan calls f for the stored notices of a key with a seq above seq, ascending,
 // until it returns false. What it is given is valid for the call alone.
-func (l *Ledger) scan(key notice.PublicKey, seq uint64, f func(seq uint64, envelope []byte) (more bool)) error {
+func (l *Ledger) scan(key notice.PublicKey, seq uint64, f func(key, envelope []byte) (more bool)) error {
 	if seq >= notice.MaxSeq {
 		return nil
 	}
 	err := l.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketBodies).Cursor()
 		for k, v := c.Seek(seqKey(key, seq+1)); len(k) == linkKeyLen && notice.PublicKey(k) == key; k, v = c.Next() {
-			if !f(binary.BigEndian.Uint64(k[len(key):]), v) {
+			if !f(k, v) {
 				return nil
 			}
 		}
