@@ -90,10 +90,28 @@ func openInvitations(n *Node, path string) (*invitations, error) {
 	if err == nil {
 		err = json.Unmarshal(b, &v.all, json.RejectUnknownMembers(true))
 	}
+	for i := 0; i < len(v.all) && err == nil; i++ {
+		err = v.all[i].check()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return v, nil
+}
+
+// check refuses what is no invitation that a node gave out.
+func (in *invitation) check() error {
+	switch {
+	case in == nil:
+		return errors.New("an invitation is null")
+	case in.End != "" && in.End != invite.Cancelled && in.End != invite.Unfit:
+		return fmt.Errorf("the invitation of %.80q has ended as %.20q, expected %s or %s", in.Name, in.End, invite.Cancelled, invite.Unfit)
+	case in.Card != nil:
+		if err := invite.CheckCard(*in.Card); err != nil {
+			return err
+		}
+	}
+	return notice.CheckName(in.Name)
 }
 
 // update changes the invitations by do and keeps what comes of it. If that cannot be kept, nothing has changed.
