@@ -217,6 +217,19 @@ func TestComplianceIsWhatNodesHaveStated(t *testing.T) {
 			t.Errorf("of nothing: %+v", c)
 		}
 	}
+	export := func(key string, at time.Time, offer cid.Cid) {
+		mustAppend(t, l, key, at, &notice.Statement{Exported: []notice.Export{{Offer: offer, Time: at}}})
+	}
+	export("beta.node", midnight.Add(3*time.Hour), x.CID)
+	export("beta.node", midnight.Add(2*time.Hour), x.CID)
+	export("g", midnight.Add(time.Hour), y.CID)
+	exported := []Exported{{"beta", midnight.Add(3 * time.Hour)}, {"gamma", midnight.Add(time.Hour)}}
+	if got := l.Exported(x.CID, y.CID); !reflect.DeepEqual(got, exported) {
+		t.Errorf("exported %+v, want %+v", got, exported)
+	}
+	if got := l.Exported(x.CID); !reflect.DeepEqual(got, exported[:1]) {
+		t.Errorf("of one offer, exported %+v, want %+v", got, exported[:1])
+	}
 	if got := l.Nodes(); len(got) != 3 || got["gamma"] != public("g") {
 		t.Errorf("nodes %v", got)
 	}

@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"chorus/ledger/notice"
@@ -39,6 +41,45 @@ func (l *Ledger) Compliance(offers ...cid.Cid) []Compliance {
 		all = append(all, state)
 	}
 	return all
+}
+
+// Exported is that a member's node has stated that it was told to export an expert.
+type Exported struct {
+	Member string    `json:"member"`
+	Time   time.Time `json:"time"` // of the last export, by its own clock
+}
+
+// Exported returns whose nodes have stated that they exported the expert of one
+// of the offers, by name, also of members that have left: a copy stays where it is.
+func (l *Ledger) Exported(offers ...cid.Cid) []Exported {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	last := make(map[string]time.Time)
+	for _, offer := range offers {
+		for k, at := range l.consent.exported[digestOf(offer)] {
+			for _, name := range l.consent.members(k, RoleNode) {
+				last[name] = latest(last[name], at)
+			}
+		}
+	}
+	all := make([]Exported, 0, len(last))
+	for name, at := range last {
+		all = append(all, Exported{name, at})
+	}
+	slices.SortFunc(all, func(a, b Exported) int { return cmp.Compare(a.Member, b.Member) })
+	return all
+}
+
+// said is what nodes have stated that they did, by offer and node key: when they
+// last did it.
+type said map[digest]map[notice.PublicKey]time.Time
+
+func (s said) add(offer cid.Cid, node notice.PublicKey, at time.Time) {
+	of := digestOf(offer)
+	if s[of] == nil {
+		s[of] = make(map[notice.PublicKey]time.Time)
+	}
+	s[of][node] = latest(s[of][node], at)
 }
 
 // droppedBy returns when a member's node last stated that it had dropped an offer.

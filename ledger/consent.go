@@ -57,7 +57,8 @@ type consent struct {
 	authority
 	charters *charters
 	feeds    map[notice.PublicKey]*feed
-	dropped  map[digest]map[notice.PublicKey]time.Time // by offer and node key: the last drop that was stated
+	dropped  said // the drops that nodes have stated
+	exported said // and the exports
 
 	publishers map[string][]notice.PublicKey // every publishing key that a member ever had
 
@@ -90,7 +91,8 @@ func newConsent(root *notice.Notice) *consent {
 	c := &consent{
 		authority: newAuthority(), charters: newCharters(root),
 		feeds:      make(map[notice.PublicKey]*feed),
-		dropped:    make(map[digest]map[notice.PublicKey]time.Time),
+		dropped:    make(said),
+		exported:   make(said),
 		publishers: make(map[string][]notice.PublicKey),
 		seats:      make(map[string]*seat),
 		roles:      make(map[notice.PublicKey][]binding),
@@ -231,16 +233,12 @@ func (c *consent) addBody(n *notice.Notice) {
 		c.bindNamed(n)
 	case *notice.Statement:
 		for _, d := range b.Dropped {
-			if !d.Offer.Defined() {
-				continue
+			if d.Offer.Defined() {
+				c.dropped.add(d.Offer, b.Key, d.Time)
 			}
-			of := digestOf(d.Offer)
-			if c.dropped[of] == nil {
-				c.dropped[of] = make(map[notice.PublicKey]time.Time)
-			}
-			if d.Time.After(c.dropped[of][b.Key]) {
-				c.dropped[of][b.Key] = d.Time
-			}
+		}
+		for _, x := range b.Exported {
+			c.exported.add(x.Offer, b.Key, x.Time)
 		}
 	}
 }

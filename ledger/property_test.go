@@ -135,6 +135,9 @@ func (w *world) body(key string, h notice.Header) notice.Body {
 			return nil
 		}
 		n := rapid.SampledFrom(w.signed).Draw(w.T, "offer")
+		if w.chance(30) {
+			return &notice.Statement{Header: h, Exported: []notice.Export{{Offer: n.CID, Time: h.Time}}}
+		}
 		return &notice.Statement{Header: h, Dropped: []notice.Drop{{Revocation: n.CID, Offer: n.CID, Time: h.Time}}}
 	}
 	_, role, _ := cutRole(key)
@@ -233,11 +236,12 @@ type conclusions struct {
 	Heads     []notice.Head
 	Missing   []Gap
 	Frontiers map[notice.PublicKey]notice.Frontier
-	Dropped   map[digest]map[notice.PublicKey]time.Time
+	Dropped   said
+	Exported  said
 }
 
 func conclude(c *consent) conclusions {
-	k := conclusions{Charter: c.charters.current().CID, Roles: make(map[notice.PublicKey]binding), Frontiers: make(map[notice.PublicKey]notice.Frontier), Dropped: c.dropped}
+	k := conclusions{Charter: c.charters.current().CID, Roles: make(map[notice.PublicKey]binding), Frontiers: make(map[notice.PublicKey]notice.Frontier), Dropped: c.dropped, Exported: c.exported}
 	for i := range k.Standings {
 		k.Standings[i] = c.standings(midnight.Add(time.Duration(i*15) * time.Hour))
 	}

@@ -27,6 +27,7 @@ type Compliance struct {
 	Members   []Acknowledgement `json:"members"`        // all on the charter, this one too, by name
 	Withdrawn int               `json:"withdrawn"`      // offers that are known and end by it; of none nobody says that it was dropped
 	Until     time.Time         `json:"until,omitzero"` // the end of the lease that the withdrawn had: nobody uses it after that
+	Exported  []ledger.Exported `json:"exported"`       // who has said that a copy was taken out of its node, which no revocation reaches
 }
 
 // An Acknowledgement is what is known of one member.
@@ -98,7 +99,7 @@ func complianceOf(l *ledger.Ledger, revocations ...cid.Cid) (c Compliance) {
 			}
 		}
 	}
-	c.Withdrawn = len(offers)
+	c.Withdrawn, c.Exported = len(offers), l.Exported(offers...)
 	for _, said := range l.Compliance(offers...) {
 		c.Members = append(c.Members, Acknowledgement{Member: said.Member, Dropped: said.Dropped})
 	}
@@ -132,17 +133,64 @@ func (h hands) State(ctx context.Context, revoked []ledger.Standing) error {
 	}
 	slices.SortFunc(drops, notice.CompareDrop)
 	for some := range slices.Chunk(drops, statedAtOnce) {
-		if err := h.state(ctx, key, at, some); err != nil {
+		if err := h.state(ctx, key, at, &notice.Statement{Dropped: some}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (n *Node) state(ctx context.Context, key ed25519.PrivateKey, at time.Time, drops []notice.Drop) error {
-	signed, err := steward.Append(n.ledger, key, at, &notice.Statement{Dropped: drops})
+// stateExports tells the owners of experts that were exported here, and who have not been told yet.
+func (n *Node) stateExports(ctx context.Context) error {
+	n.signing.Lock() // whoever looks, says it
+	defer n.signing.Unlock()
+	events, err := n.ledger.Events()
 	if err != nil {
-		return fmt.Errorf("state what was dropped: %w", err)
+		return err
+	}
+	last := make(map[cid.Cid]time.Time)
+	for _, e := range events {
+		if e.Kind == ledger.EventExported && e.Time.After(last[e.Offer]) {
+			last[e.Offer] = e.Time
+		}
+	}
+	at := now()
+	var all []notice.Export
+	for _, st := range n.ledger.Standings(at) {
+		made := last[st.Notice]
+		if made.IsZero() || st.Member == n.Member() {
+			continue
+		}
+		if made.After(at) { // the clock went back since
+			made = at
+		}
+		if !slices.ContainsFunc(n.ledger.Exported(st.Notice), func(x ledger.Exported) bool {
+			return x.Member == n.Member() && x.Time.Unix() >= made.Unix()
+		}) {
+			all = append(all, notice.Export{Offer: st.Notice, Time: made})
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	key, err := loadKey(n.home.path(nodeKey))
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(all, notice.CompareExport)
+	for some := range slices.Chunk(all, statedAtOnce) {
+		if err := n.state(ctx, key, at, &notice.Statement{Dropped: []notice.Drop{}, Exported: some}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// state signs and sends what this node says of itself.
+func (n *Node) state(ctx context.Context, key ed25519.PrivateKey, at time.Time, s *notice.Statement) error {
+	signed, err := steward.Append(n.ledger, key, at, s)
+	if err != nil {
+		return fmt.Errorf("state what was done: %w", err)
 	}
 	if err := n.host.Publish(ctx, signed); err != nil {
 		n.log.Info("statement not gossiped, synchronisation spreads it", slog.Any("error", err))

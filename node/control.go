@@ -23,7 +23,8 @@ type Control interface {
 	Account(ctx context.Context) (Account, error)
 	// AwaitEnd returns how the node is doing as soon as one of the offers' experts is not in use.
 	AwaitEnd(ctx context.Context, offers []cid.Cid) (Status, error)
-	// RecordExport writes to the ledger that an export is about to be made. It refuses one with an expert that is not in use.
+	// RecordExport writes to the ledger that an export is about to be made, and states it, so that the experts' owners learn of it. It refuses
+	// one with an expert that is not in use.
 	RecordExport(ctx context.Context, e Export) error
 	// Compliance returns who has dropped what a revocation withdraws.
 	Compliance(ctx context.Context, revocation cid.Cid) (Compliance, error)
@@ -98,6 +99,8 @@ type Expert struct {
 	Path     string          `json:"path"`              // of the blob
 	Privacy  *notice.Privacy `json:"privacy,omitempty"` // as its member claims; nil for none
 	Exports  []string        `json:"exports,omitempty"` // folders on this machine that were exported with it and are still there
+
+	Exported []ledger.Exported `json:"exported,omitempty"` // by members that have said so; whether the copies are still there they do not say
 }
 
 // Words says where the offer stands, and if it may not be used, why.
@@ -198,7 +201,7 @@ func OfflineStatus(home Home, member string, l *ledger.Ledger) Status {
 		}
 		_, err := os.Stat(e.Path)
 		e.Held = err == nil
-		e.Exports = folders[st.Notice]
+		e.Exports, e.Exported = folders[st.Notice], l.Exported(st.Notice)
 		if st.Revocation != nil {
 			e.Reason = st.Revocation.Reason
 		}
@@ -236,7 +239,7 @@ func (n *Node) AwaitEnd(ctx context.Context, offers []cid.Cid) (Status, error) {
 }
 
 // RecordExport implements [Control].
-func (n *Node) RecordExport(_ context.Context, e Export) error {
+func (n *Node) RecordExport(ctx context.Context, e Export) error {
 	m, at := n.Mixture(), now()
 	var events []ledger.Event
 	for _, offer := range e.Offers {
@@ -246,7 +249,13 @@ func (n *Node) RecordExport(_ context.Context, e Export) error {
 		}
 		events = append(events, ledger.Event{Time: at, Kind: ledger.EventExported, Expert: m.Experts[i].Blob, Offer: offer, Detail: e.Folder})
 	}
-	return n.ledger.Record(events...)
+	if err := n.awaitReconciled(ctx, 0); err != nil { // a moment: it has heard from somebody, or nothing were in use
+		return err
+	}
+	if err := n.ledger.Record(events...); err != nil {
+		return err
+	}
+	return n.stateExports(ctx)
 }
 
 // Account implements [Control].

@@ -37,6 +37,10 @@ func (n *Node) steward(ctx context.Context) {
 		wg.Go(func() {
 			if steward.CatchUp(ctx, others{n.host}, n.log) {
 				close(n.caughtUp)
+				// Of an export that was noted the statement may not have been signed, in a crash.
+				if err := n.stateExports(ctx); err != nil {
+					n.log.Error("stating what was exported", slog.Any("error", err))
+				}
 			}
 		})
 	}

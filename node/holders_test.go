@@ -145,7 +145,12 @@ func TestAnExportIsShownWhenAnOwnerLeaves(t *testing.T) {
 	alpha := c.nodes["alpha"]
 	folder := t.TempDir()
 	c.must(alpha.RecordExport(t.Context(), Export{Folder: folder, Offers: []cid.Cid{offer}}))
-	c.revoke("beta", offer)
+	beta := c.nodes["beta"]
+	c.poll("the owner's learning of it", func() bool { return exportedBy(c.status(beta, offer), "alpha") })
+	id := c.revoke("beta", offer)
+	if said, err := beta.Compliance(t.Context(), id); err != nil || len(said.Exported) != 1 || said.Exported[0].Member != "alpha" {
+		t.Errorf("compliance %+v, %v: it lacks the export", said, err)
+	}
 	c.await("the end of the expert", gone(offer, blob), "alpha")
 	if got := c.status(alpha, offer).Exports; !slices.Equal(got, []string{folder}) {
 		t.Errorf("exports %v", got)
@@ -171,6 +176,41 @@ func TestAnExportIsShownWhenAnOwnerLeaves(t *testing.T) {
 	}
 	if err := alpha.RecordExport(t.Context(), Export{Folder: folder, Offers: []cid.Cid{kept}}); err == nil {
 		t.Error("a node that may have missed a revocation had an export made")
+	}
+}
+
+func exportedBy(e Expert, member string) bool {
+	return slices.ContainsFunc(e.Exported, func(x ledger.Exported) bool { return x.Member == member })
+}
+
+// TestAnExportIsStatedOnceWhateverHappensMeanwhile has a node be killed after it noted an export, and before it signed that.
+func TestAnExportIsStatedOnceWhateverHappensMeanwhile(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha", "beta")
+	c.up("alpha", "beta")
+	offer, blob := c.publish("beta", 2)
+	own, ownBlob := c.publish("alpha", 3)
+	beta := c.nodes["beta"]
+	c.must(c.nodes["alpha"].Ledger().Record(
+		ledger.Event{Time: now(), Kind: ledger.EventExported, Expert: blob, Offer: offer, Detail: t.TempDir()},
+		ledger.Event{Time: now(), Kind: ledger.EventExported, Expert: ownBlob, Offer: own, Detail: t.TempDir()},
+	))
+	c.down("alpha")
+	if exportedBy(c.status(beta, offer), "alpha") {
+		t.Fatal("the test expects that it was not said")
+	}
+	c.up("alpha")
+	c.poll("the owner's learning of it", func() bool { return exportedBy(c.status(beta, offer), "alpha") })
+	if got := c.status(beta, own).Exported; len(got) > 0 {
+		t.Errorf("of its own expert it told %v", got)
+	}
+	heads := beta.Ledger().Heads()
+	c.down("alpha")
+	c.up("alpha")
+	c.await("that it goes on", func(n *Node) bool { return n.mayPlace() && n.Mixture().has(offer) }, "alpha")
+	c.must(c.nodes["alpha"].stateExports(t.Context()))
+	if after := c.nodes["alpha"].Ledger().Heads(); !slices.Equal(after, heads) {
+		t.Errorf("it was said again: heads %v, before %v", after, heads)
 	}
 }
 

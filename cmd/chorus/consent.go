@@ -127,6 +127,7 @@ func (a *app) expertsCommand() *cobra.Command {
 					rows = append(rows, []string{e.Domain, e.Member, megabytes(e.Size), e.Words(), yes(e.InUse), e.Offer.String()})
 				}
 				a.table(rows)
+				a.sayExported(s)
 				a.sayExports(s.Experts)
 				for _, e := range s.Experts {
 					if e.Privacy != nil {
@@ -145,6 +146,22 @@ func claimWords(e node.Expert) string {
 		words += fmt.Sprintf(". That does not follow: %v", errors.Unwrap(err))
 	}
 	return words
+}
+
+// sayExported names the other members that have exported an expert.
+func (a *app) sayExported(s node.Status) {
+	for _, e := range s.Experts {
+		for _, x := range e.Exported {
+			if x.Member == s.Member {
+				continue
+			}
+			words := fmt.Sprintf("%s of %s was exported by %s on %s", e.Domain, e.Member, x.Member, x.Time.Local().Format(time.DateOnly))
+			if e.State == ledger.Revoked {
+				words += ": ask " + x.Member + " to delete that copy"
+			}
+			a.say("%s", words)
+		}
+	}
 }
 
 // sayExports names the exported folders that hold experts which may not be used any more.
@@ -189,6 +206,7 @@ func (a *app) statusCommand() *cobra.Command {
 				for _, e := range s.Experts {
 					a.say("%s (%s): %s, in use: %s", e.Domain, e.Member, e.Words(), yes(e.InUse))
 				}
+				a.sayExported(s)
 				if s.Why != "" {
 					a.say("the anchor serves alone: %s", s.Why)
 				}

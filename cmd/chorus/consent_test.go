@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"chorus/ledger"
 	"chorus/ledger/notice"
 	"chorus/node"
 )
@@ -28,6 +29,10 @@ func TestComplianceInWords(t *testing.T) {
 		{
 			node.Compliance{Members: []node.Acknowledgement{has("a"), {Member: "b", Synced: at}, {Member: "c"}}, Until: at.Add(time.Hour)},
 			"1 of 3 members have dropped it; waiting for b (offline since 2026-03-01 12:00:00), c (offline); their lease ends at 2026-03-01 13:00:00", false,
+		},
+		{
+			node.Compliance{Members: []node.Acknowledgement{has("a")}, Exported: []ledger.Exported{{Member: "hub", Time: at}, {Member: "a", Time: at}}},
+			"1 of 1 members have dropped it; hub exported it on 2026-03-01: ask hub to delete that copy; a exported it on 2026-03-01: ask a to delete that copy", false,
 		},
 	} {
 		if words, waiting := complianceWords(tt.c); words != tt.words || waiting != tt.waiting {

@@ -60,8 +60,9 @@ Two things that format cannot hold: the bias of an expert's row in the router, a
 other than multiplied out and rounded. Where the mixture has them the export is refused, unless --lossy
 accepts it: answers will then differ from this node's.
 
-An export is a copy that no revocation reaches. The ledger notes it with the experts that it holds: when an owner of one leaves,
-"chorus experts" and "chorus status" name the folder for as long as it is there. Delete it then.`,
+An export is a copy that no revocation reaches. The ledger notes it with the experts that it holds, and the node tells their owners that
+and when it was made. When an owner of one leaves, "chorus experts" and "chorus status" name the folder for as long as it is there. Delete it
+then.`,
 		Example: `  chorus export ./hearts-moe
   chorus export ./hearts-moe --lossy`,
 		Args: args(cobra.ExactArgs(1)),

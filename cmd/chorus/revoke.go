@@ -380,12 +380,14 @@ func complianceWords(c node.Compliance) (words string, waiting bool) {
 		}
 	}
 	words = fmt.Sprintf("%d of %d members have dropped it", dropped, len(c.Members))
-	if len(missing) == 0 {
-		return words, false
+	if len(missing) > 0 {
+		words += "; waiting for " + list(missing)
+		if !c.Until.IsZero() {
+			words += "; their lease ends at " + c.Until.Local().Format(time.DateTime)
+		}
 	}
-	words += "; waiting for " + list(missing)
-	if !c.Until.IsZero() {
-		words += "; their lease ends at " + c.Until.Local().Format(time.DateTime)
+	for _, x := range c.Exported {
+		words += fmt.Sprintf("; %s exported it on %s: ask %s to delete that copy", x.Member, x.Time.Local().Format(time.DateOnly), x.Member)
 	}
 	return words, waiting
 }

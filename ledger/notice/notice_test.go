@@ -113,6 +113,12 @@ func aStatement() *Statement {
 	return &Statement{Header: header(1), Dropped: drops}
 }
 
+func anExportStatement() *Statement {
+	exports := []Export{{Offer: ref("a"), Time: day}, {Offer: ref("b"), Time: day.Add(-time.Hour)}}
+	slices.SortFunc(exports, CompareExport)
+	return &Statement{Header: header(1), Exported: exports}
+}
+
 func aCharter() *Charter {
 	return &Charter{
 		Name: "Gerichte", Version: 1, Anchor: blob("anchor"),
@@ -151,6 +157,7 @@ var golden = []struct {
 	{"delegation.json", "bagaaieraqy4npsi3vsuke5o573enverep3jengsafihd2mu4fskjfperkg7q", aDelegation(), []ed25519.PrivateKey{key(1)}},
 	{"rotation.json", "bagaaiera2arubiyc5p4v3t4wl6n4gxaaknzrplhfzgsjiz5wcg2pbr6hjlga", aRotation(), []ed25519.PrivateKey{key(1)}},
 	{"statement.json", "bagaaierad6gt4xjcxva4i6yvbxnag4aaztxrvzaanxoywpw3qjqgbksclhga", aStatement(), []ed25519.PrivateKey{key(1)}},
+	{"statement-exported.json", "bagaaiera73haz4snouq4ou5tamast3q6eys2cxzmbwdulnzakefgpzg2ceia", anExportStatement(), []ed25519.PrivateKey{key(1)}},
 }
 
 func TestGoldenEnvelopesDoNotDrift(t *testing.T) {

@@ -26,6 +26,7 @@ func TestParseRefusesPayloadsThatASignerMightHaveMadeBadly(t *testing.T) {
 	delegation := payloadOf(t, aDelegation())
 	rotation := payloadOf(t, aRotation())
 	statement := payloadOf(t, aStatement())
+	exported := payloadOf(t, anExportStatement())
 	revokers := sortedKeys(41, 42)
 	text := func(seed byte) string { return PublicKeyOf(key(seed)).String() }
 	longCID := strings.ToUpper(blob("expert").String())
@@ -194,6 +195,18 @@ func TestParseRefusesPayloadsThatASignerMightHaveMadeBadly(t *testing.T) {
 		{"drop twice", "statement", payloadOf(t, &Statement{Header: header(1), Dropped: aStatement().Dropped[:1]}), `"dropped":[`, `"dropped":[` + dropped(t, 0) + `,`},
 		{"drops unsorted", "statement", statement, dropped(t, 0) + `,` + dropped(t, 1), dropped(t, 1) + `,` + dropped(t, 0)},
 		{"drop after the statement", "statement", statement, `"time":"2026-03-01T12:00:00Z"}]`, `"time":"2026-03-01T12:00:01Z"}]`},
+		{"dropped missing", "statement", exported, `"dropped":[],`, ``},
+		{"dropped null", "statement", exported, `"dropped":[]`, `"dropped":null`},
+		{"exported that is empty", "statement", statement, `Z"}]}`, `Z"}],"exported":[]}`},
+		{"exported null", "statement", statement, `Z"}]}`, `Z"}],"exported":null}`},
+		{"statement of empty lists", "statement", exported, exported[strings.Index(exported, `"exported":`):], `"exported":[]}`},
+		{"export twice", "statement", exported, `"exported":[`, `"exported":[` + export(t, 0) + `,`},
+		{"exports unsorted", "statement", exported, export(t, 0) + `,` + export(t, 1), export(t, 1) + `,` + export(t, 0)},
+		{"export of nothing", "statement", exported, `"offer":"` + ref("a").String() + `",`, ``},
+		{"export of a blob", "statement", exported, ref("a").String(), blob("a").String()},
+		{"export after the statement", "statement", exported, `"offer":"` + ref("a").String() + `","time":"2026-03-01T12:00:00Z"`, `"offer":"` + ref("a").String() + `","time":"2026-03-01T12:00:01Z"`},
+		{"export without a time", "statement", exported, `"offer":"` + ref("a").String() + `","time":"2026-03-01T12:00:00Z"`, `"offer":"` + ref("a").String() + `"`},
+		{"export with another field", "statement", exported, `"offer":"` + ref("a").String() + `"`, `"offer":"` + ref("a").String() + `","folder":"x"`},
 		{"drop without a time", "statement", statement, `,"time":"2026-03-01T12:00:00Z"}]`, `}]`},
 		{"payload of another kind", "lease", offer, ``, ``},
 	}
@@ -224,6 +237,16 @@ func payloadOf(t testing.TB, b Body) string {
 func dropped(t testing.TB, i int) string {
 	t.Helper()
 	b, err := encode(aStatement().Dropped[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// export returns how the statement of exports spells its export number i.
+func export(t testing.TB, i int) string {
+	t.Helper()
+	b, err := encode(anExportStatement().Exported[i])
 	if err != nil {
 		t.Fatal(err)
 	}
