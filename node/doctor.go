@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
 	"slices"
@@ -241,16 +240,21 @@ func checkKeys(x *examination) (found []Finding) {
 	if runtime.GOOS == "windows" {
 		return nil // which says in other ways who may read a file
 	}
-	for _, name := range []string{publishingKey, nodeKey, recoveryKey} {
-		info, err := os.Stat(x.home.path(name))
-		if errors.Is(err, fs.ErrNotExist) && name != nodeKey {
-			continue
-		}
-		if err != nil {
-			found = append(found, Finding{Verdict: Wrong, Text: fmt.Sprintf("A key cannot be read: %v.", err), Do: "Put it back from a backup."})
+	unreadable := func(err error) {
+		found = append(found, Finding{Verdict: Wrong, Text: fmt.Sprintf("A key cannot be read: %v.", err), Do: "Put it back from a backup."})
+	}
+	paths, err := x.home.KeyFiles()
+	if err != nil {
+		unreadable(err)
+	}
+	if path := x.home.NodeKeyPath(); !slices.Contains(paths, path) {
+		paths = append(paths, path)
+	}
+	for _, path := range paths {
+		if info, err := os.Stat(path); err != nil {
+			unreadable(err)
 		} else if info.Mode().Perm()&0o077 != 0 {
-			found = append(found, Finding{Verdict: Wrong, Text: fmt.Sprintf("Other users of this machine may read or change %s.", x.home.path(name)),
-				Do: fmt.Sprintf("chmod 600 %s", x.home.path(name))})
+			found = append(found, Finding{Verdict: Wrong, Text: fmt.Sprintf("Other users of this machine may read or change %s.", path), Do: fmt.Sprintf("chmod 600 %s", path)})
 		}
 	}
 	if len(found) == 0 {
@@ -276,8 +280,13 @@ func checkKeys(x *examination) (found []Finding) {
 				Do: "Name a new one: `chorus key rotate --recovery FILE`."})
 		} else if f.Protected() && x.node != nil {
 			if _, err := x.node.leaseKey(); err != nil {
-				found = append(found, Finding{Verdict: Notable, Text: "The publishing key is locked, and no renewal key is here that may renew leases instead.",
-					Do: "Start the node with its passphrase, or lend that power: `chorus key new renewal`."})
+				f := Finding{Verdict: Notable, Text: "The publishing key is locked, and no renewal key is here that may renew leases instead.",
+					Do: "Start the node with its passphrase, or make one and lend it that power: `chorus key new renewal`."}
+				if _, err := os.Stat(x.home.RenewalKeyPath()); err == nil {
+					f.Text = "The publishing key is locked, and the renewal key here has not been lent the power to renew leases by it."
+					f.Do = "Start the node with its passphrase, or lend that power: `chorus key delegate renewal --renew --until DATE`."
+				}
+				found = append(found, f)
 			}
 		}
 	}

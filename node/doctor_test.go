@@ -67,6 +67,13 @@ func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
 	c.must(os.Chmod(c.homes["alpha"].path(publishingKey), 0o644))
 	expect("keys", "wrong: Other users", "chmod 600 ")
 	c.must(os.Chmod(c.homes["alpha"].path(publishingKey), 0o600))
+	for _, name := range []string{publishingKey + oldKey + ".1", renewalKey, "my revoker.key"} {
+		aside := c.homes["alpha"].path(name)
+		c.must(os.WriteFile(aside, nil, 0o640))
+		expect("keys", "wrong: Other users of this machine may read or change "+aside)
+		c.must(os.Remove(aside))
+	}
+	expect("keys", "fine: ")
 	path := c.homes["alpha"].path(nodeKey)
 	c.must(os.Rename(path, path+".old"))
 	c.must(createKey(path))
@@ -103,6 +110,35 @@ func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
 	defer l.Close()
 	if got := finding(OfflineDoctor(t.Context(), c.homes["alpha"], l, "alpha"), "clock"); !strings.Contains(got, "wrong: The clock cannot be trusted") {
 		t.Errorf("clock: %q", got)
+	}
+}
+
+func TestTheDoctorSaysHowLeasesAreRenewedWhileTheKeyIsLocked(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "alpha")
+	c.up("alpha")
+	path := c.homes["alpha"].PublishingKeyPath()
+	f, err := ReadKeyFile(path)
+	c.must(err)
+	c.must(f.Protect("open sesame"))
+	c.must(f.Write(path))
+	alpha := c.nodes["alpha"]
+	if got := finding(c.doctor(alpha), "keys"); !strings.Contains(got, "no renewal key is here") || !strings.Contains(got, "`chorus key new renewal`") {
+		t.Errorf("keys: %q", got)
+	}
+	c.must(createKey(c.homes["alpha"].RenewalKeyPath()))
+	if got := finding(c.doctor(alpha), "keys"); !strings.Contains(got, "has not been lent") || !strings.Contains(got, "`chorus key delegate renewal --renew --until DATE`") {
+		t.Errorf("keys: %q", got)
+	}
+	if err := alpha.Open(t.Context(), "open barley"); !errors.Is(err, ErrPassphrase) {
+		t.Errorf("another passphrase: %v", err)
+	}
+	c.must(alpha.Open(t.Context(), "open sesame"))
+	if got := finding(c.doctor(alpha), "keys"); strings.Contains(got, "locked") {
+		t.Errorf("keys: %q", got)
+	}
+	if err := alpha.Open(t.Context(), "open barley"); !errors.Is(err, ErrPassphrase) {
+		t.Errorf("another passphrase once it is open: %v", err)
 	}
 }
 

@@ -30,9 +30,33 @@ const (
 	revokersFile = "revokers.txt"
 )
 
-// KeyPaths returns the names of all key files that a home can have, in the order in which to show them.
-func (h Home) KeyPaths() []string {
-	return []string{h.PublishingKeyPath(), h.NodeKeyPath(), h.RecoveryKeyPath(), h.RenewalKeyPath()}
+// KeyFiles returns the names of all key files in a home, those of keys that were replaced too: first its own, in the order in which to show
+// them, and then what else lies there.
+func (h Home) KeyFiles() ([]string, error) {
+	entries, err := os.ReadDir(string(h))
+	if err != nil {
+		return nil, err
+	}
+	order := []string{publishingKey, nodeKey, recoveryKey, renewalKey}
+	var names []string
+	for _, e := range entries {
+		if name := e.Name(); !e.IsDir() && (strings.HasSuffix(name, ".key") || strings.Contains(name, ".key"+oldKey) || strings.HasSuffix(name, ".key"+newKey)) {
+			names = append(names, name)
+		}
+	}
+	slices.SortStableFunc(names, func(a, b string) int {
+		place := func(name string) int {
+			if i := slices.Index(order, name); i >= 0 {
+				return i
+			}
+			return len(order)
+		}
+		return place(a) - place(b)
+	})
+	for i, name := range names {
+		names[i] = h.path(name)
+	}
+	return names, nil
 }
 
 // Key files of a home, whether or not they are there.

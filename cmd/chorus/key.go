@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"chorus/ledger"
@@ -54,11 +55,13 @@ func (a *app) keyShow() *cobra.Command {
 				seats[k.Key] = k.Role
 			}
 			var lines []keyLine
-			for _, path := range a.node().KeyPaths() {
+			paths, err := a.node().KeyFiles()
+			if err != nil {
+				return err
+			}
+			for _, path := range paths {
 				f, err := node.ReadKeyFile(path)
-				if errors.Is(err, fs.ErrNotExist) {
-					continue
-				} else if err != nil {
+				if err != nil {
 					return err
 				}
 				lines = append(lines, keyLine{filepath.Base(path), f.Key, f.Protected(), string(seats[f.Key])})
@@ -211,7 +214,8 @@ func (a *app) keyPassphrase() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "passphrase",
 		Short: "Protect the publishing and recovery keys with a passphrase, change it, or take it away",
-		Long: `Encrypts the data folder's publishing key, and its recovery key if that is still there, with a passphrase (age, scrypt). "chorus up" then asks
+		Long: `Encrypts the data folder's publishing key, those that it replaced, and its recovery key if that is still there, with a passphrase (age,
+scrypt). The node key and a renewal key are not protected: the node needs them by itself. "chorus up" then asks
 for it, and so do the commands that sign, until the node has been given it once: it keeps the key open until it ends. $` + passphraseFile + ` names
 a file with it where nobody can be asked. A node that is started without it runs, and renews leases if there is a renewal key: see "chorus key new".`,
 		Example: `  chorus key passphrase
@@ -224,12 +228,23 @@ a file with it where nobody can be asked. A node that is started without it runs
 			var files []*node.KeyFile
 			var paths []string
 			pass := ""
-			for _, path := range []string{a.node().PublishingKeyPath(), a.node().RecoveryKeyPath()} {
+			all, err := a.node().KeyFiles()
+			if err != nil {
+				return err
+			}
+			own := []string{a.node().PublishingKeyPath(), a.node().RecoveryKeyPath()}
+			unattended := []string{a.node().NodeKeyPath(), a.node().RenewalKeyPath()}
+			for _, path := range all {
 				f, err := node.ReadKeyFile(path)
-				if errors.Is(err, fs.ErrNotExist) {
-					continue
-				} else if err != nil {
+				if err != nil {
 					return err
+				}
+				old := strings.HasPrefix(path, own[0]+".")
+				if !old && !slices.Contains(own, path) {
+					if !remove && !f.Protected() && !slices.Contains(unattended, path) {
+						a.say("%s stays unprotected: a key like it belongs in a place apart", path)
+					}
+					continue
 				}
 				if f.Protected() {
 					if pass == "" {
@@ -237,14 +252,16 @@ a file with it where nobody can be asked. A node that is started without it runs
 							return err
 						}
 					}
-					if err := f.Open(pass); err != nil {
+					if err := f.Open(pass); errors.Is(err, node.ErrPassphrase) && old {
+						a.say("%s has another passphrase, and keeps it", path)
+						continue
+					} else if err != nil {
 						return fmt.Errorf("%s: %w", path, err)
 					}
 				}
 				files, paths = append(files, f), append(paths, path)
 			}
 			fresh := ""
-			var err error
 			switch {
 			case remove:
 			case to != "":
