@@ -16,8 +16,8 @@ import (
 type holder struct {
 	what string
 
-	// places are the fields and variables of this package whose types can hold weights, as Type.field. A test fails
-	// for each that no holder names.
+	// places are the fields and variables whose types can hold weights, as Type.field, with the package before it if that is another.
+	// A test fails for each that no holder names.
 	places []string
 
 	drop   func(*Node, Admitted)      // lets go of an expert that may not be used any more
@@ -72,7 +72,18 @@ var holders = []holder{
 		},
 	},
 	{
+		what:   "buffers of the arithmetic, for reuse: hidden states and other numbers that a step left in them",
+		places: []string{"kernels.scratch", "kernels.open"},
+		beyond: "whoever takes one writes what it then reads, so that nothing of a step reaches another; of work that is shared out nothing stays after its end, and the collector takes what waits unused",
+	},
+	{
+		what:   "buffers of blobs' chunks on their way between the disk and a member, for reuse",
+		places: []string{"p2p.chunkBuffers"},
+		beyond: "a chunk is written over what was there, and no more than its length goes on; the collector takes what waits unused",
+	},
+	{
 		what:   "commands of this home that compute with experts on offer: eval, value, export",
+		places: []string{"main.namedExpert.expert", "eval.ValueJob.Experts"},
 		beyond: "a command waits for the node's word that an expert that it opened is not in use any more, and then ends itself",
 	},
 }
