@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"chorus/node"
 )
 
 func write(t *testing.T, path, text string) {
@@ -73,5 +75,19 @@ func TestAJournalKeepsThePiecesOfTheSameWorkOnly(t *testing.T) {
 	write(t, path, "{")
 	if _, err := openJournal(path, "one"); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("a broken journal: error %v", err)
+	}
+}
+
+func TestAValuationReportsHowItWasSampledIfItWas(t *testing.T) {
+	for _, s := range []*Sampling{nil, {Pairs: 20, Seed: 0, Confidence: 0.95}} {
+		var out strings.Builder
+		if err := node.WriteJSON(&out, valueReport{Sampling: s}); err != nil {
+			t.Fatal(err)
+		}
+		for _, field := range []string{`"banzhaf_pairs": 20`, `"banzhaf_seed": 0`, `"banzhaf_confidence": 0.95`} {
+			if strings.Contains(out.String(), field) != (s != nil) {
+				t.Errorf("of %+v, %s is in %s", s, field, &out)
+			}
+		}
 	}
 }
