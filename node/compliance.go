@@ -35,7 +35,7 @@ type Acknowledgement struct {
 	Member    string    `json:"member"`
 	Dropped   time.Time `json:"dropped,omitzero"` // when its node stopped, by its own clock; zero: it has not said so
 	Connected bool      `json:"connected"`
-	Synced    time.Time `json:"synced,omitzero"` // when this node was last in step with it; zero: not since the start
+	Parted    time.Time `json:"parted,omitzero"` // when the last connection with its node ended; zero: it is connected, or was not since this node's start
 }
 
 // Compliance implements [Control]. Revocations that were signed together, one for each of a member's offers, count as one.
@@ -54,7 +54,7 @@ func (n *Node) Compliance(ctx context.Context, revocation cid.Cid) (c Compliance
 		a.Connected = a.Member == n.Member()
 		for _, m := range s.Members {
 			if m.Name == a.Member {
-				a.Connected, a.Synced = m.Connected, m.Synced
+				a.Connected, a.Parted = m.Connected, m.Parted
 			}
 		}
 	}

@@ -29,6 +29,7 @@ func TestTheOwnerLearnsWhoHasDroppedItsExpert(t *testing.T) {
 	c.up("alpha", "beta", "gamma")
 	offer, blob := c.publish("beta", 2)
 	until := c.standing(c.nodes["beta"], offer).Until
+	before := time.Now()
 	c.down("gamma")
 	id := c.revoke("beta", offer)
 	beta := c.nodes["beta"]
@@ -36,6 +37,11 @@ func TestTheOwnerLearnsWhoHasDroppedItsExpert(t *testing.T) {
 	if all, err := beta.Compliance(t.Context(), id); err != nil || !all.Until.Equal(until) || len(all.Members) != 3 || all.Members[2].Connected {
 		t.Errorf("compliance %+v, %v, expected gamma offline and the lease to end at %v", all, err, until)
 	}
+	c.poll("the end of the connection with gamma", func() bool {
+		all, err := beta.Compliance(t.Context(), id)
+		c.must(err)
+		return all.Members[2].Parted.After(before)
+	})
 	if gone := gone(offer, blob); !gone(c.nodes["alpha"]) {
 		t.Error("alpha gave its word and has the expert")
 	}

@@ -78,6 +78,7 @@ type MemberStatus struct {
 	Name      string    `json:"name"`
 	Connected bool      `json:"connected"`
 	Synced    time.Time `json:"synced,omitzero"`         // when this node last had all that its node had; zero: not since the start
+	Parted    time.Time `json:"parted,omitzero"`         // when the last connection with its node ended; zero: it is connected, or was not since the start
 	Ahead     float64   `json:"clock_ahead_s,omitempty"` // of its clock, in seconds
 	Until     time.Time `json:"until,omitzero"`          // the end of its lease; zero: it has none in force
 }
@@ -160,10 +161,12 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	if n.api != nil {
 		s.API = n.api.url()
 	}
-	peers := n.host.Peers()
+	peers, parted := n.host.Peers(), n.host.Parted()
 	for i := range s.Members {
 		m := &s.Members[i]
-		m.Connected = slices.Contains(s.Connected, m.Name)
+		if m.Connected = slices.Contains(s.Connected, m.Name); !m.Connected {
+			m.Parted = parted[m.Name]
+		}
 		for _, p := range peers {
 			if p.Member == m.Name {
 				m.Synced, m.Ahead = p.Synced, p.Offset.Seconds()

@@ -27,6 +27,8 @@ type member struct {
 	left chan struct{} // closed when this is no longer the member's node
 	lost atomic.Bool   // the connection has ended since keep last looked
 
+	parted atomic.Pointer[time.Time] // when a connection last ended; nil: none has
+
 	unreached atomic.Bool               // the last dial failed, and there has been no reason to try again since
 	revived   atomic.Pointer[time.Time] // when to do so, if there has been one since keep last looked
 }

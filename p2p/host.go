@@ -145,6 +145,8 @@ func (h *Host) start(c Config) error {
 		},
 		DisconnectedF: func(_ network.Network, conn network.Conn) {
 			if m := h.memberOf(conn.RemotePeer()); m != nil {
+				at := time.Now()
+				m.parted.Store(&at)
 				m.lost.Store(true)
 				m.signal()
 			}
@@ -418,6 +420,18 @@ func (h *Host) Connected() []string {
 		names = append(names, m.Name)
 	}
 	return names
+}
+
+// Parted returns when the last connection with each member ended that is not connected now, by name. Those who have not been connected
+// since the start are left out.
+func (h *Host) Parted() map[string]time.Time {
+	all := make(map[string]time.Time)
+	for _, m := range h.members.all() {
+		if at := m.parted.Load(); at != nil && h.host.Network().Connectedness(m.id) != network.Connected {
+			all[m.Name] = *at
+		}
+	}
+	return all
 }
 
 // connected returns the members that are connected now, sorted by name.

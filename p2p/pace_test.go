@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -146,6 +147,39 @@ func TestWhenOneMemberIsReachedAgainTheOthersAreDialledSoon(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestItIsKnownSinceWhenAMemberIsNotConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newAir(t, 2)
+		if err := n.LinkAll(); err != nil {
+			t.Fatal(err)
+		}
+		n.a.revive()
+		time.Sleep(maxBackoff)
+		if synctest.Wait(); len(n.a.Connected()) != 2 || len(n.a.Parted()) > 0 {
+			t.Fatalf("connected to %q, parted %v", n.a.Connected(), n.a.Parted())
+		}
+		gone := n.others[0].ID()
+		if err := errors.Join(n.UnlinkPeers(n.a.host.ID(), gone), n.DisconnectPeers(n.a.host.ID(), gone)); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got := n.a.Parted(); len(got) != 1 || !got["b00"].Equal(at) {
+			t.Errorf("parted %v, expected b00 at %v", got, at)
+		}
+		if _, err := n.LinkPeers(n.a.host.ID(), gone); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.ConnectPeers(gone, n.a.host.ID()); err != nil {
+			t.Fatal(err)
+		}
+		if synctest.Wait(); len(n.a.Parted()) > 0 {
+			t.Errorf("parted from one that is back: %v", n.a.Parted())
+		}
+	})
 }
 
 func TestANetworkThatComesAndGoesHasMembersDialledNoFasterThanTheLimit(t *testing.T) {

@@ -223,6 +223,8 @@ func memberWords(m node.MemberStatus) string {
 	words := m.Name + ": not connected"
 	if m.Connected {
 		words = m.Name + ": connected"
+	} else if !m.Parted.IsZero() {
+		words += " since " + m.Parted.Local().Format(time.DateTime)
 	}
 	if m.Synced.IsZero() {
 		words += ", not heard since the node started"

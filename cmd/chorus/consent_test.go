@@ -27,7 +27,7 @@ func TestComplianceInWords(t *testing.T) {
 		{node.Compliance{Members: []node.Acknowledgement{has("a"), has("b")}, Until: at}, "2 of 2 members have dropped it", false},
 		{node.Compliance{Members: []node.Acknowledgement{has("a"), {Member: "b", Connected: true}}}, "1 of 2 members have dropped it; waiting for b", true},
 		{
-			node.Compliance{Members: []node.Acknowledgement{has("a"), {Member: "b", Synced: at}, {Member: "c"}}, Until: at.Add(time.Hour)},
+			node.Compliance{Members: []node.Acknowledgement{has("a"), {Member: "b", Parted: at}, {Member: "c"}}, Until: at.Add(time.Hour)},
 			"1 of 3 members have dropped it; waiting for b (offline since 2026-03-01 12:00:00), c (offline); their lease ends at 2026-03-01 13:00:00", false,
 		},
 		{

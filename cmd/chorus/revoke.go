@@ -373,10 +373,10 @@ func complianceWords(c node.Compliance) (words string, waiting bool) {
 		case m.Connected:
 			waiting = true
 			missing = append(missing, m.Member)
-		case m.Synced.IsZero():
+		case m.Parted.IsZero():
 			missing = append(missing, m.Member+" (offline)")
 		default:
-			missing = append(missing, fmt.Sprintf("%s (offline since %s)", m.Member, m.Synced.Local().Format(time.DateTime)))
+			missing = append(missing, fmt.Sprintf("%s (offline since %s)", m.Member, m.Parted.Local().Format(time.DateTime)))
 		}
 	}
 	words = fmt.Sprintf("%d of %d members have dropped it", dropped, len(c.Members))
