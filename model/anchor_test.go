@@ -41,7 +41,7 @@ func anchorTensors(t *testing.T, c Config) []Tensor {
 	return *tensors
 }
 
-func expertTensors(t *testing.T, c Config) []Tensor {
+func expertTensors(t testing.TB, c Config) []Tensor {
 	t.Helper()
 	tensors, src := exactTensors(6)
 	if _, err := BuildExpert(c, src); err != nil {

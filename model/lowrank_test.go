@@ -371,7 +371,7 @@ func TestALowRankExpertIsNeverMultipliedOut(t *testing.T) {
 }
 
 // lowRankTensors returns those of a blob of low rank.
-func lowRankTensors(t *testing.T, c Config, rank int) []Tensor {
+func lowRankTensors(t testing.TB, c Config, rank int) []Tensor {
 	t.Helper()
 	_, src := exactTensors(7)
 	var all []Tensor
