@@ -98,7 +98,11 @@ func (r *run) resume(path, fingerprint string) error {
 	if r.step, err = strconv.Atoi(meta[metaStep]); err != nil || r.step < 0 || r.step > r.recipe.Steps {
 		return fmt.Errorf("%s: step %q, expected 0 to %d: remove the file to begin again", path, meta[metaStep], r.recipe.Steps)
 	}
-	if err := json.Unmarshal([]byte(meta[metaState]), &r.state); err != nil {
+	err = json.Unmarshal([]byte(meta[metaState]), &r.state)
+	if err == nil {
+		err = r.state.check(r.step)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: how the run went: %w: remove the file to begin again", path, err)
 	}
 	return nil

@@ -37,6 +37,21 @@ type state struct {
 	Waited    int     `json:"waited"` // measurements since Least
 }
 
+// check refuses what no run says after step.
+func (s *state) check(step int) error {
+	if s.Steps != step || min(s.Best, s.Measured, s.Count, s.Evaluated, s.Waited) < 0 || max(s.Best, s.Measured, s.Count, s.Waited) > step {
+		return fmt.Errorf("%d steps, best %d, measured %d, %d in a point, %d waited, at step %d", s.Steps, s.Best, s.Measured, s.Count, s.Waited, step)
+	}
+	last := -1
+	for _, p := range s.Curve {
+		if p.Step <= last || p.Step > step {
+			return fmt.Errorf("its curve goes from step %d to %d at step %d", last, p.Step, step)
+		}
+		last = p.Step
+	}
+	return nil
+}
+
 // curvePoints is about how many points a curve has.
 const curvePoints = 200
 
