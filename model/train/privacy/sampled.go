@@ -54,7 +54,7 @@ func fractionalMoment(q, noise, order float64) float64 {
 		} else {
 			negative = logAdd(negative, term)
 		}
-		if i > order && (term < positive-32 || i > 1e5) {
+		if i > order && (term < positive-32 || i > 1e5) || math.IsNaN(term) || math.IsInf(term, 1) { // neither of the last two becomes finite again
 			positive = logAdd(positive, term)
 			break
 		}
