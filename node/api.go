@@ -216,7 +216,7 @@ type reply[A any] struct {
 }
 
 // causes are the errors that a [Client] returns as the [Node] does.
-var causes = map[string]error{"not reconciled": ErrNotReconciled, "not spread": ErrNotSpread, "not a steward": ErrNotSteward, "pending": ErrPending, "unlisted": ErrUnlisted, "forked": ErrForked, "replaced": ErrReplaced, "on offer": ErrOnOffer, "locked": ErrLocked, "passphrase": ErrPassphrase}
+var causes = map[string]error{"not reconciled": ErrNotReconciled, "not spread": ErrNotSpread, "not a steward": ErrNotSteward, "pending": ErrPending, "unlisted": ErrUnlisted, "forked": ErrForked, "replaced": ErrReplaced, "removed": ErrRemoved, "on offer": ErrOnOffer, "locked": ErrLocked, "passphrase": ErrPassphrase}
 
 // respond answers with what do returns, as JSON. The owner may see every error in full.
 func respond[Q, A any](log *slog.Logger, do func(*http.Request, Q) (A, error)) http.Handler {

@@ -319,8 +319,13 @@ func (ch Change) apply(c *notice.Charter, prev cid.Cid, drawn time.Time) (*notic
 	if t.Leak != nil {
 		next.Leak = *t.Leak
 	}
-	if len(changes(c, &next)) == 0 {
+	switch {
+	case len(changes(c, &next)) == 0:
 		return nil, errors.New("that changes nothing")
+	case next.Quorum > len(next.Stewards):
+		return nil, fmt.Errorf("a quorum of %d needs as many stewards, and there would be %d: make more members stewards, with --steward, or name a smaller --quorum", next.Quorum, len(next.Stewards))
+	case next.LeaseSeconds > next.LeaseCeilingSeconds:
+		return nil, fmt.Errorf("a lease of %d s would be longer than one may last, %d s: change the two together, with --lease-seconds and --lease-ceiling-seconds", next.LeaseSeconds, next.LeaseCeilingSeconds)
 	}
 	return &next, nil
 }

@@ -24,10 +24,11 @@ const (
 
 // A Compliance says who has dropped what a revocation withdraws.
 type Compliance struct {
-	Members   []Acknowledgement `json:"members"`        // all on the charter, this one too, by name
-	Withdrawn int               `json:"withdrawn"`      // offers that are known and end by it; of none nobody says that it was dropped
-	Until     time.Time         `json:"until,omitzero"` // the end of the lease that the withdrawn had: nobody uses it after that
-	Exported  []ledger.Exported `json:"exported"`       // who has said that a copy was taken out of its node, which no revocation reaches
+	Members   []Acknowledgement `json:"members"`           // all on the charter, this one too, by name
+	Withdrawn int               `json:"withdrawn"`         // offers that are known and end by it; of none nobody says that it was dropped
+	Outside   bool              `json:"outside,omitempty"` // a key without a node has asked, which cannot see who is connected
+	Until     time.Time         `json:"until,omitzero"`    // the end of the lease that the withdrawn had: nobody uses it after that
+	Exported  []ledger.Exported `json:"exported"`          // who has said that a copy was taken out of its node, which no revocation reaches
 }
 
 // An Acknowledgement is what is known of one member.

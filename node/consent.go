@@ -203,8 +203,14 @@ var ErrNotSpread = errors.New("the revocation is signed and stored here, but no 
 // [ErrNotSpread] if ctx ends before that. It may be repeated.
 func (n *Node) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Cid, error) {
 	id, err := n.revoke(ctx, offer, reason)
-	if err != nil || n.single() {
+	if err != nil {
 		return id, err
+	}
+	if _, ok := n.ledger.Charter().Named(n.Member()); !ok {
+		return id, fmt.Errorf("the revocation is signed and stored here, and nobody takes it: %w", ErrRemoved)
+	}
+	if n.single() {
+		return id, nil
 	}
 	return id, n.deliver(ctx)
 }

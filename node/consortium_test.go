@@ -27,6 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	scryptWork = 10
 	code := m.Run()
 	if scratch != "" {
 		os.RemoveAll(scratch)

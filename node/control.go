@@ -188,7 +188,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 // OfflineStatus is what a ledger alone says, while no node runs.
 func OfflineStatus(home Home, member string, l *ledger.Ledger) Status {
 	c := l.Charter()
-	s := Status{Member: member, Charter: c.Name, Root: l.Root(), Anchor: c.Anchor, Why: "the node is not running"}
+	s := Status{Member: member, Charter: c.Name, Root: l.Root(), Anchor: c.Anchor, Why: ErrNotRunning.Error()}
 	refusals := make(map[cid.Cid]string)
 	if verdicts, err := l.Verdicts(); err == nil {
 		for _, v := range verdicts {

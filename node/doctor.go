@@ -114,6 +114,7 @@ func checkClock(x *examination) []Finding {
 		}
 	}
 	if behind {
+		why = strings.TrimPrefix(why, "observe the time: ")
 		return []Finding{{Verdict: Wrong, Text: fmt.Sprintf("The clock cannot be trusted, so no lease can be judged: %s.", why),
 			Do: "Set this machine's clock right, and keep it right with NTP."}}
 	}
@@ -187,7 +188,7 @@ func damaged(x *examination, err error) Finding {
 func checkFeed(x *examination) []Finding {
 	member, ok := named(x.ledger.Charter(), x.status.Member)
 	if !ok {
-		return []Finding{{Verdict: Wrong, Text: fmt.Sprintf("%s is not on the charter any more.", x.status.Member), Do: "Ask a steward."}}
+		return []Finding{{Verdict: Wrong, Text: fmt.Sprintf("%s is not on the charter any more, so that no other node lets this one in or uses what it offers.", x.status.Member), Do: "Ask a steward."}}
 	}
 	key := speaks(x.ledger, member)
 	heads := slices.DeleteFunc(x.ledger.Heads(), func(h notice.Head) bool { return h.Key != key })
@@ -210,6 +211,12 @@ func named(c *notice.Charter, member string) (notice.Member, bool) {
 		return notice.Member{}, false
 	}
 	return c.Members[i], true
+}
+
+// removed reports whether this member is off the charter, which checkFeed says.
+func (x *examination) removed() bool {
+	_, ok := named(x.ledger.Charter(), x.status.Member)
+	return !ok
 }
 
 // spareBytes is what a disk should have beside what is still to be fetched.
@@ -260,7 +267,7 @@ func checkKeys(x *examination) (found []Finding) {
 	if len(found) == 0 {
 		found = fine("Nobody else on this machine can read the keys.")
 	}
-	if _, ok := named(x.ledger.Charter(), x.status.Member); !ok {
+	if x.removed() {
 		return found // it has no keys, nor can it name new ones
 	}
 	if f, err := ReadKeyFile(x.home.path(nodeKey)); err == nil {
@@ -307,7 +314,7 @@ func checkRecovery(x *examination) []Finding {
 }
 
 func checkMembers(x *examination) (found []Finding) {
-	if x.node == nil {
+	if x.node == nil || x.removed() {
 		return nil
 	}
 	for _, addr := range x.node.host.Strangers(x.node.config.Peers) {
@@ -370,7 +377,7 @@ func diagnose(member string, a p2p.Attempt) (text, do string) {
 }
 
 func checkReconciled(x *examination) []Finding {
-	if x.node == nil || x.node.single() {
+	if x.node == nil || x.node.single() || x.removed() {
 		return nil
 	}
 	select {
@@ -401,7 +408,7 @@ func checkLease(x *examination) []Finding {
 	}
 	length := time.Duration(x.ledger.Charter().LeaseSeconds) * time.Second
 	switch {
-	case offers == 0:
+	case offers == 0, x.removed():
 		return nil
 	case lapsed > 0:
 		return []Finding{{Verdict: Wrong, Text: fmt.Sprintf("%d of this member's %d experts are under no lease, so nobody uses them.", lapsed, offers),

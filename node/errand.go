@@ -211,14 +211,11 @@ func (e *Errand) Delegate(ctx context.Context, d *notice.Delegation) (cid.Cid, e
 	return n.CID, e.deliver(ctx)
 }
 
-// Compliance asks the node again and returns who has dropped what the revocations withdraw. Who is online an errand does not know: all
-// count as connected.
+// Compliance asks the node again and returns who has dropped what the revocations withdraw. Who is online an errand does not know.
 func (e *Errand) Compliance(ctx context.Context, revocations ...cid.Cid) (Compliance, error) {
 	err := e.courier.Sync(ctx)
 	c := complianceOf(e.ledger, revocations...)
-	for i := range c.Members {
-		c.Members[i].Connected = true
-	}
+	c.Outside = true
 	return c, err
 }
 

@@ -97,7 +97,7 @@ func (h Home) Join(ctx context.Context, o Joining) error {
 		case err == nil, errors.As(err, &refusal), errors.Is(err, invite.ErrWrongNode), errors.Is(err, ErrImpostor):
 			return err
 		case !j.Root.Defined() && errors.Is(err, p2p.ErrUnexpected):
-			return fmt.Errorf("the node there does not know this code: %w", err)
+			return fmt.Errorf("the node there does not know this code: %w", p2p.ErrUnexpected)
 		case !j.Root.Defined() && now().After(code.Expires):
 			return invite.ErrExpired
 		}

@@ -14,7 +14,6 @@ import (
 
 // keyFiles returns a key file of each form.
 func keyFiles(t testing.TB) (all [][]byte) {
-	scryptWork = 10
 	plain, err := NewKeyFile(KeyInfo{})
 	if err != nil {
 		t.Fatal(err)

@@ -250,11 +250,17 @@ func (n *Node) private(path string, f *KeyFile) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
+// ErrRemoved is returned when something is to be signed for a member that the charter does not list.
+var ErrRemoved = errors.New("this member is not on the charter any more, so that no other node lets this one in or uses what it offers")
+
 // ErrReplaced is returned when something is to be signed with a key that the member does not have any more.
 var ErrReplaced = errors.New("this is not the member's publishing key any more: it was revoked, or the recovery key named another")
 
 // seated refuses to sign with a publishing key that counts for nothing.
 func (n *Node) seated(key ed25519.PrivateKey) error {
+	if _, ok := n.ledger.Charter().Named(n.Member()); !ok {
+		return ErrRemoved
+	}
 	if member, role, ok := n.ledger.Seat(notice.PublicKeyOf(key)); !ok || member != n.Member() || role != ledger.RolePublishing {
 		return fmt.Errorf("%s: %w", n.home.path(publishingKey), ErrReplaced)
 	}

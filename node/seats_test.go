@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"chorus/ledger"
 	"chorus/ledger/notice"
 
 	"github.com/ipfs/go-cid"
@@ -235,5 +236,32 @@ func TestTheDoctorKnowsMembersByTheKeysThatTheyHaveNow(t *testing.T) {
 	c.must(err)
 	if !s.Holds || len(s.Changes) != 2 || len(c.charters("east").Replaced) != 0 {
 		t.Errorf("%v: %q", s.Holds, s.Changes)
+	}
+}
+
+func TestAMemberThatWasRemovedIsToldSoWhateverItDoes(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "east", "north", "west")
+	c.up("east", "north", "west")
+	west := c.nodes["west"]
+	offer, _ := c.publish("west", 2)
+	_, err := c.nodes["east"].Propose(t.Context(), Change{Remove: []string{"west"}})
+	c.must(err)
+	c.await("version 2", func(n *Node) bool { return version(n) == 2 })
+	if _, err := west.Publish(t.Context(), publication(c.expert(3, nil))); !errors.Is(err, ErrRemoved) {
+		t.Errorf("publishes: %v", err)
+	}
+	id, err := west.Revoke(t.Context(), cid.Undef, "consent withdrawn")
+	if !errors.Is(err, ErrRemoved) || !c.knows(west, offer, ledger.Revoked) {
+		t.Errorf("revokes: %s, %v", id, err)
+	}
+	var wrong []string
+	for _, f := range c.doctor(west) {
+		if f.Verdict == Wrong {
+			wrong = append(wrong, f.Text)
+		}
+	}
+	if want := "west is not on the charter any more, so that no other node lets this one in or uses what it offers."; len(wrong) != 1 || wrong[0] != want {
+		t.Errorf("the doctor: %q, expected %q", wrong, want)
 	}
 }

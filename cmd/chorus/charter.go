@@ -207,6 +207,6 @@ to one that does. Where a steward's node can be reached, "chorus join" does all 
 			return nil
 		},
 	}
-	c.Flags().StringSliceVar(&peers, "peer", nil, "address of another member's node, as its `chorus up` prints it (repeatable)")
+	c.Flags().Var((*peerList)(&peers), "peer", "address of another member's node, as its `chorus up` prints it (repeatable)")
 	return c
 }

@@ -207,7 +207,10 @@ func (a *app) statusCommand() *cobra.Command {
 					a.say("%s (%s): %s, in use: %s", e.Domain, e.Member, e.Words(), yes(e.InUse))
 				}
 				a.sayExported(s)
-				if s.Why != "" {
+				switch {
+				case s.Why == node.ErrNotRunning.Error():
+					a.say("%s, and serves nothing: start it with `chorus up`", s.Why)
+				case s.Why != "":
 					a.say("the anchor serves alone: %s", s.Why)
 				}
 				for _, f := range s.Findings {

@@ -31,6 +31,10 @@ func TestComplianceInWords(t *testing.T) {
 			"1 of 3 members have dropped it; waiting for b (offline since 2026-03-01 12:00:00), c (offline); their lease ends at 2026-03-01 13:00:00", false,
 		},
 		{
+			node.Compliance{Members: []node.Acknowledgement{has("a"), {Member: "b"}}, Outside: true},
+			"1 of 2 members have dropped it; waiting for b, of whom a key alone cannot see who is online", true,
+		},
+		{
 			node.Compliance{Members: []node.Acknowledgement{has("a")}, Exported: []ledger.Exported{{Member: "hub", Time: at}, {Member: "a", Time: at}}},
 			"1 of 1 members have dropped it; hub exported it on 2026-03-01: ask hub to delete that copy; a exported it on 2026-03-01: ask a to delete that copy", false,
 		},

@@ -10,6 +10,7 @@ import (
 	"chorus/node"
 	"chorus/node/invite"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
@@ -211,6 +212,9 @@ func (a *app) join(ctx context.Context, j node.Joining) error {
 	j.Unreachable = func(err error) {
 		if !unreachable {
 			unreachable = true
+			if errors.Is(err, network.ErrReset) {
+				err = errors.New("it ended the conversation")
+			}
 			fmt.Fprintf(a.err, "the node that gave out the code does not answer, trying on: %v\n", err)
 		}
 	}

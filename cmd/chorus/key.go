@@ -164,7 +164,7 @@ with that power lent to it, the node renews leases while the publishing key is l
 		},
 	}
 	c.Flags().StringVar(&out, "out", "", "where to write it (default: its kind and .key)")
-	c.Flags().StringSliceVar(&peers, "peer", nil, "address of a node that the key's file names (default: all that are known)")
+	c.Flags().Var((*peerList)(&peers), "peer", "address of a node that the key's file names (default: all that are known)")
 	return c
 }
 
@@ -367,7 +367,7 @@ the publishing key.`,
 	f.StringSliceVar(&offers, "offers", nil, "of these experts only, by domain or offer (default: all of the member's)")
 	f.StringVar(&until, "until", "", "day, time (RFC 3339) or duration such as 720h")
 	f.StringVar(&recovery, "recovery", "", "file of the recovery key, to sign with it")
-	f.StringSliceVar(&peers, "peer", nil, "with --recovery: address of a node to bring it to")
+	f.Var((*peerList)(&peers), "peer", "with --recovery: address of a node to bring it to")
 	return c
 }
 
@@ -547,6 +547,6 @@ and those it lent powers to; a revoker and the recovery key, with --key, can rev
 	f.StringVar(&w.reason, "reason", "", "why, for people to read")
 	f.DurationVar(&w.wait, "wait", 20*time.Second, "how long to wait for the members that are online to say that they have dropped what ends by it")
 	f.StringVar(&w.key, "key", "", "file of the key to sign with, on any machine")
-	f.StringSliceVar(&w.peers, "peer", nil, "address of a node to bring it to (repeatable; a key's file may name some)")
+	f.Var((*peerList)(&w.peers), "peer", "address of a node to bring it to (repeatable; a key's file may name some)")
 	return c
 }

@@ -58,7 +58,7 @@ those whose training is still here. It may be repeated after an interruption.`,
 	f.BoolVar(&ofNode, "node", false, "the node's key, and not the publishing key")
 	f.BoolVar(&publish, "publish", false, "publish again what was on offer, where its training is here")
 	f.BoolVar(&yes, "yes", false, "do not ask")
-	f.StringSliceVar(&peers, "peer", nil, "address of a node to bring it to (default: all that are known)")
+	f.Var((*peerList)(&peers), "peer", "address of a node to bring it to (default: all that are known)")
 	return c
 }
 

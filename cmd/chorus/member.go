@@ -22,7 +22,7 @@ const (
 )
 
 func (a *app) initCommand() *cobra.Command {
-	config := node.Config{Weights: model.Packed}
+	config := node.Config{Weights: model.Packed, Peers: []string{}}
 	c := &cobra.Command{
 		Use:   "init NAME",
 		Short: "Make a member's data folder and keys",
@@ -54,7 +54,7 @@ it: move it to a place that is not on this machine.`,
 		},
 	}
 	c.Flags().StringSliceVar(&config.Listen, "listen", []string{defaultListen}, "multiaddr to listen on for other members")
-	c.Flags().StringSliceVar(&config.Peers, "peer", []string{}, "multiaddr of another member, ending in /p2p/…")
+	c.Flags().Var((*peerList)(&config.Peers), "peer", "multiaddr of another member, ending in /p2p/…")
 	c.Flags().StringVar(&config.API, "api", defaultAPI, "address of the endpoint for local programs")
 	return c
 }

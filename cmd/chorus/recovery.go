@@ -387,7 +387,7 @@ data folder's recovery key.`,
 	f.BoolVar(&check, "check", false, "only say whether the paper is that of this data folder's recovery key")
 	f.StringVar(&out, "out", "recovery.key", "where to write it")
 	f.StringVar(&member, "member", "", "whose it is, for the key's file to say")
-	f.StringSliceVar(&peers, "peer", nil, "address of a node, for the key's file to name")
+	f.Var((*peerList)(&peers), "peer", "address of a node, for the key's file to name")
 	return c
 }
 

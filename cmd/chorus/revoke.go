@@ -43,8 +43,8 @@ machine will do, and one node that can be reached. The key may be the member's p
 ("chorus key new"), one that powers were lent to ("chorus key delegate"), or the recovery key. --presigned takes what
 "chorus recovery export" printed, from a file or as it is typed.
 
-It then shows who has dropped the expert, as their nodes say so, until all that are online have, or --wait is over. Whether
-it waits or not, also after Ctrl-C, the revocation goes its way, and "chorus status" says who is connected.
+It then shows who has dropped the expert, as their nodes say so, until all that are online have, or --wait is over; with --key, or
+--presigned and --peer, who is online cannot be seen, and it waits for all. Whether it waits or not, also after Ctrl-C, the revocation goes its way, and "chorus status" says who is connected.
 
 --as-steward votes for the withdrawal of another member's expert: it counts once a quorum of the stewards of
 one version of the charter that has the member has voted, whichever that is: as a revocation is for ever, no later version takes it back.`,
@@ -87,9 +87,9 @@ one version of the charter that has the member has voted, whichever that is: as 
 	f := c.Flags()
 	f.BoolVar(&w.all, "all", false, "withdraw everything this member has on offer")
 	f.StringVar(&w.reason, "reason", "", "why, for people to read")
-	f.DurationVar(&w.wait, "wait", 20*time.Second, "how long to wait for the members that are online to say that they have dropped it")
+	f.DurationVar(&w.wait, "wait", 20*time.Second, "how long to wait for the members to say that they have dropped it")
 	f.StringVar(&w.key, "key", "", "file of the key to sign with, on any machine")
-	f.StringSliceVar(&w.peers, "peer", nil, "address of a node to bring it to, as its `chorus up` prints it (repeatable; a key's file may name some)")
+	f.Var((*peerList)(&w.peers), "peer", "address of a node to bring it to, as its `chorus up` prints it (repeatable; a key's file may name some)")
 	f.StringVar(&w.presigned, "presigned", "", "file of what \"chorus recovery export\" printed, - to type it")
 	f.BoolVar(&w.asSteward, "as-steward", false, "vote as a steward on another member's expert")
 	return c
@@ -370,7 +370,7 @@ func complianceWords(c node.Compliance) (words string, waiting bool) {
 		switch {
 		case !m.Dropped.IsZero():
 			dropped++
-		case m.Connected:
+		case m.Connected, c.Outside:
 			waiting = true
 			missing = append(missing, m.Member)
 		case m.Parted.IsZero():
@@ -382,6 +382,9 @@ func complianceWords(c node.Compliance) (words string, waiting bool) {
 	words = fmt.Sprintf("%d of %d members have dropped it", dropped, len(c.Members))
 	if len(missing) > 0 {
 		words += "; waiting for " + list(missing)
+		if c.Outside {
+			words += ", of whom a key alone cannot see who is online"
+		}
 		if !c.Until.IsZero() {
 			words += "; their lease ends at " + c.Until.Local().Format(time.DateTime)
 		}

@@ -89,6 +89,8 @@ func explain(err error) (code int, hints []string) {
 		return exitFailed, append(hints, "withdraw that offer with `chorus revoke`, then publish again: what comes is a new offer")
 	case errors.Is(err, p2p.ErrNotMember):
 		return exitFailed, append(hints, "`chorus doctor` says whether this member has left the charter, or its node key was replaced")
+	case errors.Is(err, node.ErrRemoved):
+		return exitFailed, append(hints, "ask a steward: whoever is to come back is admitted again with the card that `chorus init` prints, by `chorus charter propose --add`")
 	case errors.Is(err, node.ErrReplaced):
 		return exitFailed, append(hints, "name a new one with `chorus key rotate --recovery FILE`, or put the one that was named in its place")
 	case errors.Is(err, errNobodyToAsk):
