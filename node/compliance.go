@@ -124,11 +124,12 @@ func (h hands) State(ctx context.Context, revoked []ledger.Standing) error {
 	}
 	var drops []notice.Drop
 	for _, st := range revoked {
-		known := slices.ContainsFunc(h.ledger.Compliance(st.Notice), func(c ledger.Compliance) bool {
+		if recent := st.Revocation != nil && at.Sub(st.Revocation.Time) < statedFor; !recent && !had[st.Notice] {
+			continue
+		}
+		if !slices.ContainsFunc(h.ledger.Compliance(st.Notice), func(c ledger.Compliance) bool {
 			return c.Member == h.Member() && !c.Dropped.IsZero()
-		})
-		recent := st.Revocation != nil && at.Sub(st.Revocation.Time) < statedFor
-		if !known && (recent || had[st.Notice]) {
+		}) {
 			drops = append(drops, notice.Drop{Revocation: st.RevokedBy, Offer: st.Notice, Time: at})
 		}
 	}

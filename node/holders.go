@@ -60,7 +60,7 @@ var holders = []holder{
 		delete: func(n *Node, blob cid.Cid) error { return n.blobs.Delete(blob) },
 	},
 	{
-		what: "folders that were exported from this home",
+		what: "folders that were exported from this home, of which their owners were told when they were made",
 		drop: func(n *Node, a Admitted) {
 			if n.active(a.Offer, now()) {
 				return // it is the node that ends

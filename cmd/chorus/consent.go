@@ -148,14 +148,14 @@ func claimWords(e node.Expert) string {
 	return words
 }
 
-// sayExported names the other members that have exported an expert.
+// sayExported names the other members that have exported an expert of this one.
 func (a *app) sayExported(s node.Status) {
 	for _, e := range s.Experts {
 		for _, x := range e.Exported {
-			if x.Member == s.Member {
+			if e.Member != s.Member || x.Member == s.Member {
 				continue
 			}
-			words := fmt.Sprintf("%s of %s was exported by %s on %s", e.Domain, e.Member, x.Member, x.Time.Local().Format(time.DateOnly))
+			words := fmt.Sprintf("%s was exported by %s on %s", e.Domain, x.Member, x.Time.Local().Format(time.DateOnly))
 			if e.State == ledger.Revoked {
 				words += ": ask " + x.Member + " to delete that copy"
 			}
