@@ -87,9 +87,12 @@ func (g gate) node(p peer.ID) bool {
 // member reports whether a peer has a key that is a member's.
 func (g gate) member(p peer.ID) bool {
 	key, ok := keyOf(p)
-	if ok {
-		_, _, ok = g.notices.Seat(key)
-	}
+	return ok && Admits(g.notices, key)
+}
+
+// Admits reports whether who holds a key may be connected: it is a member's now, be it that of its node or one that a courier holds.
+func Admits(notices Notices, key notice.PublicKey) bool {
+	_, _, ok := notices.Seat(key)
 	return ok
 }
 

@@ -71,14 +71,18 @@ func (n *Net) Wait() { n.wg.Wait() }
 type Node struct {
 	// Withholds reports whether the node does not pass on a message; nil: it passes on all. Set it before Start.
 	Withholds func(envelope []byte) bool
+	// Admits reports whether the node lets a key connect, and whether that is among Connected then; nil: every key is both. Set
+	// it before Start, and call Enrol when what it says has changed.
+	Admits func(key notice.PublicKey) (connects, counts bool)
 
 	net *Net
 	key notice.PublicKey
 
-	engine    *p2p.Engine           // guarded by Net.mu, as the next; nil: it is down
-	seen      map[[32]byte]struct{} // messages that it has had
-	connected []notice.PublicKey    // as it was at turn
-	turn      int
+	engine  *p2p.Engine           // guarded by Net.mu, as the next; nil: it is down
+	seen    map[[32]byte]struct{} // messages that it has had
+	linked  []notice.PublicKey    // who was up, and not cut off, at turn
+	turn    int
+	reached map[notice.PublicKey]bool // whom it was connected with when it last enrolled
 }
 
 var _ p2p.Network = (*Node)(nil)
@@ -99,12 +103,39 @@ func (n *Net) Join(key notice.PublicKey) *Node {
 func (o *Node) Start(e *p2p.Engine) {
 	n := o.net
 	n.mu.Lock()
-	o.engine, o.seen = e, make(map[[32]byte]struct{})
+	o.engine, o.seen, o.reached = e, make(map[[32]byte]struct{}), nil
 	n.turn++
 	n.mu.Unlock()
-	for _, other := range o.Connected() {
-		n.meet(o.key, other)
+	o.Enrol()
+}
+
+// farewell is how long the streams with a node that is not admitted any more last.
+const farewell = time.Second
+
+// Enrol has the node meet whom it is connected with since it last did, and soon breaks the streams with whom it is not any more.
+func (o *Node) Enrol() {
+	n := o.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	reached := make(map[notice.PublicKey]bool)
+	for _, other := range n.sorted {
+		switch now := other != o && n.reaches(o.key, other.key); {
+		case now && !o.reached[other.key]:
+			n.meetLocked(o.key, other.key)
+			fallthrough
+		case now:
+			reached[other.key] = true
+		case o.reached[other.key]:
+			n.after(farewell, func() {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				if !n.reaches(o.key, other.key) {
+					n.link(o.key, other.key).breakStreams()
+				}
+			})
+		}
 	}
+	o.reached = reached
 }
 
 // Stop takes a node down: its streams break. It does not close the engine.
@@ -211,18 +242,21 @@ func (n *Net) chance(from, to notice.PublicKey, mark ...byte) *rand.Rand {
 // meet tells two nodes of each other, once what lies between them has let that through.
 func (n *Net) meet(a, b notice.PublicKey) {
 	n.mu.Lock()
-	delay := n.of(n.link(a, b)).Delay
-	n.mu.Unlock()
-	n.after(delay, func() {
+	defer n.mu.Unlock()
+	n.meetLocked(a, b)
+}
+
+// meetLocked is meet for who holds mu.
+func (n *Net) meetLocked(a, b notice.PublicKey) {
+	n.after(n.of(n.link(a, b)).Delay, func() {
 		for _, pair := range [][2]notice.PublicKey{{a, b}, {b, a}} {
 			n.mu.Lock()
-			e, up := n.nodes[pair[0]], n.reaches(pair[0], pair[1])
 			var engine *p2p.Engine
-			if e != nil {
-				engine = e.engine
+			if o := n.nodes[pair[0]]; o != nil && n.reaches(pair[0], pair[1]) && o.counts(pair[1]) {
+				engine = o.engine
 			}
 			n.mu.Unlock()
-			if engine != nil && up {
+			if engine != nil {
 				engine.Meet(pair[1])
 			}
 		}
@@ -238,24 +272,59 @@ func (n *Net) after(d time.Duration, f func()) {
 	})
 }
 
-// reaches reports whether both nodes are up and linked. The caller holds mu.
+// reaches reports whether both nodes are up, linked and let each other connect. The caller holds mu.
 func (n *Net) reaches(a, b notice.PublicKey) bool {
 	from, to := n.nodes[a], n.nodes[b]
-	return from != nil && to != nil && from.engine != nil && to.engine != nil && !n.of(n.link(a, b)).Cut
+	return n.linked(from, to) && from.connects(b) && to.connects(a)
 }
 
-// Connected returns the nodes that are up and linked to this one.
+func (n *Net) linked(from, to *Node) bool {
+	return from != nil && to != nil && from.engine != nil && to.engine != nil && !n.of(n.link(from.key, to.key)).Cut
+}
+
+func (o *Node) connects(key notice.PublicKey) bool {
+	if o.Admits == nil {
+		return true
+	}
+	connects, _ := o.Admits(key)
+	return connects
+}
+
+func (o *Node) counts(key notice.PublicKey) bool {
+	if o.Admits == nil {
+		return true
+	}
+	_, counts := o.Admits(key)
+	return counts
+}
+
+// Peers returns every key that is connected, whether it counts or not.
+func (o *Node) Peers() (keys []notice.PublicKey) {
+	n := o.net
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, other := range n.sorted {
+		if other != o && n.reaches(o.key, other.key) {
+			keys = append(keys, other.key)
+		}
+	}
+	return keys
+}
+
+// Connected returns the nodes that are up and linked to this one, which count.
 func (o *Node) Connected() []notice.PublicKey {
 	n := o.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if o.turn != n.turn {
-		o.turn, o.connected = n.turn, nil
+		o.turn, o.linked = n.turn, nil
 		for _, other := range n.sorted {
-			if other != o && n.reaches(o.key, other.key) {
-				o.connected = append(o.connected, other.key)
+			if other != o && n.linked(o, other) {
+				o.linked = append(o.linked, other.key)
 			}
 		}
 	}
-	return slices.Clone(o.connected)
+	return slices.DeleteFunc(slices.Clone(o.linked), func(key notice.PublicKey) bool {
+		return !o.counts(key) || !o.connects(key) || !n.nodes[key].connects(o.key)
+	})
 }

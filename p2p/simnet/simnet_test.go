@@ -3,6 +3,7 @@ package simnet
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -298,6 +299,62 @@ func TestProofOfAForkReachesEverybody(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A node that the charter lets go is connected with nobody; once it is on it again, it is met at once.
+func TestWhoIsAdmittedIsConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := found(t, 4, 6, Link{Delay: 10 * time.Millisecond})
+		defer c.close()
+		gone, others := c.members[3], c.members[:3]
+		for _, m := range c.members {
+			m.place.Stop()
+			m.place.Admits = func(key notice.PublicKey) (connects, counts bool) {
+				_, node, ok := store{m.ledger}.Seat(key)
+				return ok, node
+			}
+			m.place.Start(m.engine)
+		}
+		prev := c.charter
+		change := func(members ...*member) {
+			body := *prev.Body.(*notice.Charter)
+			body.Version, body.Prev = body.Version+1, prev.CID
+			body.Members = c.charter.Body.(*notice.Charter).Members[:len(members)]
+			var err error
+			if prev, err = notice.Sign(&body, c.members[0].publishing); err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range others { // by gossip it would take no longer
+				if _, err := m.ledger.Add(prev); err != nil {
+					t.Fatal(err)
+				}
+				m.place.Enrol()
+			}
+			time.Sleep(2 * time.Second)
+		}
+		time.Sleep(5 * time.Second)
+		if n := len(gone.engine.Peers()); n != 3 {
+			t.Fatalf("it has met %d others, want 3", n)
+		}
+		change(others...)
+		for _, m := range others {
+			if slices.Contains(m.place.Connected(), gone.key()) || slices.Contains(m.place.Peers(), gone.key()) {
+				t.Error("a member that was removed is connected")
+			}
+		}
+		if _, err := gone.place.Open(t.Context(), others[0].key()); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("it opens a stream: %v", err)
+		}
+		left := c.publish(others[1], all("after it left"))
+		time.Sleep(5 * time.Minute)
+		if _, err := gone.ledger.Get(left.CID); err == nil {
+			t.Error("it hears what others say after it left")
+		}
+		change(c.members...)
+		if _, err := gone.ledger.Get(left.CID); err != nil {
+			t.Errorf("it is admitted again and does not hear what others said: %v", err)
+		}
+	})
 }
 
 func TestIdleNodesStayInTouch(t *testing.T) {
