@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chorus/ledger/notice"
+	"chorus/p2p"
 	"chorus/p2p/simnet"
 
 	"github.com/ipfs/go-cid"
@@ -50,11 +51,11 @@ var actions = []action{
 // act lets one thing happen.
 func (w *world) act() {
 	total := 0
-	for _, a := range actions {
+	for _, a := range w.actions {
 		total += a.weight
 	}
 	at := w.random.IntN(total)
-	for _, a := range actions {
+	for _, a := range w.actions {
 		if at -= a.weight; at < 0 {
 			a.do(w)
 			break
@@ -95,6 +96,14 @@ func (w *world) offer() {
 	n.blobs[blobOf(name)] = true
 	n.mu.Unlock()
 	o := &notice.Offer{Blob: blobOf(name), Size: 1, Anchor: w.charter.Anchor, Domain: name, Licence: "CC0-1.0", TopK: 2}
+	if n.evil && w.stranger != nil {
+		switch w.random.IntN(4) {
+		case 0:
+			o.Size = w.charter.MaxBlobBytes + 1
+		case 1:
+			o.Anchor = blobOf("another anchor")
+		}
+	}
 	if err := n.publish(context.Background(), o); err != nil {
 		w.say(n, "offers nothing: %v", err)
 		return
@@ -196,7 +205,10 @@ func (w *world) post(n *notice.Notice) {
 func (w *world) deliver() {
 	w.random.Shuffle(len(w.late), func(i, j int) { w.late[i], w.late[j] = w.late[j], w.late[i] })
 	w.late = slices.DeleteFunc(w.late, func(s *notice.Notice) bool {
-		n := pick(w.random, w.running(func(n *node) bool { return !n.evil }))
+		n := pick(w.random, w.running(func(n *node) bool {
+			// The node whose key it replaces could not bring it to anybody.
+			return !n.evil && !(w.stranger != nil && s.Kind == notice.KindRotation && w.owners[s.Header().Key].node == n)
+		}))
 		return n != nil && n.engine.Publish(context.Background(), s) == nil
 	})
 }
@@ -227,7 +239,11 @@ func (w *world) vote() {
 		return
 	}
 	of, votes := w.owners[o.Header().Key].node, 0
-	for _, n := range w.nodes[:3] {
+	voters := w.nodes[:3]
+	if w.stranger != nil { // there are other stewards by now, and some vote who are none
+		voters = w.running(func(n *node) bool { return n.evil || n.ledger.Charter().Steward(n.name) })
+	}
+	for _, n := range voters {
 		if n != of && n.state() == up && signs(n) && w.random.IntN(4) > 0 {
 			if err := n.publish(context.Background(), &notice.Revocation{Member: of.name, Offer: o.CID, Reason: "the stewards say so"}); err == nil {
 				w.count("vote")
@@ -333,7 +349,7 @@ func (w *world) fail() {
 // recover brings back a node that is down, sometimes from its backup.
 func (w *world) recover() {
 	n := pick(w.random, slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool {
-		return n.state() != down || time.Now().Before(n.away)
+		return n.state() != down || n.outside || time.Now().Before(n.away)
 	}))
 	if n == nil {
 		return
@@ -400,9 +416,17 @@ func (n *node) own() (all []cid.Cid) {
 
 // hand has a dishonest node pass a message on to one that it reaches.
 func (w *world) hand(from *node, n *notice.Notice) {
-	to := pick(w.random, w.running(func(n *node) bool { return n != from && !w.between(from, n).Cut }))
-	if to != nil {
-		to.engine.Receive(from.nodeKey(), n.Envelope)
+	to := pick(w.random, w.running(func(n *node) bool { return n != from && (from == w.stranger || !w.between(from, n).Cut) }))
+	if to == nil {
+		return
+	}
+	w.mu.Lock()
+	seats := to.seats(from)
+	w.mu.Unlock()
+	if verdict := to.engine.Receive(from.nodeKey(), n.Envelope); verdict == p2p.Accept && !seats && !to.evil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.breach(to, "I9: takes %s from %s, who is no member", w.title(n), from.name)
 	}
 }
 
@@ -501,6 +525,10 @@ func (w *world) flood() {
 
 // nextCharter has the stewards agree on another version, and sometimes on two.
 func (w *world) nextCharter() {
+	if w.stranger != nil {
+		w.propose() // by what each knows
+		return
+	}
 	last := w.stewards[len(w.stewards)-1]
 	before := last.Body.(*notice.Charter)
 	if len(w.stewards) > 4 {

@@ -147,6 +147,7 @@ func (w *world) token(n *node, a steward.Admitted) {
 	if n.alone {
 		w.breach(n, "I4: generates with %s, though it could reach nobody since it started, and so may have missed its revocation", w.title(o))
 	}
+	n.limits(o, now)
 	under := n.leases[key]
 	if under == nil {
 		w.breach(n, "I2: generates with %s without any lease", w.title(o))
@@ -183,6 +184,27 @@ func (w *world) token(n *node, a steward.Admitted) {
 		if ok && now.Sub(at) > ceiling+2*delta && owner.withdraws(r, o, now.Add(-ceiling-2*delta)) && (r.Header().Seq > 0 || !owner.rote) {
 			w.breach(n, "I2: generates with %s, %v after its owner's node accepted %s", w.title(o), now.Sub(at), w.title(r))
 		}
+	}
+}
+
+// limits looks whether the offer o is within what the charter allows that holds for the node.
+func (n *node) limits(o *notice.Notice, now time.Time) {
+	w, offer := n.world, o.Body.(*notice.Offer)
+	if w.stranger == nil {
+		return // nobody offers more
+	}
+	if !offer.Anchor.Equals(w.charter.Anchor) || offer.Size > w.charter.MaxBlobBytes {
+		w.breach(n, "I10: generates with %s, which has %d bytes and the anchor %s", w.title(o), offer.Size, offer.Anchor)
+	}
+	before := 0
+	for _, other := range w.offers {
+		h := other.Header()
+		if h.Key == offer.Key && h.Seq < offer.Seq && h.Time.Truncate(24*time.Hour).Equal(offer.Time.Truncate(24*time.Hour)) && h.Time.Before(offer.Time) && n.has(other, now) {
+			before++
+		}
+	}
+	if before >= n.charter.OffersPerDay && n.enrolled.Before(now) {
+		w.breach(n, "I10: generates with %s, after %d of that day, and the charter allows %d", w.title(o), before, n.charter.OffersPerDay)
 	}
 }
 
@@ -237,7 +259,7 @@ func (w *world) judgeSigned(n *node, s *notice.Notice) {
 		w.counts["equivocations of restored nodes"]++
 		for _, y := range w.nodes {
 			at, ok := y.held[x.CID]
-			if y == n || y.evil || y.expelled || n.expelled || !ok || at.After(n.upSince) || !y.serving || y.upSince.After(n.upSince) {
+			if y == n || y.evil || y.expelled || n.expelled || w.stranger != nil && !w.acquainted(n, y, n.upSince) || !ok || at.After(n.upSince) || !y.serving || y.upSince.After(n.upSince) {
 				continue
 			}
 			if l := w.between(n, y); !l.Cut && l.Break == 0 && !l.since.After(n.upSince) {
@@ -251,6 +273,11 @@ func (w *world) judgeSigned(n *node, s *notice.Notice) {
 // between returns what lies between two nodes.
 func (w *world) between(a, b *node) *link {
 	return w.links[[2]int{min(a.number, b.number), max(a.number, b.number)}]
+}
+
+// acquainted reports whether the charter that each of two nodes has is from before a time and has the other. The caller holds mu.
+func (w *world) acquainted(a, b *node, since time.Time) bool {
+	return a.seats(b) && b.seats(a) && !a.enrolled.After(since) && !b.enrolled.After(since)
 }
 
 // check looks at everything that must hold between any two actions.
@@ -279,12 +306,17 @@ func (w *world) check() {
 
 // checkStandings looks whether a node's ledger takes for revoked what the node has acknowledged to be, and whether the blob of that is gone.
 func (w *world) checkStandings(n *node) {
-	all := n.ledger.Standings(n.clock())
+	all, connected := n.ledger.Standings(n.clock()), n.place.Peers()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
+	for _, key := range connected {
+		if of := w.owners[key].node; w.stranger != nil && key != n.guest && (!n.seats(of) || key != of.nodeKey()) {
+			w.breach(n, "I9: is connected with %s, which is not on its charter", of.name)
+		}
+	}
 	for _, st := range all {
 		o := w.signed[st.Notice]
 		if of := w.owners[o.Header().Key].node.name; st.Member != of {
@@ -317,7 +349,10 @@ func (w *world) checkAgreement(from, to *node) {
 	defer w.mu.Unlock()
 	now := time.Now()
 	l := w.between(from, to)
-	if l.Cut || l.Break > 0 || !to.serving || !from.serving || to.expelled || from.expelled {
+	if l.Cut || l.Break > 0 || !to.serving || !from.serving {
+		return
+	}
+	if w.stranger == nil && (to.expelled || from.expelled) || w.stranger != nil && !w.acquainted(from, to, now.Add(-agree)) {
 		return
 	}
 	since := l.since

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"chorus/ledger/notice"
+	"chorus/p2p"
+	"chorus/p2p/simnet"
 
 	"github.com/ipfs/go-cid"
 )
@@ -47,6 +49,58 @@ func (w *world) rotate() {
 	w.mu.Unlock()
 	w.post(w.next(n, n.recovery, notice.NewRotation(w.root.CID, notice.PublicKeyOf(n.recovery), notice.RotatePublishing, old, n.publishing)))
 	n.start()
+}
+
+// moveNode has a member replace its node's key, with its recovery key: its node is another to the network from then on.
+func (w *world) moveNode() {
+	n := pick(w.random, slices.DeleteFunc(w.honest(), func(n *node) bool { return n.formerly != nil }))
+	if n == nil {
+		return
+	}
+	n.crash("to have its node's key replaced")
+	n.stop()
+	old := n.nodeKey()
+	w.mu.Lock()
+	n.formerly, n.node = n.node, privateOf(w.seed, n.name+" next node")
+	w.owners[n.nodeKey()] = owner{n, "node"}
+	w.counts["rotation of a node's key"]++
+	w.mu.Unlock()
+	n.place = w.net.Join(n.nodeKey())
+	w.net.Set(w.stranger.nodeKey(), n.nodeKey(), simnet.Link{Delay: time.Duration(5+n.number) * time.Millisecond})
+	for _, p := range w.pairs() {
+		if slices.Contains(p[:], n.number) {
+			w.connect(p[0], p[1], w.links[p].Link)
+		}
+	}
+	r := w.next(n, n.recovery, notice.NewRotation(w.root.CID, notice.PublicKeyOf(n.recovery), notice.RotateNode, old, n.node))
+	w.post(r)
+	n.start()
+	if err := n.engine.Publish(context.Background(), r); err != nil {
+		w.say(n, "does not learn of its key: %v", err)
+	}
+}
+
+// impersonate has somebody pass on what others have signed, with a node key that was replaced.
+func (w *world) impersonate() {
+	n := pick(w.random, slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool { return n.formerly == nil }))
+	to := pick(w.random, w.honest())
+	w.mu.Lock()
+	what := pick(w.random, w.order)
+	w.mu.Unlock()
+	if n == nil || to == nil {
+		return
+	}
+	key := notice.PublicKeyOf(n.formerly)
+	w.mu.Lock()
+	m, on := to.charter.Named(n.name)
+	knows := !on || to.nodeKeyOf(m) != key
+	w.mu.Unlock()
+	w.count("impersonation")
+	if verdict := to.engine.Receive(key, what.Envelope); verdict == p2p.Accept && knows {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.breach(to, "I9: takes %s from the node key that %s has replaced", w.title(what), n.name)
+	}
 }
 
 // steal has somebody go on with a publishing key that was replaced: an offer, and a lease on that and all before.

@@ -51,6 +51,37 @@ func Mutations() []Mutation {
 			o.State`),
 		one("a delegate's revocation counts", "ledger/authority.go", `return d.Revoke && body.Time.Before(d.NotAfter) &&`, `return false &&`),
 		one("a vote needs a quorum", "ledger/authority.go", `return n >= c.Quorum`, `return n > 0`),
+		one("a charter needs a quorum of the stewards before", "ledger/notice/charter.go", `if err := n.signedByQuorum(before); err != nil {`, `if err := error(nil); err != nil {`),
+		one("a charter needs a quorum of its own stewards", "ledger/notice/charter.go", `return n.signedByQuorum(c)
+}
+
+// signedByQuorum`, `return nil
+}
+
+// signedByQuorum`),
+		one("a fork of the charter freezes it", "ledger/charters.go", `	for len(c.next[id]) == 1 {`, `	for len(c.next[id]) > 0 {`),
+		one("a rotation replaces a node's key", "ledger/seats.go", `s.node = c.rotated(m, m.Node, notice.RotateNode)`, `s.node = m.Node`),
+		one("only members connect", "p2p/gate.go", `	_, _, ok := notices.Seat(key)
+	return ok
+}`, `	return true
+}`),
+		one("only members' nodes gossip", "p2p/gossip.go", `if !ok || !node {`, `if _, _ = node, ok; false {`),
+		one("only members are spoken with", "p2p/engine.go", `if _, _, ok := e.notices.Seat(from); !ok || `, `if `),
+		one("a notice's signature is verified", "ledger/notice/notice.go", `		err = verify(n.Kind, signed)
+	}
+	if err != nil {
+		return nil, err
+	}
+	recent`, `		_ = signed
+	}
+	if err != nil {
+		return nil, err
+	}
+	recent`),
+		one("a notice's author may sign it", "ledger/add.go", `if !c.allowed(n) {`, `if false {`),
+		one("a member offers so much a day", consent, `case count > c.charter.OffersPerDay:`, `case false:`),
+		one("an expert is no larger than the charter allows", "node/steward/admission.go", `case o.Size > charter.MaxBlobBytes:`, `case false:`),
+		one("an expert has the charter's anchor", "node/steward/admission.go", `case !o.Anchor.Equals(charter.Anchor):`, `case false:`),
 		{Safeguard: "a rotation withdraws what the replaced key offered", edits: []edit{
 			{"ledger/authority.go", `for _, n := range a.replaced[k] {`, `for _, n := range a.replaced[k][:0] {`},
 			{consent, `here := s != nil && s.publishing == p &&`, `here := s != nil &&`},

@@ -50,6 +50,7 @@ type node struct {
 	delegate   ed25519.PrivateKey
 	spare      ed25519.PrivateKey // takes the place of publishing
 	replaced   ed25519.PrivateKey // what publishing was before; nil: it was not replaced
+	formerly   ed25519.PrivateKey // what node was before, likewise
 	path       string
 	place      *simnet.Node
 	random     *rand.Rand // the generator's alone
@@ -59,6 +60,9 @@ type node struct {
 	retired bool                                // its publishing key was revoked; the driver's
 	away    time.Time                           // until when it stays down; the driver's
 	last    map[notice.PublicKey]*notice.Notice // what people signed last with keys kept apart; the driver's alone
+	outside bool                                // it is no member's yet; the driver's
+	chosen  map[cid.Cid]bool                    // versions of the charter after which it has signed another; the driver's
+	guest   notice.PublicKey                    // whom it has invited
 
 	ledger   *ledger.Ledger
 	engine   *p2p.Engine
@@ -88,11 +92,13 @@ type account struct {
 	jumped   time.Time             // when its clock was last set
 	upSince  time.Time
 	restored bool
-	serving  bool // it is up
-	alone    bool // since it is, there was nobody whom it could reach
-	wrong    bool // its clock was wrong at some time
-	stolen   bool // somebody signs with its replaced key
-	expelled bool // some version of the charter is without its member
+	serving  bool            // it is up
+	alone    bool            // since it is, there was nobody whom it could reach
+	wrong    bool            // its clock was wrong at some time
+	stolen   bool            // somebody signs with its replaced key
+	expelled bool            // some version of the charter is without its member
+	charter  *notice.Charter // that holds, by what it has acknowledged
+	enrolled time.Time       // since when
 	seen
 }
 
@@ -121,6 +127,7 @@ func found(seed uint64, scale Scale, dir string) *world {
 		seed: seed, scale: scale, dir: dir, random: rand.New(rand.NewPCG(seed, 2)), began: time.Now(),
 		links: make(map[[2]int]*link), at: make(map[place][]*notice.Notice), signed: make(map[cid.Cid]*notice.Notice),
 		owners: make(map[notice.PublicKey]owner), knew: make(map[cid.Cid][]*notice.Notice), lent: make(map[notice.PublicKey][]*notice.Notice), counts: make(map[string]int),
+		signers: make(map[cid.Cid]map[notice.PublicKey]bool), proper: make(map[cid.Cid]bool), tallied: make(map[cid.Cid]bool),
 		net: simnet.New(seed, simnet.Link{Cut: true}),
 	}
 	w.charter = &notice.Charter{
@@ -129,36 +136,20 @@ func found(seed uint64, scale Scale, dir string) *world {
 	}
 	evil := w.random.IntN(1 + scale.Nodes/3)
 	for i := range scale.Nodes {
-		name := fmt.Sprintf("m%03d", i)
-		n := &node{
-			world: w, number: i, name: name, path: filepath.Join(dir, name), random: rand.New(rand.NewPCG(seed, uint64(1000+i))),
-			publishing: privateOf(seed, name+" publishing"), node: privateOf(seed, name+" node"),
-			recovery: privateOf(seed, name+" recovery"), revoker: privateOf(seed, name+" revoker"),
-			delegate: privateOf(seed, name+" delegate"), spare: privateOf(seed, name+" spare"),
-			last: make(map[notice.PublicKey]*notice.Notice), blobs: make(map[cid.Cid]bool), hidden: make(map[cid.Cid]bool),
-			account: account{held: make(map[cid.Cid]time.Time), seen: newSeen()},
-		}
+		n := newNode(w, i, fmt.Sprintf("m%03d", i))
 		n.evil = i >= scale.Nodes-evil
 		n.rote = n.evil || w.random.IntN(2) == 0
 		n.offset.Store(int64(w.rightClock()))
-		w.nodes = append(w.nodes, n)
-		for key, role := range map[notice.PublicKey]string{
-			n.publishingKey(): "publishing", notice.PublicKeyOf(n.spare): "publishing", n.nodeKey(): "node", notice.PublicKeyOf(n.delegate): "delegate",
-			notice.PublicKeyOf(n.recovery): "recovery", notice.PublicKeyOf(n.revoker): "revoker",
-		} {
-			w.owners[key] = owner{n, role}
-		}
-		w.charter.Members = append(w.charter.Members, notice.Member{
-			Name: name, Publishing: n.publishingKey(), Node: n.nodeKey(),
-			Recovery: notice.PublicKeyOf(n.recovery), Revokers: []notice.PublicKey{notice.PublicKeyOf(n.revoker)},
-		})
+		w.settleIn(n)
+		w.charter.Members = append(w.charter.Members, n.card())
 		if i < 3 {
-			w.charter.Stewards = append(w.charter.Stewards, name)
+			w.charter.Stewards = append(w.charter.Stewards, n.name)
 		}
-		n.place = w.net.Join(n.nodeKey())
-		if n.evil {
-			n.place.Withholds = n.withholds
-		}
+	}
+	changes := membersChange(seed, scale)
+	if w.actions = actions; changes {
+		w.actions = slices.Concat(actions, changing)
+		w.invite()
 	}
 	var err error
 	if w.root, err = notice.Sign(w.charter, w.nodes[0].publishing, w.nodes[1].publishing); err != nil {
@@ -169,7 +160,42 @@ func found(seed uint64, scale Scale, dir string) *world {
 		w.links[p] = &link{since: w.began}
 		w.connect(p[0], p[1], simnet.Link{Delay: time.Duration(w.random.Int64N(int64(100 * time.Millisecond)))})
 	}
+	for _, n := range w.nodes {
+		n.charter = w.charter
+	}
+	if changes {
+		w.invade()
+	}
 	return w
+}
+
+// newNode makes a node with its keys, which are its alone.
+func newNode(w *world, number int, name string) *node {
+	n := &node{
+		world: w, number: number, name: name, path: filepath.Join(w.dir, name), random: rand.New(rand.NewPCG(w.seed, uint64(1000+number))),
+		publishing: privateOf(w.seed, name+" publishing"), node: privateOf(w.seed, name+" node"),
+		recovery: privateOf(w.seed, name+" recovery"), revoker: privateOf(w.seed, name+" revoker"),
+		delegate: privateOf(w.seed, name+" delegate"), spare: privateOf(w.seed, name+" spare"),
+		last: make(map[notice.PublicKey]*notice.Notice), chosen: make(map[cid.Cid]bool),
+		blobs: make(map[cid.Cid]bool), hidden: make(map[cid.Cid]bool),
+		account: account{held: make(map[cid.Cid]time.Time), seen: newSeen()},
+	}
+	for key, role := range map[notice.PublicKey]string{
+		n.publishingKey(): "publishing", notice.PublicKeyOf(n.spare): "publishing", n.nodeKey(): "node", notice.PublicKeyOf(n.delegate): "delegate",
+		notice.PublicKeyOf(n.recovery): "recovery", notice.PublicKeyOf(n.revoker): "revoker",
+	} {
+		w.owners[key] = owner{n, role}
+	}
+	return n
+}
+
+// settleIn gives a node its place.
+func (w *world) settleIn(n *node) {
+	w.nodes = append(w.nodes, n)
+	n.place = w.net.Join(n.nodeKey())
+	if n.evil {
+		n.place.Withholds = n.withholds
+	}
 }
 
 // rightClock returns an offset that a right clock may have.
@@ -229,6 +255,9 @@ func (n *node) start() {
 	}
 	n.wg.Go(func() { loop.Run(ctx) })
 	n.wg.Go(func() { n.generate(ctx) })
+	if w.stranger != nil {
+		n.place.Admits = n.admits
+	}
 	n.place.Start(n.engine)
 }
 
@@ -259,8 +288,7 @@ func (n *node) resume() {
 		}
 		has[notice.CID] = true
 		if _, ok := n.held[notice.CID]; !ok && n.tracked(notice) {
-			n.held[notice.CID] = time.Now()
-			n.seen.add(notice, time.Now())
+			n.hold(notice)
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(n.held), notice.CompareCID) {
@@ -276,8 +304,37 @@ func (n *node) tracked(of *notice.Notice) bool {
 	return of.Kind != notice.KindCharter || slices.ContainsFunc(n.ledger.Charters(), func(c *notice.Notice) bool { return c.CID == of.CID })
 }
 
+// hold notes that the node has acknowledged a notice. The caller holds world.mu.
+func (n *node) hold(of *notice.Notice) {
+	n.held[of.CID] = time.Now()
+	n.seen.add(of, time.Now())
+	h := of.Header()
+	switch {
+	case n.world.signed[of.CID] == nil:
+		n.world.signed[of.CID] = of
+		n.world.breach(n, "I8: stores %s, which nobody has signed", n.world.title(of))
+	case h != nil && n.world.owners[h.Key].node == n.world.stranger:
+		n.world.breach(n, "I9: stores %s", n.world.title(of))
+	case of.Kind == notice.KindRotation:
+		n.enrolled = time.Now()
+	case h == nil:
+		if !n.world.enacted(of) {
+			n.world.breach(n, "I8: takes %s for a version of the charter, and too few stewards have signed it", n.world.title(of))
+		}
+		n.world.tally(of)
+		n.enrol()
+	}
+}
+
 // accept notes what the node has acknowledged.
 func (n *node) accept(fresh []*notice.Notice) {
+	if n.acknowledge(fresh) && n.world.stranger != nil {
+		n.place.Enrol()
+	}
+}
+
+// acknowledge is accept, and reports whether somebody may be connected now who was not before.
+func (n *node) acknowledge(fresh []*notice.Notice) (enrols bool) {
 	w := n.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -285,11 +342,12 @@ func (n *node) accept(fresh []*notice.Notice) {
 		if _, ok := n.held[f.CID]; ok || !n.tracked(f) {
 			continue
 		}
-		n.held[f.CID] = time.Now()
-		n.seen.add(f, time.Now())
+		n.hold(f)
+		enrols = enrols || f.Kind == notice.KindCharter || f.Kind == notice.KindRotation
 		w.note(n, "has %s", w.title(f))
 		w.counts["accepted"]++
 	}
+	return enrols
 }
 
 // crash ends the node at this moment: nothing that it has not acknowledged by now is, and nothing is written any more.
@@ -407,6 +465,7 @@ func (n *node) restore() {
 	n.world.note(n, "is restored from a backup with %d of its %d notices", len(n.backup.held), len(n.held))
 	n.world.counts["restore"]++
 	n.held, n.highest, n.restored = maps.Clone(n.backup.held), n.backup.highest, true
+	n.enrol()
 	n.seen = newSeen()
 	for id, at := range n.held {
 		n.seen.add(n.world.signed[id], at)

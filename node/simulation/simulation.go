@@ -29,7 +29,12 @@
 //   - I7 an honest node equivocates only if it was restored from a backup and could reach nobody who knew its feed further,
 //     and never has what it contradicts.
 //   - I8 nothing is revoked but by those who may: a key of its owner's, one that its owner lent the power to, or a quorum
-//     of the stewards of a version of the charter that has its owner.
+//     of the stewards of a version of the charter that has its owner. And nothing is a version of the charter that a quorum
+//     of the stewards of the one before has not signed, and a quorum of its own.
+//   - I9 an honest node is connected with nobody whose member is not on the charter that it has, takes nothing from them by
+//     gossip and tells them nothing; it stores nothing that a key has signed which was never on it.
+//   - I10 an honest node generates with nothing that the charter does not allow: more offers a day, a larger blob, another
+//     anchor.
 //
 // T is two and a half minutes. Two nodes begin a conversation at most a minute after the last, which bounds the wait
 // for something that one of them has; if that one failed or left something out, because it broke or the key of a
@@ -110,14 +115,20 @@ type world struct {
 	late     []*notice.Notice // signed by people, and not delivered yet
 	flooded  int
 	victim   *node // of an eclipse, until a heal
+	actions  []action
+	stranger *node // nil: the members of this world do not change, and nobody else is about
+	liar     *liar
 
 	mu       sync.Mutex // guards what follows, and the accounts of the nodes
 	signed   map[cid.Cid]*notice.Notice
 	order    []*notice.Notice // the same, as they were signed
 	at       map[place][]*notice.Notice
-	offers   []*notice.Notice // among them, as the next
-	revoking []*notice.Notice // revocations and rotations
-	charters []*notice.Notice
+	offers   []*notice.Notice                      // among them, as the next
+	revoking []*notice.Notice                      // revocations and rotations
+	charters []*notice.Notice                      // proposals too
+	signers  map[cid.Cid]map[notice.PublicKey]bool // of those
+	proper   map[cid.Cid]bool                      // those that an honest steward may sign
+	tallied  map[cid.Cid]bool                      // versions that some node has accepted
 	lent     map[notice.PublicKey][]*notice.Notice // delegations, by the delegate
 	owners   map[notice.PublicKey]owner
 	knew     map[cid.Cid][]*notice.Notice // by lease: revocations in feeds that its signer, who is honest, had
@@ -157,10 +168,15 @@ func Run(seed uint64, dir string) *Report { return RunAt(seed, ScaleOf(seed), di
 func RunAt(seed uint64, scale Scale, dir string) *Report {
 	w := found(seed, scale, dir)
 	for _, n := range w.nodes {
-		n.start()
+		if !n.outside {
+			n.start()
+		}
 	}
 	w.live()
 	w.settle()
+	if w.stranger != nil {
+		w.leave()
+	}
 	for _, n := range w.nodes {
 		n.stop()
 	}
@@ -187,7 +203,7 @@ func (w *world) settle() {
 	}
 	for _, n := range w.nodes {
 		n.disarm()
-		if n.state() == down {
+		if n.state() == down && !n.outside {
 			n.offset.Store(0)
 			n.start()
 		}
@@ -259,6 +275,14 @@ func (w *world) title(n *notice.Notice) string {
 func (w *world) learn(n *notice.Notice) *notice.Notice {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if n.Kind == notice.KindCharter {
+		if w.signers[n.CID] == nil {
+			w.signers[n.CID] = make(map[notice.PublicKey]bool)
+		}
+		for _, key := range n.Signers() {
+			w.signers[n.CID][key] = true
+		}
+	}
 	if w.signed[n.CID] == nil {
 		w.signed[n.CID] = n
 		w.order = append(w.order, n)
@@ -266,7 +290,7 @@ func (w *world) learn(n *notice.Notice) *notice.Notice {
 		if h := n.Header(); h != nil && h.Seq > 0 {
 			w.at[place{h.Key, h.Seq}] = append(w.at[place{h.Key, h.Seq}], n)
 		}
-		if n.Kind == notice.KindOffer {
+		if n.Kind == notice.KindOffer && w.owners[n.Header().Key].node != w.stranger {
 			w.offers = append(w.offers, n)
 		}
 		switch b := n.Body.(type) {
