@@ -64,6 +64,9 @@ const spreadWithin = 5 * time.Second
 
 // publish stores, signs and gossips.
 func (n *Node) publish(ctx context.Context, p Publication) (cid.Cid, error) {
+	if err := n.belongs(); err != nil {
+		return cid.Undef, err
+	}
 	if err := n.awaitReconciled(ctx, time.Duration(p.WithinSeconds*float64(time.Second))); err != nil {
 		return cid.Undef, err
 	}
@@ -206,8 +209,8 @@ func (n *Node) Revoke(ctx context.Context, offer cid.Cid, reason string) (cid.Ci
 	if err != nil {
 		return id, err
 	}
-	if _, ok := n.ledger.Charter().Named(n.Member()); !ok {
-		return id, fmt.Errorf("the revocation is signed and stored here, and nobody takes it: %w", ErrRemoved)
+	if err := n.belongs(); err != nil {
+		return id, fmt.Errorf("the revocation is signed and stored here, and nobody takes it: %w", err)
 	}
 	if n.single() {
 		return id, nil

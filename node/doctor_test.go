@@ -108,7 +108,7 @@ func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
 	c.must(err)
 	c.must(l.Observe(now().Add(time.Hour)))
 	defer l.Close()
-	if got := finding(OfflineDoctor(t.Context(), c.homes["alpha"], l, "alpha"), "clock"); !strings.Contains(got, "wrong: The clock cannot be trusted") {
+	if got := finding(OfflineDoctor(t.Context(), c.homes["alpha"], l, "alpha"), "clock"); !strings.Contains(got, "wrong: The clock cannot be trusted, so no lease can be judged: clock is behind") {
 		t.Errorf("clock: %q", got)
 	}
 }

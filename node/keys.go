@@ -256,10 +256,18 @@ var ErrRemoved = errors.New("this member is not on the charter any more, so that
 // ErrReplaced is returned when something is to be signed with a key that the member does not have any more.
 var ErrReplaced = errors.New("this is not the member's publishing key any more: it was revoked, or the recovery key named another")
 
-// seated refuses to sign with a publishing key that counts for nothing.
-func (n *Node) seated(key ed25519.PrivateKey) error {
+// belongs returns [ErrRemoved] if the charter does not list this node's member.
+func (n *Node) belongs() error {
 	if _, ok := n.ledger.Charter().Named(n.Member()); !ok {
 		return ErrRemoved
+	}
+	return nil
+}
+
+// seated refuses to sign with a publishing key that counts for nothing.
+func (n *Node) seated(key ed25519.PrivateKey) error {
+	if err := n.belongs(); err != nil {
+		return err
 	}
 	if member, role, ok := n.ledger.Seat(notice.PublicKeyOf(key)); !ok || member != n.Member() || role != ledger.RolePublishing {
 		return fmt.Errorf("%s: %w", n.home.path(publishingKey), ErrReplaced)

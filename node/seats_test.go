@@ -243,11 +243,13 @@ func TestAMemberThatWasRemovedIsToldSoWhateverItDoes(t *testing.T) {
 	t.Parallel()
 	c := found(t, terms{}, "east", "north", "west")
 	c.up("east", "north", "west")
-	west := c.nodes["west"]
 	offer, _ := c.publish("west", 2)
+	c.down("west")
 	_, err := c.nodes["east"].Propose(t.Context(), Change{Remove: []string{"west"}})
 	c.must(err)
+	c.up("west")
 	c.await("version 2", func(n *Node) bool { return version(n) == 2 })
+	west := c.nodes["west"]
 	if _, err := west.Publish(t.Context(), publication(c.expert(3, nil))); !errors.Is(err, ErrRemoved) {
 		t.Errorf("publishes: %v", err)
 	}
