@@ -21,6 +21,7 @@ import (
 //	config.toml         settings, for people to edit
 //	charter.json        version 1 of the charter, which names the consortium; later versions are in the ledger
 //	publishing.key      signs notices; whoever has it can publish and revoke
+//	publishing.key.old  if there is one: what the publishing key has replaced, which the charter may still list
 //	node.key            identifies the node on the network
 //	recovery.key        names new keys and revokes when the others are lost; to be kept elsewhere
 //	renewal.key         if there is one: renews leases while publishing.key is locked

@@ -266,9 +266,12 @@ func (r *reception) Request(card notice.Member, nonce invite.Nonce) error {
 	})
 }
 
-// taken reports whether the name or a key of a card is somebody's on the charter.
+// taken reports whether the name or a key of a card is somebody's on the charter, or will be on its next version.
 func (r *reception) taken(card notice.Member) bool {
 	keys := make(map[notice.PublicKey]bool)
+	for _, s := range seats(r.node.ledger) {
+		keys[s.Publishing], keys[s.Node] = true, true
+	}
 	for _, m := range r.node.ledger.Charter().Members {
 		if m.Name == card.Name {
 			return true

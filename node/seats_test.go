@@ -267,3 +267,19 @@ func TestAMemberThatWasRemovedIsToldSoWhateverItDoes(t *testing.T) {
 		t.Errorf("the doctor: %q, expected %q", wrong, want)
 	}
 }
+
+func TestACardWithAKeyThatAMemberHasNamedSinceIsUnfit(t *testing.T) {
+	t.Parallel()
+	c := found(t, terms{}, "east")
+	c.up("east")
+	c.rotate("east", notice.RotatePublishing)
+	r := &reception{invitations: c.nodes["east"].invited}
+	card := c.card("north")
+	if r.taken(card) {
+		t.Error("a card with keys of its own is unfit")
+	}
+	card.Publishing = notice.PublicKeyOf(c.key("east"))
+	if !r.taken(card) {
+		t.Error("a card with the key that east has now is fit")
+	}
+}

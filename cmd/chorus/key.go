@@ -31,7 +31,8 @@ type keyLine struct {
 	File      string           `json:"file,omitempty"` // empty: it is not in the data folder
 	Key       notice.PublicKey `json:"key"`
 	Protected bool             `json:"protected"`
-	Seat      string           `json:"seat,omitempty"` // what it is to the member now; empty: nothing
+	Seat      string           `json:"seat,omitempty"`   // what it is to the member now; empty: nothing
+	Listed    bool             `json:"listed,omitempty"` // nothing, and still on the charter
 }
 
 func (a *app) keyShow() *cobra.Command {
@@ -54,6 +55,16 @@ func (a *app) keyShow() *cobra.Command {
 			for _, k := range s.Keys {
 				seats[k.Key] = k.Role
 			}
+			listed := make(map[notice.PublicKey]bool)
+			if founded {
+				all, err := a.charters(c.Context())
+				if err != nil && !errors.Is(err, fs.ErrNotExist) { // of the node key, which is shown to be missing
+					return err
+				}
+				for _, r := range all.Replaced {
+					listed[r.Listed] = true
+				}
+			}
 			var lines []keyLine
 			paths, err := a.node().KeyFiles()
 			if err != nil {
@@ -64,7 +75,7 @@ func (a *app) keyShow() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				lines = append(lines, keyLine{filepath.Base(path), f.Key, f.Protected(), string(seats[f.Key])})
+				lines = append(lines, keyLine{filepath.Base(path), f.Key, f.Protected(), string(seats[f.Key]), listed[f.Key]})
 				delete(seats, f.Key)
 			}
 			for _, k := range s.Keys {
@@ -79,7 +90,10 @@ func (a *app) keyShow() *cobra.Command {
 					if file == "" {
 						file, protected = "not here", ""
 					}
-					if seat == "" && founded {
+					switch {
+					case l.Listed:
+						seat = "none now, and on the charter until its next version"
+					case seat == "" && founded:
 						seat = "none now"
 					}
 					rows = append(rows, []string{l.Key.String(), file, protected, seat})

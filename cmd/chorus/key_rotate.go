@@ -65,7 +65,9 @@ those whose training is still here. It may be repeated after an interruption.`,
 // mayRotate asks where a new publishing key could never come onto the charter.
 func (a *app) mayRotate(c *cobra.Command, yes bool) error {
 	all, err := a.charters(c.Context())
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) { // of a node key that is lost too
+		return nil
+	} else if err != nil {
 		return err
 	}
 	charter := inForce(all)
