@@ -134,7 +134,7 @@ func (n *Node) listedKey(c *notice.Charter) (path string, f *KeyFile, err error)
 	path, f, err = n.home.Replaced(m.Publishing)
 	if errors.Is(err, fs.ErrNotExist) {
 		do := "another steward must put the new one on the charter, with `chorus charter propose`"
-		if c.Quorum == len(c.Stewards) {
+		if c.Steward(n.Member()) && c.Quorum == len(c.Stewards) {
 			do = "without it there is no quorum, so that nothing can change this charter any more"
 		}
 		err = fmt.Errorf("%w, that of %s, and it is not here, as %s%s: %s", ErrUnlisted, n.Member(), publishingKey, oldKey, do)
