@@ -187,7 +187,7 @@ func TestHelpOfEveryCommandHasExamplesThatParse(t *testing.T) {
 		named := false
 		for _, m := range example.FindAllStringSubmatch(c.Example, -1) {
 			line, _, _ := strings.Cut(m[1], "  ") // words for people follow after two spaces
-			args := words(line)
+			args := words(strings.ReplaceAll(line, "12D3Koo…", "12D3KooWQ3fKxGW7NoPhgVWDaDC4ZTbNHMVsH95x34mRtYpSb8ZA"))
 			of, rest, err := root.Find(args)
 			if err == nil {
 				err = of.ParseFlags(rest)
