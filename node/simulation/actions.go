@@ -238,11 +238,11 @@ func (w *world) vote() {
 	if o == nil {
 		return
 	}
-	of, votes := w.owners[o.Header().Key].node, 0
 	voters := w.nodes[:3]
-	if w.stranger != nil { // there are other stewards by now, and some vote who are none
-		voters = w.running(func(n *node) bool { return n.evil || n.ledger.Charter().Steward(n.name) })
+	if w.stranger != nil {
+		o, voters = w.ballot(o)
 	}
+	of, votes := w.owners[o.Header().Key].node, 0
 	for _, n := range voters {
 		if n != of && n.state() == up && signs(n) && w.random.IntN(4) > 0 {
 			if err := n.publish(context.Background(), &notice.Revocation{Member: of.name, Offer: o.CID, Reason: "the stewards say so"}); err == nil {

@@ -24,6 +24,7 @@ var changing = []action{
 	{2, (*world).moveNode},
 	{4, (*world).impersonate},
 	{3, (*world).forge},
+	{4, (*world).vote},
 }
 
 // card is a node's member as a charter lists it.
@@ -93,6 +94,9 @@ func (w *world) amend(c *notice.Charter) bool {
 		}
 		c.Members = append(c.Members, n.card())
 		slices.SortFunc(c.Members, func(a, b notice.Member) int { return strings.Compare(a.Name, b.Name) })
+		if w.random.IntN(3) == 0 { // who came before had fewer over them
+			c.Quorum = len(c.Stewards)
+		}
 	case 3, 4:
 		n := of(func(n *node) bool { return on(n) && !(steward(n) && len(c.Stewards) <= 2) })
 		if n == nil || len(c.Members) <= 4 {
@@ -245,6 +249,22 @@ func (n *node) admits(key notice.PublicKey) (connects, counts bool) {
 	s := store{n.ledger, n}
 	_, counts, _ = s.Seat(key)
 	return p2p.Admits(s, key) || key == n.guest, counts
+}
+
+// ballot returns the offer that is voted against, often of a member who came later, and who votes, whether it counts or not.
+func (w *world) ballot(o *notice.Notice) (*notice.Notice, []*node) {
+	w.mu.Lock()
+	later := slices.DeleteFunc(slices.Clone(w.offers), func(o *notice.Notice) bool {
+		_, on := w.charter.Named(w.owners[o.Header().Key].node.name)
+		return on
+	})
+	w.mu.Unlock()
+	if len(later) > 0 && w.random.IntN(2) == 0 {
+		o = pick(w.random, later)
+	}
+	return o, w.running(func(n *node) bool {
+		return n.evil || slices.ContainsFunc(n.ledger.Charters(), func(c *notice.Notice) bool { return c.Body.(*notice.Charter).Steward(n.name) })
+	})
 }
 
 // enacted reports whether a version of the charter has the signatures of a quorum of the stewards of the one before and of

@@ -133,6 +133,9 @@ func (w *world) token(n *node, a steward.Admitted) {
 	now, o := time.Now(), w.signed[a.Notice]
 	key := o.Header().Key
 	owner := w.owners[key].node
+	if _, on := w.charter.Named(owner.name); !on {
+		w.counts["tokens by who came later"]++
+	}
 	if r := n.withdrawn(o, now); r != nil {
 		w.breach(n, "I1: generates with %s, %v after it accepted %s", w.title(o), now.Sub(n.held[r.CID]), w.title(r))
 	}
@@ -324,6 +327,9 @@ func (w *world) checkStandings(n *node) {
 		}
 		if r := n.withdrawn(o, now); r != nil && st.State != ledger.Revoked {
 			w.breach(n, "I4: %s is %s, though it accepted %s", w.title(o), st.State, w.title(r))
+		}
+		if c := n.left(o.Header().Key, now.Add(1)); st.State == ledger.Active && c != nil {
+			w.breach(n, "I1: %s is active, though it accepted %s, on which %s is not", w.title(o), w.title(c), st.Member)
 		}
 		if st.State == ledger.Revoked && n.withdrawn(o, now.Add(1)) == nil {
 			w.breach(n, "I8: %s is revoked, and nobody who may has done it", w.title(o))

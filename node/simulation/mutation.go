@@ -51,6 +51,12 @@ func Mutations() []Mutation {
 			o.State`),
 		one("a delegate's revocation counts", "ledger/authority.go", `return d.Revoke && body.Time.Before(d.NotAfter) &&`, `return false &&`),
 		one("a vote needs a quorum", "ledger/authority.go", `return n >= c.Quorum`, `return n > 0`),
+		one("only stewards vote", "ledger/authority.go", `			if c.Steward(name) {
+				n++`, `			if _ = name; true {
+				n++`),
+		one("the stewards who vote had the member on their charter", "ledger/authority.go", `if _, on := c.Named(member); !on {
+			return false`, `if _, on := c.Named(member); !on {
+			_ = on`),
 		one("a charter needs a quorum of the stewards before", "ledger/notice/charter.go", `if err := n.signedByQuorum(before); err != nil {`, `if err := error(nil); err != nil {`),
 		one("a charter needs a quorum of its own stewards", "ledger/notice/charter.go", `return n.signedByQuorum(c)
 }
@@ -122,14 +128,29 @@ func Mutations() []Mutation {
 		"a lease's own feed is complete":                                   50,
 		"the heads that a lease names are here":                            5,
 		"a lease names the heads of its member's other feeds":              5,
-		"a lease is no longer than the ceiling":                            98,
+		"a lease is no longer than the ceiling":                            104,
 		"a lease ends, at the steward's look and between two tokens":       2,
-		"a delegate's revocation counts":                                   12,
-		"a rotation withdraws what the replaced key offered":               11,
+		"a delegate's revocation counts":                                   6,
+		"only stewards vote":                                               27,
+		"the stewards who vote had the member on their charter":            115,
+		"a charter needs a quorum of the stewards before":                  12,
+		"a charter needs a quorum of its own stewards":                     11,
+		"a fork of the charter freezes it":                                 2,
+		"a rotation replaces a node's key":                                 11,
+		"only members connect":                                             11,
+		"only members' nodes gossip":                                       11,
+		"only members are spoken with":                                     11,
+		"a notice's signature is verified":                                 11,
+		"a notice's author may sign it":                                    11,
+		"a member offers so much a day":                                    12,
+		"an expert is no larger than the charter allows":                   4,
+		"an expert has the charter's anchor":                               4,
+		"a rotation withdraws what the replaced key offered":               2,
 		"a member has left that is not on every branch of the charter":     2,
 		"the clock's high-water mark":                                      2,
-		"nothing is signed before all were heard":                          47,
+		"nothing is signed before all were heard":                          94,
 		"signing goes on after the highest notice, and never beyond a gap": 7,
+		"what lies beyond a gap is passed on":                              2,
 	}
 	for i := range all {
 		all[i].seed = broke[all[i].Safeguard]

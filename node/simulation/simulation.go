@@ -4,9 +4,11 @@
 //
 // [Run] is a world that follows from a seed: nodes crash at every durable step, are restored from old backups and have
 // clocks that are wrong; the network parts, heals, loses and delays; some members withhold, replay, reorder,
-// equivocate and flood. It must be called inside a bubble of testing/synctest, on one processor. What goes wrong and when
-// follows from the seed; which of the goroutines that could run at one moment runs first is the machine's choice, and in
-// some worlds changes from which of its peers a node has a notice, by milliseconds.
+// equivocate and flood. In two worlds of five the stewards propose and sign versions of the charter, each by what its own
+// node knows: members are admitted, removed and made stewards, and their nodes get other keys; and somebody who is on no
+// charter dials, gossips, offers, revokes and forges. It must be called inside a bubble of testing/synctest, on one
+// processor. What goes wrong and when follows from the seed; which of the goroutines that could run at one moment runs
+// first is the machine's choice, and in some worlds changes from which of its peers a node has a notice, by milliseconds.
 //
 // # The invariants
 //
