@@ -255,7 +255,7 @@ a file with it where nobody can be asked. A node that is started without it runs
 				}
 				old := strings.HasPrefix(path, own[0]+".")
 				if !old && !slices.Contains(own, path) {
-					if !remove && !f.Protected() && !slices.Contains(unattended, path) {
+					if !remove && !f.Protected() && !slices.ContainsFunc(unattended, func(of string) bool { return strings.HasPrefix(path, of) }) {
 						a.say("%s stays unprotected: a key like it belongs in a place apart", path)
 					}
 					continue
