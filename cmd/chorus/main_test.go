@@ -46,6 +46,7 @@ const scriptPatience = 30 * time.Second
 //	capture NAME REGEXP      $NAME is what the group in REGEXP matched in the last stdout
 //	await-node [HOME]        the node of HOME, or of $CHORUS_HOME, answers
 //	await-use OFFER [HOME]   that node has OFFER's expert in its mixture
+//	await-export OFFER [HOME]  that node has heard that another exported OFFER's expert
 //	await-end OFFER [HOME]   that node has neither the expert nor its blob, and has said so
 //	await-charter HOME REGEXP  "chorus charter show" on HOME says so
 //	texts FILE WORD…         FILE is training text of sentences with these words
@@ -107,7 +108,8 @@ func TestScripts(t *testing.T) {
 			"texts": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), sentences(args[1:]), 0o600))
 			},
-			"await-use": stands(func(e node.Expert) bool { return e.InUse }),
+			"await-use":    stands(func(e node.Expert) bool { return e.InUse }),
+			"await-export": stands(func(e node.Expert) bool { return len(e.Exported) > 0 }),
 			"await-end": func(ts *testscript.TestScript, neg bool, args []string) {
 				stands(func(e node.Expert) bool { return !e.InUse && !e.Held })(ts, neg, args)
 				await(ts, home(ts, args[1:]), func(ctx context.Context, k node.Control) bool {

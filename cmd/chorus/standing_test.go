@@ -23,6 +23,7 @@ import (
 type fakeControl struct {
 	*httptest.Server
 	offer cid.Cid
+	asked chan struct{} // has one once a command waits for its word
 	left  chan struct{} // closed once the node says of itself that the expert is not in use
 	gone  atomic.Bool   // and once it is not
 }
@@ -30,7 +31,7 @@ type fakeControl struct {
 // newFakeControl is the node of the home that it returns.
 func newFakeControl(t *testing.T) (f *fakeControl, home string) {
 	t.Helper()
-	f = &fakeControl{offer: cid.MustParse("bagaaieraihjnsi3gfsus2kqroc5twyftguyzoof3fyslgvhshmrpogvapgua"), left: make(chan struct{})}
+	f = &fakeControl{offer: cid.MustParse("bagaaieraihjnsi3gfsus2kqroc5twyftguyzoof3fyslgvhshmrpogvapgua"), asked: make(chan struct{}, 1), left: make(chan struct{})}
 	answer := func(w http.ResponseWriter) {
 		e := node.Expert{Offer: f.offer, Member: "them", Domain: "cats", State: ledger.Active, InUse: true}
 		if f.gone.Load() {
@@ -46,6 +47,7 @@ func newFakeControl(t *testing.T) (f *fakeControl, home string) {
 	mux.HandleFunc("GET /chorus/v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w) })
 	mux.HandleFunc("POST /chorus/v1/await-end", func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body) // or the server does not see that the client has gone
+		f.asked <- struct{}{}
 		select {
 		case <-f.left:
 			answer(w)
@@ -88,6 +90,7 @@ func TestWorkWithAnExpertEndsWhenTheNodeDoesNotUseIt(t *testing.T) {
 			return untilEnded(ctx)
 		}, "for a moment"},
 		"the node ends while it works": {func(f *fakeControl, ctx context.Context) error {
+			<-f.asked
 			f.CloseClientConnections()
 			return untilEnded(ctx)
 		}, "the node is not running any more"},
