@@ -65,6 +65,8 @@ func Mutations() []Mutation {
 }
 
 // signedByQuorum`),
+		one("who is removed has no seat", "ledger/seats.go", `		delete(c.seats, name)
+`, ``),
 		one("a fork of the charter freezes it", "ledger/charters.go", `	for len(c.next[id]) == 1 {`, `	for len(c.next[id]) > 0 {`),
 		one("a rotation replaces a node's key", "ledger/seats.go", `s.node = c.rotated(m, m.Node, notice.RotateNode)`, `s.node = m.Node`),
 		one("only members connect", "p2p/gate.go", `	_, _, ok := notices.Seat(key)
@@ -135,6 +137,7 @@ func Mutations() []Mutation {
 		"the stewards who vote had the member on their charter":            115,
 		"a charter needs a quorum of the stewards before":                  12,
 		"a charter needs a quorum of its own stewards":                     11,
+		"who is removed has no seat":                                       2,
 		"a fork of the charter freezes it":                                 2,
 		"a rotation replaces a node's key":                                 11,
 		"only members connect":                                             11,

@@ -92,11 +92,11 @@ func (w *world) forge() {
 	if to == nil {
 		return
 	}
-	real, err := notice.WithHeader(&notice.Revocation{Offer: o.CID, Reason: "forged"}, notice.Header{Charter: w.root.CID, Key: notice.PublicKeyOf(w.stranger.revoker), Time: time.Now().UTC()})
+	body, err := notice.WithHeader(&notice.Revocation{Offer: o.CID, Reason: "forged"}, notice.Header{Charter: w.root.CID, Key: notice.PublicKeyOf(w.stranger.revoker), Time: time.Now().UTC()})
 	if err != nil {
 		panic(err)
 	}
-	signed, err := notice.Sign(real, w.stranger.revoker)
+	signed, err := notice.Sign(body, w.stranger.revoker)
 	if err != nil {
 		panic(err)
 	}
