@@ -244,7 +244,7 @@ func (p *paper) perSeed(seed uint64, first bool) (rows []paperRow, f *paperFigur
 		case i > 0 && !p.wanted(k, first):
 			continue
 		case k.make == nil:
-			f, err = s.figures()
+			f, err = s.figures(first)
 		default:
 			var some []paperRow
 			some, err = k.make(s)

@@ -55,7 +55,7 @@ func (p *paper) claims(t *paperTable, figures []*paperFigures) {
 		var back []float64
 		moved := make(map[string][]float64) // by another domain, by how much of its bits
 		for _, f := range figures {
-			all, without, anchor := f.all(), f.Without[i], f.Anchor
+			all, without, anchor := f.All, f.Without[i], f.Anchor
 			back = append(back, (without[domain].Bits-all[domain].Bits)/(anchor[domain].Bits-all[domain].Bits))
 			for _, other := range t.domains() {
 				if other != domain {

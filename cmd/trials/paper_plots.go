@@ -16,15 +16,14 @@ import (
 // paperFigures are what becomes of one seed's FlexOlmo with fewer experts.
 type paperFigures struct {
 	Anchor  map[string]paperScore
+	All     map[string]paperScore   // with every expert
 	Without []map[string]paperScore // by the expert that is left out
-	Active  []map[string]paperScore // with k = 1, 2, … slots a token
-	Added   []map[string]paperScore // with the first 1, 2, … experts
+	Active  []map[string]paperScore // with k = 1, 2, … slots a token; of the first seed alone
+	Added   []map[string]paperScore // with the first 1, 2, … experts; of the first seed alone
 }
 
-func (f *paperFigures) all() map[string]paperScore { return f.Active[len(f.Active)-1] }
-
-// figures evaluates them.
-func (s *paperSeed) figures() (*paperFigures, error) {
+// figures evaluates them, of the first seed or of another.
+func (s *paperSeed) figures(first bool) (*paperFigures, error) {
 	full, parts, err := s.flexOlmo(ours)
 	if err != nil {
 		return nil, err
@@ -37,12 +36,13 @@ func (s *paperSeed) figures() (*paperFigures, error) {
 			*to = append(*to, row.Scores)
 		}
 	}
-	a, aErr := s.anchor()
-	if aErr != nil {
-		return nil, aErr
+	a, err := s.anchor()
+	if err != nil {
+		return nil, err
 	}
-	var anchor []map[string]paperScore
-	evaluate(&anchor, rowAnchor, a.mixture, []*training{a})
+	var ends []map[string]paperScore
+	evaluate(&ends, rowAnchor, a.mixture, []*training{a})
+	evaluate(&ends, rowFlexOlmo, full, parts)
 	experts := expertsOf(full)
 	for i, d := range s.data.domains[1:] {
 		var rest []*model.Expert
@@ -54,26 +54,25 @@ func (s *paperSeed) figures() (*paperFigures, error) {
 		}
 		evaluate(&f.Without, "without "+d.name, model.NewMixture(full.Anchor, rest...), made)
 	}
-	for k := 1; k <= len(full.Slots); k++ {
+	for k := 1; first && k < len(full.Slots); k++ {
 		m := *full
 		m.TopK = k
-		name := fmt.Sprintf("k = %d", k)
-		if k == len(full.Slots) {
-			name = rowFlexOlmo
-		}
-		evaluate(&f.Active, name, &m, parts)
+		evaluate(&f.Active, fmt.Sprintf("k = %d", k), &m, parts)
 	}
-	for n := 1; n < len(experts); n++ {
+	for n := 1; first && n < len(experts); n++ {
 		evaluate(&f.Added, fmt.Sprintf("%d experts", n), model.NewMixture(full.Anchor, experts[:n]...), parts[:n])
 	}
 	if err != nil {
 		return nil, err
 	}
-	f.Anchor, f.Added = anchor[0], append(f.Added, f.all())
+	f.Anchor, f.All = ends[0], ends[1]
+	if first {
+		f.Active, f.Added = append(f.Active, f.All), append(f.Added, f.All)
+	}
 	return f, nil
 }
 
-// plots draws the figures into the folder out: means over seeds.
+// plots draws the figures into the folder out: means over the seeds that have them.
 func (t *paperTable) plots(out string, figures []*paperFigures) error {
 	if err := t.bars(filepath.Join(out, "domains.png")); err != nil || len(figures) == 0 {
 		return err
@@ -101,6 +100,7 @@ func (t *paperTable) plots(out string, figures []*paperFigures) error {
 		}
 		return lines
 	}
+	figures = figures[:1] // the others lack what follows
 	active := series(len(figures[0].Active), func(f *paperFigures, i int) map[string]paperScore { return f.Active[i] })
 	if err := lines(filepath.Join(out, "active.png"), "Slots active for a token", "k", active); err != nil {
 		return err
@@ -172,7 +172,7 @@ func (t *paperTable) optOut(path string, bits func(func(*paperFigures) map[strin
 	return grouped(path, "Each expert removed in turn", private, models, func(m, text string) float64 {
 		switch m {
 		case models[0]:
-			return bits((*paperFigures).all, text)
+			return bits(func(f *paperFigures) map[string]paperScore { return f.All }, text)
 		case rowAnchor:
 			return bits(func(f *paperFigures) map[string]paperScore { return f.Anchor }, text)
 		}

@@ -90,7 +90,7 @@ var paperRowKinds = []paperRowKind{
 	{"rank", "FlexOlmo of experts of low rank", false, 0, rankRows},
 	{"unrestricted", "one mixture of as many slots trained on all data for the experts' compute", true, 1, one(rowUnrestricted, func(s *paperSeed) (*training, error) { return s.unrestricted(1) })},
 	{"unrestricted-2x", "and for twice that", false, 2, one("unrestricted 2×", func(s *paperSeed) (*training, error) { return s.unrestricted(2) })},
-	{"figures", "each expert left out; k from 1 to all; experts added one by one", true, 0, nil},
+	{"figures", "each expert left out; of the first seed also k from 1 to all, and experts added one by one", true, 0, nil},
 }
 
 // scores evaluates on all held-out texts, unless that was done before. What predicts them, key determines.
