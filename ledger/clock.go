@@ -21,7 +21,7 @@ const clockTolerance = 2 * time.Minute
 // It is on disk when Observe returns. Call it before a lease is first relied on
 // and once one has ended: then no clock brings one back for longer than δ.
 func (l *Ledger) Observe(now time.Time) error {
-	err := l.db.Update(func(tx *bbolt.Tx) error {
+	return l.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if v := meta.Get(keyClock); v != nil {
 			if len(v) != 8 {
@@ -38,8 +38,4 @@ func (l *Ledger) Observe(now time.Time) error {
 		}
 		return meta.Put(keyClock, binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli())))
 	})
-	if err != nil {
-		return fmt.Errorf("observe the time: %w", err)
-	}
-	return nil
 }

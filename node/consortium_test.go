@@ -263,7 +263,12 @@ func (c *consortium) publish(name string, seed uint64) (offer, blob cid.Cid) {
 	n := c.nodes[name]
 	offer, err := n.Publish(ctx, publication(c.expert(seed, nil)))
 	c.must(err)
-	c.await("admission of "+name+"'s expert", uses(offer))
+	// And of its others, which a node lets go of for as long as it has the lease and lacks the offer before it.
+	c.await("admission of "+name+"'s experts", func(n *Node) bool {
+		return n.Mixture().has(offer) && !slices.ContainsFunc(n.Ledger().Standings(now()), func(st ledger.Standing) bool {
+			return st.Member == name && st.State == ledger.Active && !n.Mixture().has(st.Notice)
+		})
+	})
 	return offer, c.standing(n, offer).Offer.Blob
 }
 

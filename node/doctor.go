@@ -114,7 +114,6 @@ func checkClock(x *examination) []Finding {
 		}
 	}
 	if behind {
-		why = strings.TrimPrefix(why, "observe the time: ")
 		return []Finding{{Verdict: Wrong, Text: fmt.Sprintf("The clock cannot be trusted, so no lease can be judged: %s.", why),
 			Do: "Set this machine's clock right, and keep it right with NTP."}}
 	}
@@ -186,7 +185,7 @@ func damaged(x *examination, err error) Finding {
 }
 
 func checkFeed(x *examination) []Finding {
-	member, ok := named(x.ledger.Charter(), x.status.Member)
+	member, ok := x.ledger.Charter().Named(x.status.Member)
 	if !ok {
 		return []Finding{{Verdict: Wrong, Text: fmt.Sprintf("%s is not on the charter any more, so that no other node lets this one in or uses what it offers.", x.status.Member), Do: "Ask a steward."}}
 	}
@@ -205,17 +204,9 @@ func checkFeed(x *examination) []Finding {
 	return nil
 }
 
-func named(c *notice.Charter, member string) (notice.Member, bool) {
-	i := slices.IndexFunc(c.Members, func(m notice.Member) bool { return m.Name == member })
-	if i < 0 {
-		return notice.Member{}, false
-	}
-	return c.Members[i], true
-}
-
 // removed reports whether this member is off the charter, which checkFeed says.
 func (x *examination) removed() bool {
-	_, ok := named(x.ledger.Charter(), x.status.Member)
+	_, ok := x.ledger.Charter().Named(x.status.Member)
 	return !ok
 }
 
@@ -306,7 +297,7 @@ func checkRecovery(x *examination) []Finding {
 		return []Finding{{Verdict: Notable, Text: "The recovery key is still in the data folder, so that whoever takes the one takes the other.",
 			Do: fmt.Sprintf("Move %s to a place apart, such as a stick in a safe: the node does not need it.", path)}}
 	}
-	if m, ok := named(x.ledger.Charter(), x.status.Member); ok && m.Recovery.IsZero() {
+	if m, ok := x.ledger.Charter().Named(x.status.Member); ok && m.Recovery.IsZero() {
 		return []Finding{{Verdict: Notable, Text: "The charter names no recovery key of this member: if publishing.key is lost, so is the member's voice.",
 			Do: "Keep a copy of publishing.key apart, or ask the stewards for a charter with a recovery key."}}
 	}

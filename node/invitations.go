@@ -276,11 +276,11 @@ func (r *reception) taken(card notice.Member) bool {
 		if m.Name == card.Name {
 			return true
 		}
-		for _, k := range append([]notice.PublicKey{m.Publishing, m.Node, m.Recovery}, m.Revokers...) {
+		for _, k := range m.Keys() {
 			keys[k] = true
 		}
 	}
-	return keys[card.Publishing] || keys[card.Node] || !card.Recovery.IsZero() && keys[card.Recovery] || slices.ContainsFunc(card.Revokers, func(k notice.PublicKey) bool { return keys[k] })
+	return slices.ContainsFunc(card.Keys(), func(k notice.PublicKey) bool { return keys[k] })
 }
 
 // Stands implements [invite.Host].

@@ -171,19 +171,19 @@ func (h Home) Replace(path string) error {
 
 // Replaced returns the file of a publishing key that was replaced and stayed in the home. The error wraps [fs.ErrNotExist] if it is not there.
 func (h Home) Replaced(key notice.PublicKey) (path string, f *KeyFile, err error) {
-	entries, err := os.ReadDir(string(h))
+	paths, err := h.KeyFiles()
 	if err != nil {
 		return "", nil, err
 	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), publishingKey+oldKey) {
+	for _, path := range paths {
+		if !strings.HasPrefix(path, h.path(publishingKey+oldKey)) {
 			continue
 		}
-		f, failed := ReadKeyFile(h.path(e.Name()))
+		f, failed := ReadKeyFile(path)
 		if failed != nil {
 			err = errors.Join(err, failed)
 		} else if f.Key == key {
-			return h.path(e.Name()), f, nil
+			return path, f, nil
 		}
 	}
 	if err == nil {

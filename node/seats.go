@@ -92,8 +92,8 @@ func replaced(l *ledger.Ledger) []Replaced {
 func reseat(members []notice.Member, seats map[string]notice.Member) {
 	taken := make(map[notice.PublicKey]bool)
 	for _, m := range members {
-		for _, k := range append([]notice.PublicKey{m.Publishing, m.Node, m.Recovery}, m.Revokers...) {
-			taken[k] = true // the zero key too
+		for _, k := range m.Keys() {
+			taken[k] = true
 		}
 	}
 	for i := range members {

@@ -2,12 +2,16 @@ package p2p
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"testing"
 	"time"
 
 	"chorus/ledger/notice"
 
 	"github.com/go-json-experiment/json"
+	"github.com/ipfs/go-cid"
 )
 
 func FuzzReadFrame(f *testing.F) {
@@ -102,6 +106,78 @@ func FuzzDecodeAddresses(f *testing.F) {
 		}
 		if _, err := decodeAddresses(again); err != nil {
 			t.Errorf("accepted addresses, but not their encoding: %v", err)
+		}
+	})
+}
+
+func FuzzDecodeRequest(f *testing.F) {
+	id := rootOf(1, []digest{{}}).id
+	f.Add(request{op: opHave, id: id}.encode())
+	f.Add(request{opChunks, id, 3, maxBatch}.encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := decodeRequest(b)
+		if err == nil && !bytes.Equal(r.encode(), b) {
+			t.Error("accepted a request that encodes otherwise")
+		}
+	})
+}
+
+func FuzzReadAnswer(f *testing.F) {
+	f.Add(binary.BigEndian.AppendUint64([]byte{statusHeld}, 3*chunkSize))
+	f.Add([]byte{statusMissing})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bytes.NewReader(b)
+		if readStatus(r) != nil {
+			return
+		}
+		size, err := readSize(r)
+		if err != nil {
+			return
+		}
+		if size < 0 || size > maxTreeSize {
+			t.Errorf("accepted a size of %d", size)
+		}
+		leaves, err := readLeaves(r, size)
+		if err == nil && int64(len(leaves)) != chunkCount(size) {
+			t.Errorf("%d leaves for %d bytes", len(leaves), size)
+		}
+	})
+}
+
+// FuzzReadDir holds that of what a holder sends as a directory, only the block that was asked for is read, and none of a size that it may not have.
+func FuzzReadDir(f *testing.F) {
+	leaf := rootOf(1, []digest{{}})
+	leaf.name = "config.json"
+	block, _, err := encodeDir([]link{leaf})
+	if err != nil {
+		f.Fatal(err)
+	}
+	answer := func(size int, block []byte) []byte {
+		return append(binary.BigEndian.AppendUint64([]byte{statusHeld}, uint64(size)), block...)
+	}
+	f.Add(block, answer(len(block), block))
+	f.Add(block, answer(len(block)-1, block))
+	f.Add(block, answer(len(block)+1, block))
+	f.Add(block, answer(maxDirBlock+1, block))
+	f.Add([]byte{}, answer(0, nil))
+	f.Add(block, []byte{statusMissing})
+	f.Fuzz(func(t *testing.T, block, b []byte) {
+		r := bytes.NewReader(b)
+		if readStatus(r) != nil {
+			return
+		}
+		size, err := readSize(r)
+		if err != nil {
+			return
+		}
+		got, err := readDirBlock(r, newCID(cid.DagProtobuf, sha256.Sum256(block)), size)
+		switch {
+		case size > maxDirBlock && (!errors.Is(err, ErrTooLarge) || r.Len() != len(b)-9):
+			t.Errorf("a block of %d bytes: %v, and %d bytes were read", size, err, len(b)-9-r.Len())
+		case err == nil && !bytes.Equal(got, block):
+			t.Errorf("%x is read as the directory with the block %x", got, block)
+		case err != nil && bytes.Equal(b[9:], block) && size == int64(len(block)) && size <= maxDirBlock:
+			t.Errorf("the block %x is refused: %v", block, err)
 		}
 	})
 }

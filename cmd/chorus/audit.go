@@ -116,28 +116,6 @@ chorus's own limits, to warn and to block: ` + defaultLimits(),
 	return c
 }
 
-// ownAndPublic reads the values of --data: the text of one expert, and public text.
-func ownAndPublic(data []string) (own, public domain, err error) {
-	given, err := parseData(data)
-	if err != nil {
-		return own, public, err
-	}
-	for _, d := range given {
-		if d.name == publicDomain {
-			continue
-		}
-		if own.name != "" {
-			return own, public, usageError{errors.New("name the text of one expert with --data NAME=PATH")}
-		}
-		own = d
-	}
-	if own.name == "" {
-		return own, public, usageError{errors.New("name the text of one expert with --data NAME=PATH")}
-	}
-	public, err = publicText(data)
-	return own, public, err
-}
-
 // The files that an audit leaves beside an expert.
 func auditPath(expert string) string   { return expert + ".audit.json" }
 func auditPage(expert string) string   { return expert + ".audit.html" }

@@ -61,7 +61,7 @@ documentation in the Go distribution.
 					return usageError{fmt.Errorf("--data %s=%s: an anchor learns from public text alone: name it with --data public=PATH", d.name, d.paths[0])}
 				}
 			}
-			public, err := publicText(data)
+			public, err := publicText(given)
 			if err != nil {
 				return err
 			}
@@ -84,19 +84,29 @@ documentation in the Go distribution.
 	return c
 }
 
-// publicText is the text named public in data, or what every machine with Go has.
-func publicText(data []string) (domain, error) {
-	given, err := parseData(data)
-	if err != nil {
-		return domain{}, err
-	}
-	for _, d := range given {
-		if d.name == publicDomain {
-			return d, nil
-		}
+// publicText is the text named public in given, or what every machine with Go has.
+func publicText(given []domain) (domain, error) {
+	if i := slices.IndexFunc(given, isPublic); i >= 0 {
+		return given[i], nil
 	}
 	public, _, err := goDomains()
 	return public, err
+}
+
+func isPublic(d domain) bool { return d.name == publicDomain }
+
+// ownAndPublic reads the values of --data: the text of one expert, and public text.
+func ownAndPublic(data []string) (own, public domain, err error) {
+	given, err := parseData(data)
+	if err != nil {
+		return own, public, err
+	}
+	others := slices.DeleteFunc(slices.Clone(given), isPublic)
+	if len(others) != 1 {
+		return own, public, usageError{errors.New("name the text of one expert with --data NAME=PATH")}
+	}
+	public, err = publicText(given)
+	return others[0], public, err
 }
 
 // trainAnchor trains a tokenizer and an anchor on public and saves both in the folder dir, unless it
@@ -212,22 +222,14 @@ Public text stands beside the private so that the router learns to tell them apa
 			like := train.ExpertRecipe(0)
 			r.PublicSequences = max(1, r.Sequences*like.PublicSequences/like.Sequences)
 			r.SplicedSequences = r.Sequences * like.SplicedSequences / like.Sequences
-			given, err := parseData(data)
-			if err != nil {
-				return err
-			}
-			given = slices.DeleteFunc(given, func(d domain) bool { return d.name == publicDomain })
-			if len(given) != 1 {
-				return usageError{errors.New("name the text of one expert with --data NAME=PATH")}
-			}
-			public, err := publicText(data)
+			own, public, err := ownAndPublic(data)
 			if err != nil {
 				return err
 			}
 			if _, err := a.node().LoadCharter(); err != nil {
 				return err
 			}
-			name := given[0].name
+			name := own.name
 			path := a.node().ExpertPath(name)
 			if exists(reportPath(path)) { // which is written last
 				return errors.Join(os.RemoveAll(workFolder(path)), withHint(fmt.Errorf("there is an expert %q already: %s", name, path),
@@ -237,14 +239,14 @@ Public text stands beside the private so that the router learns to tell them apa
 			if !exists(a.node().Anchor()) {
 				return a.noAnchor()
 			}
-			if given[0].also, err = canaries.plant(path); err != nil {
+			if own.also, err = canaries.plant(path); err != nil {
 				return err
 			}
 			var report *trainingReport
 			if privately {
-				report, err = a.trainPrivately(c.Context(), a.node(), given[0], public, dp, private)
+				report, err = a.trainPrivately(c.Context(), a.node(), own, public, dp, private)
 			} else {
-				report, err = a.trainExpert(c.Context(), a.node(), given[0], public, r)
+				report, err = a.trainExpert(c.Context(), a.node(), own, public, r)
 			}
 			if err != nil {
 				return err

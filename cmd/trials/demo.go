@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -70,8 +69,7 @@ func runDemos(ctx context.Context, seeds int) error {
 	t := &tally{}
 	for seed := 1; seed <= seeds; seed++ {
 		fmt.Printf("seed %d\n", seed)
-		c := exec.CommandContext(ctx, chorus, "demo", "--json", "--seed", strconv.Itoa(seed), "--dir", filepath.Join(dir, strconv.Itoa(seed)))
-		c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+		c := interruptible(ctx, chorus, "demo", "--json", "--seed", strconv.Itoa(seed), "--dir", filepath.Join(dir, strconv.Itoa(seed)))
 		c.Stderr = os.Stderr
 		out, err := c.StdoutPipe()
 		if err != nil {

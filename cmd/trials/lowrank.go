@@ -151,8 +151,7 @@ func (r *lowrankRun) runDemo(dir string) error {
 	if err != nil {
 		return err
 	}
-	c := exec.CommandContext(r.ctx, chorus, "demo", "--json", "--dir", dir)
-	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	c := interruptible(r.ctx, chorus, "demo", "--json", "--dir", dir)
 	c.Stderr = os.Stderr
 	if err := c.Run(); err != nil {
 		return fmt.Errorf("the demo: %w", err)

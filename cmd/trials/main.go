@@ -30,6 +30,13 @@ func main() {
 	}
 }
 
+// interruptible is a command that is interrupted at the end of ctx, where [exec.CommandContext] kills.
+func interruptible(ctx context.Context, name string, args ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	return c
+}
+
 // buildChorus builds the command in dir and returns its path.
 func buildChorus(ctx context.Context, dir string) (string, error) {
 	chorus := filepath.Join(dir, "chorus.exe")

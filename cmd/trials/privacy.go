@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"chorus/ledger/notice"
@@ -55,8 +54,7 @@ func (p *privacyPrice) run(ctx context.Context) error {
 	defer os.RemoveAll(dir)
 	home := filepath.Join(dir, "hub")
 	run := func(args ...string) error {
-		c := exec.CommandContext(ctx, chorus, append(args, "--home", home)...)
-		c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+		c := interruptible(ctx, chorus, append(args, "--home", home)...)
 		c.Stdout, c.Stderr = io.Discard, os.Stderr
 		if err := c.Run(); err != nil {
 			return fmt.Errorf("chorus %s: %w", args[0], err)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -108,8 +107,7 @@ func trainStream(ctx context.Context, chorus, data, out string, after time.Durat
 		ctx, cancel = context.WithTimeout(ctx, after)
 		defer cancel()
 	}
-	c := exec.CommandContext(ctx, chorus, "anchor", "train", "--data", "public="+data, "--out", out, "--json")
-	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	c := interruptible(ctx, chorus, "anchor", "train", "--data", "public="+data, "--out", out, "--json")
 	c.Stdout, c.Stderr = io.Discard, os.Stderr
 	if err := c.Run(); err != nil && (c.ProcessState == nil || !c.ProcessState.Success()) { // it may have been done just then
 		return r, fmt.Errorf("chorus anchor train: %w", err)

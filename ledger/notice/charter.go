@@ -96,8 +96,8 @@ func (m Member) Equal(o Member) bool {
 	return m.Name == o.Name && m.Publishing == o.Publishing && m.Node == o.Node && m.Recovery == o.Recovery && slices.Equal(m.Revokers, o.Revokers)
 }
 
-// keys returns every key of m; of the first two, a missing one is zero.
-func (m Member) keys() []PublicKey {
+// Keys returns every key of m; of the first two, a missing one is zero.
+func (m Member) Keys() []PublicKey {
 	keys := append([]PublicKey{m.Publishing, m.Node}, m.Revokers...)
 	if !m.Recovery.IsZero() {
 		keys = append(keys, m.Recovery)
@@ -182,7 +182,7 @@ func (c *Charter) validateMembers() error {
 		if len(m.Revokers) > maxRevokers || !slices.IsSortedFunc(m.Revokers, CompareKey) {
 			return malformed("member %s has %d revokers, want at most %d, sorted", m.Name, len(m.Revokers), maxRevokers)
 		}
-		for _, k := range m.keys() {
+		for _, k := range m.Keys() {
 			if k.IsZero() || keys[k] {
 				return malformed("member %s needs a publishing and a node key, and every key of its own must be nobody else's on the charter", m.Name)
 			}

@@ -47,16 +47,14 @@ func (s Skipped) String() string {
 // text reports whether a text can be used, and otherwise counts it.
 func (s *Skipped) text(text string) bool {
 	switch {
-	case usable(text):
-		return true
 	case !utf8.ValidString(text) || strings.ContainsRune(text, 0):
 		s.NotText++
-	default:
+	case strings.TrimSpace(text) == "":
 		s.Empty++
+	default:
+		return true
 	}
 	return false
 }
 
-func usable(text string) bool {
-	return strings.TrimSpace(text) != "" && utf8.ValidString(text) && !strings.ContainsRune(text, 0)
-}
+func usable(text string) bool { return new(Skipped).text(text) }
