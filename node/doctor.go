@@ -157,7 +157,7 @@ func checkClocks(x *examination) (found []Finding) {
 		return []Finding{{Verdict: Wrong, Text: fmt.Sprintf("This machine's clock differs from those of %d of %d members. %s", most, heard, found[0].Text), Do: "Set it right, and keep it right with NTP."}}
 	}
 	if heard > 0 && len(found) == 0 {
-		return fine("The clocks of the %d members whom this node has heard agree with this one.", heard)
+		return fine("This clock agrees with those of all other members that this node has heard: %d.", heard)
 	}
 	return found
 }
@@ -339,7 +339,7 @@ func checkMembers(x *examination) (found []Finding) {
 		}
 	}
 	if len(found) == 0 && reached > 0 {
-		return fine("All %d other members are connected.", reached)
+		return fine("All other members are connected: %d.", reached)
 	}
 	return found
 }
@@ -424,7 +424,7 @@ func checkMixture(x *examination) []Finding {
 			inUse++
 		}
 	}
-	return fine("The mixture has the anchor and %d experts.", inUse)
+	return fine("Experts in the mixture, beside the anchor: %d.", inUse)
 }
 
 func checkExperts(x *examination) (found []Finding) {
@@ -446,7 +446,7 @@ func checkExperts(x *examination) (found []Finding) {
 		}
 	}
 	if ended > 0 {
-		found = append(found, fine("%d experts are revoked, and neither used nor kept here.", ended)...)
+		found = append(found, fine("Experts that are revoked, and neither used nor kept here: %d.", ended)...)
 	}
 	return found
 }

@@ -48,7 +48,7 @@ func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
 		}
 	}
 	expect("clock", "fine: ")
-	expect("clocks", "fine: The clocks of the 1 members")
+	expect("clocks", "fine: This clock agrees with those of all other members that this node has heard: 1")
 	expect("ledger", "fine: ", " notices")
 	expect("disk", "GB left")
 	expect("keys", "fine: ")
@@ -85,7 +85,7 @@ func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
 	c.await("the end of the expert", gone(offer, blob), "alpha")
 	expect("exports", "wrong: "+folder, "cats of beta", "Delete "+folder)
 	expect("mixture", "notable: The anchor serves alone: no expert stands")
-	expect("experts", "fine: 1 experts are revoked, and neither used nor kept here")
+	expect("experts", "fine: Experts that are revoked, and neither used nor kept here: 1")
 	s, err := alpha.Status(t.Context())
 	c.must(err)
 	if got := finding(s.Findings, "exports"); !strings.Contains(got, folder) || finding(s.Findings, "clock") != "" || finding(s.Findings, "members") != "" {

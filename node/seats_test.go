@@ -218,7 +218,7 @@ func TestTheDoctorKnowsMembersByTheKeysThatTheyHaveNow(t *testing.T) {
 	c.up("west")
 	east := c.nodes["east"]
 	c.poll("west's sync", func() bool {
-		return finding(c.doctor(east), "members") == "fine: All 1 other members are connected. "
+		return finding(c.doctor(east), "members") == "fine: All other members are connected: 1. "
 	})
 	if got := c.charters("east").Replaced; len(got) != 1 || got[0].Role != notice.RotateNode || got[0].Now != c.nodes["west"].self {
 		t.Errorf("replaced: %+v", got)

@@ -164,11 +164,12 @@ func TestMemberThatAsksWithoutEndIsHungUpOnAndStaysOut(t *testing.T) {
 	waitConnected(t, a, "b")
 	asked := 0
 	for ; !a.engine.partner(notice.PublicKeyOf(c.node["b"])).conduct.shunned(); asked++ {
-		if asked > 100*streamBurst {
+		if asked > 10*vainBurst {
 			t.Fatalf("after %d conversations it is still spoken with", asked)
 		}
 		if s, err := b.NewStream(t.Context(), to.ID, syncProtocol); err == nil {
-			_, _ = s.Write([]byte("?")) // without which the stream is not opened
+			_, _ = s.Write([]byte("?"))
+			_, _ = s.Read(make([]byte, 1)) // until it is hung up
 			_ = s.Reset()
 		}
 	}
@@ -180,4 +181,23 @@ func TestMemberThatAsksWithoutEndIsHungUpOnAndStaysOut(t *testing.T) {
 		}
 	}
 	waitConnected(t, a)
+}
+
+func TestMemberThatOpensStreamsWithoutEndIsHungUpOn(t *testing.T) {
+	c := found(t, "a", "b")
+	a := c.start(t, "a", newMemory().of(c))
+	b := impersonate(t, c.node["b"])
+	if err := b.Connect(t.Context(), peer.AddrInfo{ID: a.host.ID(), Addrs: a.host.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	waitConnected(t, a, "b")
+	for opened := 0; a.mayOpen(b.ID()) || !a.engine.partner(notice.PublicKeyOf(c.node["b"])).conduct.shunned(); opened++ {
+		if opened > 100*streamBurst {
+			t.Fatalf("after %d streams it may open another", opened)
+		}
+	}
+	waitConnected(t, a)
+	if _, err := a.host.Network().ResourceManager().OpenStream(b.ID(), network.DirInbound); err == nil {
+		t.Error("it may open a stream")
+	}
 }
