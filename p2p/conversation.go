@@ -92,7 +92,8 @@ func (c *conversation) hold(ctx context.Context) error {
 	c.e.compareClocks(c.p, their.time.Sub(began.Add(now.Sub(began)/2)))
 	if their.digest == open.digest {
 		c.taken = true
-		return c.s.CloseWrite()
+		c.end()
+		return nil
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -144,13 +145,17 @@ func (c *conversation) hold(ctx context.Context) error {
 		}
 		select {
 		case <-given:
-			return c.s.CloseWrite()
+			c.end()
+			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	})
 	return g.Wait()
 }
+
+// end says that this side writes no more. Over QUIC that fails where the other side, which has all that it is to have, left first.
+func (c *conversation) end() { c.s.CloseWrite() }
 
 func (c *conversation) send(kind byte, body []byte) error {
 	c.writing <- struct{}{}

@@ -273,6 +273,11 @@ func TestMembersConnectOverQUIC(t *testing.T) {
 	a := startHost(t, config)
 	b := c.start(t, "b", newMemory(), a)
 	waitReconciled(t, a, b)
+	for range converseBurst / 2 { // of which either side may be the first to leave
+		if err := b.Sync(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestHostThatDoesNotListenDialsOut(t *testing.T) {
