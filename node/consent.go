@@ -335,12 +335,10 @@ func (n *Node) awaitReconciled(ctx context.Context, limit time.Duration) error {
 	if n.single() {
 		return nil
 	}
-	select {
-	case <-n.caughtUp:
-		return nil
-	case <-ctx.Done():
+	if !steward.CatchUp(ctx, others{n.host}, n.log) { // again, since members may have come since the start
 		return fmt.Errorf("%w: %w", ErrNotReconciled, ctx.Err())
 	}
+	return nil
 }
 
 // others are the members as the node's network knows them.
@@ -350,6 +348,9 @@ var _ steward.Others = others{}
 
 // Unheard implements [steward.Others].
 func (o others) Unheard() bool {
+	if !o.Dialled() {
+		return true
+	}
 	heard := make(map[string]bool)
 	for _, p := range o.Peers() {
 		heard[p.Member] = true

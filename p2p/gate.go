@@ -29,6 +29,7 @@ type member struct {
 
 	parted atomic.Pointer[time.Time] // when a connection last ended; nil: none has
 
+	dialled   atomic.Bool               // it has been, since the start, unless it was connected
 	unreached atomic.Bool               // the last dial failed, and there has been no reason to try again since
 	revived   atomic.Pointer[time.Time] // when to do so, if there has been one since keep last looked
 }

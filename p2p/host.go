@@ -422,6 +422,11 @@ func (h *Host) Connected() []string {
 	return names
 }
 
+// Dialled reports whether every member that has an address has been dialled since the start: who can be reached is [Host.Connected] then.
+func (h *Host) Dialled() bool {
+	return !slices.ContainsFunc(h.members.all(), func(m *member) bool { return !m.dialled.Load() })
+}
+
 // Parted returns when the last connection with each member ended that is not connected now, by name. Those who have not been connected
 // since the start are left out.
 func (h *Host) Parted() map[string]time.Time {

@@ -47,6 +47,7 @@ func (h *Host) keep(m *member) {
 			err = h.dial(m)
 			m.unreached.Store(err != nil)
 		}
+		m.dialled.Store(true)
 		if err == nil && h.host.Network().Connectedness(m.id) == network.Connected {
 			if until := time.Until(silent); until > 0 {
 				wait = until - rand.N(until/4+1)

@@ -62,11 +62,11 @@ const catchUpWithin = 10 * time.Second
 // Others are the members that a node can reach.
 type Others interface {
 	Reconciled() <-chan struct{}    // closed once the node has heard from one of them since its start
-	Unheard() bool                  // whether one is connected from which it has not
+	Unheard() bool                  // whether one is connected, or being dialled for the first time, from which it has not
 	Sync(ctx context.Context) error // exchanges with all that are connected
 }
 
-// CatchUp waits until a node has heard from some member since its start, and then from all that are connected: one of
+// CatchUp waits until a node has heard from some member since its start, and then from all that it can reach: one of
 // them may know more of the node's own feed than the first did. It reports whether it did so before ctx ended.
 func CatchUp(ctx context.Context, o Others, log *slog.Logger) bool {
 	select {
