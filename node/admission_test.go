@@ -82,7 +82,7 @@ func TestAdmissionRefusesWhatIsUnfit(t *testing.T) {
 			if c.events(n, ledger.EventRefused, offer) != 1 || c.events(n, ledger.EventAdmitted, offer) != 0 {
 				t.Errorf("%s, %s: the account lacks the refusal", tt.name, name)
 			}
-			if n.Mixture().has(offer) || !n.Mixture().has(sound) || len(n.Mixture().Experts) != 1 {
+			if n.Mixture().stands(offer) || !n.Mixture().stands(sound) || len(n.Mixture().Experts) != 1 {
 				t.Errorf("%s, %s: the mixture has %d experts after %d refusals", tt.name, name, len(n.Mixture().Experts), i+1)
 			}
 			if c.answer(n, 2); !n.LastUsed(offer).IsZero() {

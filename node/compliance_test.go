@@ -69,7 +69,7 @@ func TestWhatIsRevokedAtOnceIsAcknowledgedOnceAllOfItIs(t *testing.T) {
 	beta := c.nodes["beta"]
 	first, _ := c.publish("beta", 2)
 	second, _ := c.publish("beta", 3)
-	c.await("both experts", func(n *Node) bool { return n.Mixture().has(first) && n.Mixture().has(second) })
+	c.await("both experts", func(n *Node) bool { return n.Mixture().stands(first) && n.Mixture().stands(second) })
 
 	// Each is withdrawn by a notice of its own, as where the node does not know its own feed whole.
 	key, at := c.key("beta"), now()

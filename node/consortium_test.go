@@ -265,8 +265,8 @@ func (c *consortium) publish(name string, seed uint64) (offer, blob cid.Cid) {
 	c.must(err)
 	// And of its others, which a node lets go of for as long as it has the lease and lacks the offer before it.
 	c.await("admission of "+name+"'s experts", func(n *Node) bool {
-		return n.Mixture().has(offer) && !slices.ContainsFunc(n.Ledger().Standings(now()), func(st ledger.Standing) bool {
-			return st.Member == name && st.State == ledger.Active && !n.Mixture().has(st.Notice)
+		return n.Mixture().stands(offer) && !slices.ContainsFunc(n.Ledger().Standings(now()), func(st ledger.Standing) bool {
+			return st.Member == name && st.State == ledger.Active && !n.Mixture().stands(st.Notice)
 		})
 	})
 	return offer, c.standing(n, offer).Offer.Blob
@@ -294,16 +294,12 @@ func (c *consortium) standing(n *Node, offer cid.Cid) ledger.Standing {
 
 // uses reports whether a node's mixture has the offer's expert.
 func uses(offer cid.Cid) func(*Node) bool {
-	return func(n *Node) bool { return n.Mixture().has(offer) }
-}
-
-func (m *Mixture) has(offer cid.Cid) bool {
-	return slices.ContainsFunc(m.Experts, func(a Admitted) bool { return a.Offer == offer })
+	return func(n *Node) bool { return n.Mixture().stands(offer) }
 }
 
 // gone reports whether a node has neither the expert in its mixture nor its blob on disk.
 func gone(offer, blob cid.Cid) func(*Node) bool {
-	return func(n *Node) bool { return !n.Mixture().has(offer) && !n.Blobs().Has(blob) }
+	return func(n *Node) bool { return !n.Mixture().stands(offer) && !n.Blobs().Has(blob) }
 }
 
 // answer has a node continue a text by some tokens.

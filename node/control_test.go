@@ -136,7 +136,7 @@ func TestJSONForProgramsHasPlainCIDsAndNoNull(t *testing.T) {
 	offer, _ := c.publish("alpha", 2)
 	c.answer(alpha, 1)
 	c.revoke("alpha", offer)
-	c.await("the drop", func(n *Node) bool { return !n.Mixture().has(offer) })
+	c.await("the drop", func(n *Node) bool { return !n.Mixture().stands(offer) })
 	look()
 }
 

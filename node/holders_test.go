@@ -208,7 +208,7 @@ func TestAnExportIsStatedOnceWhateverHappensMeanwhile(t *testing.T) {
 	heads := beta.Ledger().Heads()
 	c.down("alpha")
 	c.up("alpha")
-	c.await("that it goes on", func(n *Node) bool { return n.mayPlace() && n.Mixture().has(offer) }, "alpha")
+	c.await("that it goes on", func(n *Node) bool { return n.mayPlace() && n.Mixture().stands(offer) }, "alpha")
 	c.must(c.nodes["alpha"].stateExports(t.Context()))
 	if after := c.nodes["alpha"].Ledger().Heads(); !slices.Equal(after, heads) {
 		t.Errorf("it was said again: heads %v, before %v", after, heads)

@@ -119,7 +119,7 @@ func TestRevocationDoesNotWaitForAPublication(t *testing.T) {
 	beta := c.nodes["beta"]
 	beta.signing.Lock() // as a publication does while it copies a large blob
 	c.revoke("beta", offer)
-	c.await("the drop", func(n *Node) bool { return !n.Mixture().has(offer) })
+	c.await("the drop", func(n *Node) bool { return !n.Mixture().stands(offer) })
 	c.await("the deletion where nothing is being published", gone(offer, blob), "alpha")
 	beta.signing.Unlock()
 	c.await("the deletion at the owner's", gone(offer, blob))

@@ -80,7 +80,7 @@ func TestANodeRestoredFromABackupGoesOnWhereItsFeedWas(t *testing.T) {
 	}
 	c.await("one feed without a fork", func(n *Node) bool {
 		s, forked := c.seq(n, "alpha")
-		return s == 7 && !forked && n.Mixture().has(offer) && n.Mixture().has(second) && n.Mixture().has(third)
+		return s == 7 && !forked && n.Mixture().stands(offer) && n.Mixture().stands(second) && n.Mixture().stands(third)
 	})
 }
 
@@ -134,7 +134,7 @@ func TestALeaseNamesWhatItsSignerLacksBelow(t *testing.T) {
 	c.up("alpha", "beta")
 	alpha, beta := c.nodes["alpha"], c.nodes["beta"]
 	offer, _ := c.publish("alpha", 2)
-	c.await("the expert in use", func(n *Node) bool { return n.Mixture().has(offer) })
+	c.await("the expert in use", func(n *Node) bool { return n.Mixture().stands(offer) })
 
 	// Alpha revokes elsewhere, with the recovery key. Somebody keeps that back, and passes on what came after it.
 	recovery, err := loadKey(c.homes["alpha"].path(recoveryKey))
@@ -151,7 +151,7 @@ func TestALeaseNamesWhatItsSignerLacksBelow(t *testing.T) {
 	c.must(err)
 	c.lease(alpha)
 	c.await("a lease that cannot count", func(n *Node) bool {
-		return !n.Mixture().has(offer) && c.standing(n, offer).State == ledger.Lapsed
+		return !n.Mixture().stands(offer) && c.standing(n, offer).State == ledger.Lapsed
 	})
 	_, err = beta.Ledger().Add(kept)
 	c.must(err)

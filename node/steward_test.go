@@ -59,7 +59,7 @@ func TestLeaseIsRenewedForAsLongAsTheNodeRuns(t *testing.T) {
 		return c.standing(n, offer).Until.After(first.Add(time.Second)) && now().After(first)
 	})
 	for name, n := range c.nodes {
-		if !n.Mixture().has(offer) || !n.Blobs().Has(blob) || c.events(n, ledger.EventDropped, offer) != 0 {
+		if !n.Mixture().stands(offer) || !n.Blobs().Has(blob) || c.events(n, ledger.EventDropped, offer) != 0 {
 			t.Errorf("%s did not keep the expert throughout", name)
 		}
 	}
@@ -77,8 +77,8 @@ func TestLeaseThatOmitsAnOfferEndsIt(t *testing.T) {
 	beta.signing.Unlock()
 	c.must(err)
 	c.await("the end of what the lease omits", gone(ended, blob), "alpha")
-	c.await("the end of what the lease omits", func(n *Node) bool { return !n.Mixture().has(ended) }, "beta")
-	if a := c.nodes["alpha"]; !a.Mixture().has(kept) || !a.Blobs().Has(keptBlob) || c.status(a, ended).State != ledger.Lapsed {
+	c.await("the end of what the lease omits", func(n *Node) bool { return !n.Mixture().stands(ended) }, "beta")
+	if a := c.nodes["alpha"]; !a.Mixture().stands(kept) || !a.Blobs().Has(keptBlob) || c.status(a, ended).State != ledger.Lapsed {
 		t.Errorf("status %+v of what ended and %+v of what was kept", c.status(a, ended), c.status(a, kept))
 	}
 }
@@ -97,7 +97,7 @@ func TestEquivocationSuspendsTheMember(t *testing.T) {
 		t.Fatal("the test expects two notices")
 	}
 	c.must(c.nodes["alpha"].Host().Publish(t.Context(), second))
-	c.await("the suspension", func(n *Node) bool { return !n.Mixture().has(suspended) && c.knows(n, suspended, ledger.Suspended) })
+	c.await("the suspension", func(n *Node) bool { return !n.Mixture().stands(suspended) && c.knows(n, suspended, ledger.Suspended) })
 	c.await("the deletion", gone(suspended, blob), "alpha", "gamma")
 	c.await("the stay of another member's expert", uses(kept))
 }
@@ -137,7 +137,7 @@ func TestExpertIsFetchedAgainWhenItsHolderIsBack(t *testing.T) {
 	c.must(c.nodes["alpha"].Blobs().Delete(c.standing(c.nodes["alpha"], offer).Offer.Blob))
 	c.up("gamma") // it learns of the offer, and nobody serves the blob
 	c.await("news of the offer", func(n *Node) bool { return c.knows(n, offer, ledger.Active) }, "gamma")
-	if c.nodes["gamma"].Mixture().has(offer) {
+	if c.nodes["gamma"].Mixture().stands(offer) {
 		t.Fatal("the test expects gamma not to have the expert")
 	}
 	c.up("beta")

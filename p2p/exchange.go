@@ -239,14 +239,19 @@ func (h *Host) ask(ctx context.Context, m *member, op byte, id cid.Cid, body fun
 	if _, err := s.Write(request{op: op, id: id}.encode()); err != nil {
 		return err
 	}
-	if err := readStatus(s); err != nil {
-		return err
-	}
-	size, err := readSize(s)
+	size, err := readHead(s)
 	if err != nil {
 		return err
 	}
 	return body(size, s)
+}
+
+// readHead reads what an answer that has a size begins with.
+func readHead(r io.Reader) (size int64, err error) {
+	if err := readStatus(r); err != nil {
+		return 0, err
+	}
+	return readSize(r)
 }
 
 func readStatus(r io.Reader) error {

@@ -127,10 +127,7 @@ func FuzzReadAnswer(f *testing.F) {
 	f.Add([]byte{statusMissing})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bytes.NewReader(b)
-		if readStatus(r) != nil {
-			return
-		}
-		size, err := readSize(r)
+		size, err := readHead(r)
 		if err != nil {
 			return
 		}
@@ -163,10 +160,7 @@ func FuzzReadDir(f *testing.F) {
 	f.Add(block, []byte{statusMissing})
 	f.Fuzz(func(t *testing.T, block, b []byte) {
 		r := bytes.NewReader(b)
-		if readStatus(r) != nil {
-			return
-		}
-		size, err := readSize(r)
+		size, err := readHead(r)
 		if err != nil {
 			return
 		}

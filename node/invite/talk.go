@@ -191,11 +191,7 @@ func CheckCard(m notice.Member) error {
 		return fmt.Errorf("card of %s: %d revokers", m.Name, len(m.Revokers))
 	}
 	seen := map[notice.PublicKey]bool{}
-	keys := append([]notice.PublicKey{m.Publishing, m.Node}, m.Revokers...)
-	if !m.Recovery.IsZero() {
-		keys = append(keys, m.Recovery)
-	}
-	for _, k := range keys {
+	for _, k := range m.Keys() {
 		if k.IsZero() || seen[k] {
 			return fmt.Errorf("card of %s: a key is missing or there twice", m.Name)
 		}
