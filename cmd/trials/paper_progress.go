@@ -15,8 +15,9 @@ import (
 
 // paperProgress shows how much of the training that a table needs is done: as a bar on a terminal, elsewhere in a line every ten seconds.
 type paperProgress struct {
-	total, done, skipped float64 // FLOPs; skipped are those of runs that were done before
-	began, said          time.Time
+	total, done, skipped float64       // FLOPs; skipped are those of runs that were done before
+	spent                time.Duration // on training what was not skipped
+	said                 time.Time
 	prefix               string
 
 	bars *mpb.Progress
@@ -27,7 +28,7 @@ type paperProgress struct {
 const sayEvery = 10 * time.Second
 
 func newPaperProgress(total float64) *paperProgress {
-	p := &paperProgress{total: total, began: time.Now(), said: time.Now()}
+	p := &paperProgress{total: total, said: time.Now()}
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		p.note.Store(new(string))
 		p.bars = mpb.New(mpb.WithOutput(os.Stderr), mpb.WithWidth(32))
@@ -45,7 +46,7 @@ func (p *paperProgress) skip(flops float64) {
 func (p *paperProgress) say(done float64, format string, args ...any) {
 	note := p.prefix + fmt.Sprintf(format, args...)
 	if done > p.skipped {
-		left := time.Duration(float64(time.Since(p.began)) / (done - p.skipped) * max(0, p.total-done))
+		left := time.Duration(float64(p.spent) / (done - p.skipped) * max(0, p.total-done))
 		note = fmt.Sprintf("%s; about %s of training left", note, left.Round(time.Second))
 	}
 	switch {
@@ -61,13 +62,15 @@ func (p *paperProgress) say(done float64, format string, args ...any) {
 // training reports the steps of a run of so many FLOPs.
 func (p *paperProgress) training(name string, flops float64) func(train.Progress) {
 	var loss float64
-	at, first := p.done, true
+	at, first, last := p.done, true, time.Now()
 	return func(t train.Progress) {
 		share := flops / float64(t.Steps)
 		if first { // what an interrupted run had done
 			p.skipped += float64(t.Step-1) * share
 			loss, first = t.Loss, false
 		}
+		now := time.Now()
+		p.spent, last = p.spent+now.Sub(last), now
 		loss += (t.Loss - loss) / 20
 		p.done = at + float64(t.Step)*share
 		p.say(p.done, "%s: step %d of %d, loss %.3f, %.0f tokens/s", name, t.Step, t.Steps, loss, t.TokensPerSecond)

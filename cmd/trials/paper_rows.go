@@ -317,6 +317,7 @@ func (s *paperSeed) tempered(kind denseKind, mixtures []*model.Mixture, ways []e
 	}
 	bits := make([]float64, len(tried))
 	for i, t := range s.data.valid {
+		s.progress.evaluating("BTM on text for validation, to temper it")
 		parts, err := s.predictions(kind, t)
 		if err != nil {
 			return nil, err
