@@ -33,8 +33,8 @@ type paperScale struct {
 var paperScales = map[string]paperScale{
 	"small": {
 		hidden: 128, intermediate: 512, layers: 5, heads: 4, vocab: 1024, sequences: 4, publicSequences: 1, splicedSequences: 1, length: 256,
-		anchorSteps: 1000, expertSteps: 60, anchorRate: 4e-3, wholeRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
-		trainTokens: 1 << 20, evalBytes: 16_000, ranks: []int{8, 32},
+		anchorSteps: 700, expertSteps: 60, anchorRate: 4e-3, wholeRate: 2e-3, expertRate: 4e-3, unrestrictedRate: 3e-3, tuneRate: 2e-3,
+		trainTokens: 1 << 20, evalBytes: 10_000, ranks: []int{8, 32},
 	},
 	"full": {
 		hidden: 192, intermediate: 768, layers: 5, heads: 6, vocab: 1024, sequences: 4, publicSequences: 1, splicedSequences: 1, length: 256,
