@@ -134,6 +134,7 @@ are compared with, all with one configuration, and evaluates everything on held-
 cross domains. It writes table.md, table.csv and plots to a folder of --dir that is named for the scale, and checks what FlexOlmo claims.
 Every training is kept in --dir by what determines it: interrupted, the same command goes on where it was, and another
 table costs what is new in it. The same seed gives the same table.
+The claims are made for full. small shows every row in minutes, and some of them fail there.
 
 Rows (* for core):
 `)
